@@ -1,0 +1,1 @@
+"""paygate: a payment gateway that cannot read bank credentials."""

@@ -1,0 +1,125 @@
+"""What the three programs share at their edge: exit codes, one-line errors, one-line log."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from enum import IntEnum
+
+from paygate.clock import system_now, utc_text
+from paygate.escape import escape_line
+
+_STDERR = 2
+
+
+class ExitCode(IntEnum):
+    """How a program ended, for scripts. 1 to 10 are the client's, 20 to 24 the servers'."""
+
+    OK = 0
+    """Done. For a payment: paid, with a receipt that verifies."""
+    DECLINED = 1
+    """The bank declined the payment, and its proof verifies. No money moved."""
+    USAGE = 2
+    """The command line is wrong; argparse uses the same number."""
+    SESSION_TIMED_OUT = 3
+    """The session ended (R10) before anything was sent. No money moved."""
+    OUTCOME_UNKNOWN = 4
+    """The payment was sent and no final answer came. Money may have moved; `status` asks again."""
+    NO_CONNECTION = 5
+    """The gateway could not be reached, or the link broke before anything was sent."""
+    TOKEN_REFUSED = 6
+    """The token is invalid, expired, locked, or being paid right now (R2)."""
+    ALREADY_PAID = 7
+    """The token is paid; the message gives the UTR (R2, R9)."""
+    CANCELLED = 8
+    """The user gave up before anything was sent."""
+    UNTRUSTED = 9
+    """A root key, signature or receipt did not verify (T8, T10). Believe nothing that was shown."""
+    REFUSED = 10
+    """The gateway refused the payment before the bank saw it. No money moved."""
+    PORT_IN_USE = 20
+    """Another program listens on the port."""
+    STATE_IN_USE = 21
+    """Another server uses the state directory (T33)."""
+    BAD_STATE = 22
+    """The state directory, a key or a record is missing, damaged, or open to other users (T29)."""
+    NO_BANK = 23
+    """The gateway has no bank that it may talk to."""
+    STORE_FAILED = 24
+    """The disk or the database failed; the process stopped at once (T31, T32)."""
+    INTERNAL = 70
+    """A bug in paygate (the number is EX_SOFTWARE of sysexits.h)."""
+
+
+class PaygateExit(Exception):
+    """Ends the program with a code and one line for the user: what, where, how to mend it.
+
+    Subclasses that have one code of their own set `code` on the class.
+    """
+
+    code: ExitCode = ExitCode.INTERNAL
+
+    def __init__(self, message: str, code: ExitCode | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+def log(program: str, text: str) -> None:
+    """Writes one line to stderr: time in UTC, program, text with control characters escaped (T21).
+
+    Unbuffered and never raises: a server doesn't die because nobody reads its stderr any more.
+    """
+    _write_line(f"{utc_text(system_now().wall_ms)} {program}: {text}")
+
+
+def run(program: str, main: Callable[[], int]) -> int:
+    """Calls `main` and gives the exit code for `sys.exit`, turning any error into one line on stderr.
+
+    An unexpected exception is shown without its traceback and without its own text, since both may hold
+    secrets; PAYGATE_DEBUG=1 in the environment shows all of it. SystemExit (argparse) passes through.
+    """
+    try:
+        code = main()
+        # A broken pipe shows up at the flush; better here than at the interpreter's end.
+        sys.stdout.flush()
+    except PaygateExit as error:
+        _write_line(f"{program}: {error}")
+        return error.code
+    except KeyboardInterrupt:
+        _write_line(f"{program}: cancelled")
+        return ExitCode.CANCELLED
+    except BrokenPipeError:
+        _drop_stdout()
+        # Never OK: for the client that would say "paid".
+        _write_line(f"{program}: the reader of the output went away, so the output is incomplete")
+        return ExitCode.INTERNAL
+    except Exception as error:
+        if os.environ.get("PAYGATE_DEBUG") == "1":
+            traceback.print_exc()
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        _write_line(
+            f"{program}: internal error: {type(error).__name__} in {place.name} "
+            f"(set PAYGATE_DEBUG=1 to see where; a traceback may show secrets)"
+        )
+        return ExitCode.INTERNAL
+    return code
+
+
+def _drop_stdout() -> None:
+    """Points stdout to nowhere, so that the flush at the interpreter's end can't fail again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, sys.stdout.fileno())
+    except (OSError, ValueError):
+        return  # stdout is closed, or no file at all
+    finally:
+        os.close(nowhere)
+
+
+def _write_line(text: str) -> None:
+    data = escape_line(text).encode("utf-8", "backslashreplace") + b"\n"
+    try:
+        os.write(_STDERR, data)
+    except OSError:
+        return  # closed, full or gone: there is nowhere left to say so

@@ -1,0 +1,69 @@
+"""Splits a stream of bytes into frames, however they were cut or glued on the way."""
+
+from paygate.codec import limits
+from paygate.codec.errors import ErrorCode, RemoteProtocolError
+from paygate.codec.frame import Frame, FrameHead, decode_frame, decode_head
+
+
+class FrameBuffer:
+    """Collects received bytes and gives whole frames.
+
+    It holds at most one unfinished frame and what came behind it in one read: a body is awaited only after
+    its header was accepted. After an error the stream has no boundaries left, so the buffer refuses to go on.
+    """
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._start = 0  # everything before it was given out; cut off once a read
+        self._head: FrameHead | None = None
+        self._error: RemoteProtocolError | None = None
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Add bytes as they came from the stream."""
+        if self._start:
+            del self._data[: self._start]
+            self._start = 0
+        self._data += data
+
+    @property
+    def is_mid_frame(self) -> bool:
+        """Whether part of a frame is waiting for the rest: its deadline runs (T23)."""
+        return len(self._data) > self._start
+
+    def next_head(self) -> FrameHead | None:
+        """The header of the frame that comes next, as soon as its 20 bytes are there; None before.
+
+        Raises RemoteProtocolError; again at each further call.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._head is None and len(self._data) - self._start >= limits.HEADER_SIZE:
+            try:
+                self._head = decode_head(bytes(self._data[self._start : self._start + limits.HEADER_SIZE]))
+            except RemoteProtocolError as error:
+                self._error = error
+                raise
+        return self._head
+
+    def next_frame(self) -> Frame | None:
+        """The next whole frame, or None while its bytes are not all there.
+
+        Raises RemoteProtocolError; again at each further call.
+        """
+        head = self.next_head()
+        if head is None or len(self._data) - self._start < head.frame_size:
+            return None
+        end = self._start + head.frame_size
+        try:
+            frame = decode_frame(head, bytes(self._data[self._start : end]))
+        except RemoteProtocolError as error:
+            self._error = error
+            raise
+        self._start = end
+        self._head = None
+        return frame
+
+    def receive_eof(self) -> None:
+        """The stream has ended. Raises RemoteProtocolError(TRUNCATED_FRAME) in the middle of a frame."""
+        if self.is_mid_frame:
+            raise RemoteProtocolError(ErrorCode.TRUNCATED_FRAME, "", "the rest of the frame before the end")

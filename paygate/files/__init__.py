@@ -1,0 +1,1 @@
+"""Files that both servers and the client keep: text records, a private state directory, a database."""

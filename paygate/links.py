@@ -1,0 +1,133 @@
+"""All links of a server, without their sockets: what the cores of bank and gateway share.
+
+A core adds a link when a connection comes up, feeds it, answers events, and at the end of each step asks for
+`effects()`: what to send and whom to close. Links that nothing happened to cost nothing.
+"""
+
+import heapq
+from dataclasses import dataclass
+
+from paygate.link import Link, LinkEvent, LinkFailed, PeerClosed
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Effect: send these bytes on a link. Performed only after the step's commits (architecture: effects)."""
+
+    link_id: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLink:
+    """Effect: send what is queued, then close. `reason` is for people: logs and records (R15)."""
+
+    link_id: int
+    reason: str
+
+
+class LinkTable:
+    """Links by ID. A link ID is chosen by the shell and never used twice in one run."""
+
+    def __init__(self) -> None:
+        self._links: dict[int, Link] = {}
+        self._reasons: dict[int, str] = {}  # why a link closed
+        self._touched: dict[int, None] = {}  # in order, each once
+        self._deadlines: list[tuple[int, int]] = []  # heap of (deadline_ms, link_id); may hold outdated entries
+        self._armed: dict[int, int] = {}  # link ID to its earliest entry in the heap
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def __contains__(self, link_id: int) -> bool:
+        return link_id in self._links
+
+    def add(self, link_id: int, link: Link) -> None:
+        """A connection is up."""
+        assert link_id not in self._links
+        self._links[link_id] = link
+        self._touch(link_id)
+
+    def get(self, link_id: int) -> Link | None:
+        """The link, to send on, or None if it is gone. Its output leaves with the next `effects()`."""
+        link = self._links.get(link_id)
+        if link is not None:
+            self._touch(link_id)
+        return link
+
+    def remove(self, link_id: int) -> None:
+        """The connection is gone; nothing more is sent. A reply that comes later finds no link."""
+        self._links.pop(link_id, None)
+        self._reasons.pop(link_id, None)
+        self._touched.pop(link_id, None)
+        self._armed.pop(link_id, None)
+
+    def receive_data(self, link_id: int, data: bytes | memoryview, now_ms: int) -> list[LinkEvent]:
+        """Bytes came on a link. A link that is gone or closed gives nothing."""
+        link = self.get(link_id)
+        return self._noted(link_id, link.receive_data(data, now_ms)) if link else []
+
+    def receive_eof(self, link_id: int) -> list[LinkEvent]:
+        """A link's stream has ended."""
+        link = self.get(link_id)
+        return self._noted(link_id, link.receive_eof()) if link else []
+
+    def close(self, link_id: int, reason: str) -> None:
+        """We are done with a link."""
+        link = self.get(link_id)
+        if link and not link.is_closed:
+            self._reasons[link_id] = reason
+            link.close()
+
+    def next_deadline_ms(self) -> int | None:
+        """No later than when `receive_timer` has work, or None; it may be too early, never too late."""
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def receive_timer(self, now_ms: int) -> list[tuple[int, LinkEvent]]:
+        """The time is now `now_ms`: what became of links whose deadlines have passed."""
+        events: list[tuple[int, LinkEvent]] = []
+        while self._deadlines and self._deadlines[0][0] <= now_ms:
+            deadline_ms, link_id = heapq.heappop(self._deadlines)
+            link = self._links.get(link_id)
+            if link is None or self._armed.get(link_id) != deadline_ms:
+                continue
+            del self._armed[link_id]
+            self._touch(link_id)
+            events += [(link_id, event) for event in self._noted(link_id, link.receive_timer(now_ms))]
+            self._arm(link_id, link)
+        return events
+
+    def effects(self) -> list[Send | CloseLink]:
+        """What the links touched since the last call want sent, and which of them are closed."""
+        effects: list[Send | CloseLink] = []
+        for link_id in self._touched:
+            link = self._links[link_id]
+            data = link.data_to_send()
+            if data:
+                effects.append(Send(link_id, data))
+            if link.is_closed:
+                effects.append(CloseLink(link_id, self._reasons.get(link_id, "closed by us")))
+            self._arm(link_id, link)
+        self._touched.clear()
+        return effects
+
+    def _touch(self, link_id: int) -> None:
+        self._touched[link_id] = None
+
+    def _arm(self, link_id: int, link: Link) -> None:
+        # A deadline that moved later keeps its old entry, which is looked at again when it comes up: an
+        # active link so costs a heap operation a timeout, not one a frame.
+        deadline_ms = link.next_deadline_ms()
+        if deadline_ms is None:
+            self._armed.pop(link_id, None)
+        elif deadline_ms < self._armed.get(link_id, deadline_ms + 1):
+            self._armed[link_id] = deadline_ms
+            heapq.heappush(self._deadlines, (deadline_ms, link_id))
+
+    def _noted(self, link_id: int, events: list[LinkEvent]) -> list[LinkEvent]:
+        for event in events:
+            if isinstance(event, LinkFailed):
+                self._reasons[link_id] = f"protocol: {event.error.text}"
+            elif isinstance(event, PeerClosed):
+                self._reasons[link_id] = event.text
+        return events
