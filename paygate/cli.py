@@ -46,7 +46,7 @@ class ExitCode(IntEnum):
     NO_BANK = 23
     """The gateway has no bank that it may talk to."""
     STORE_FAILED = 24
-    """The disk or the database failed; the process stopped at once (T31, T32)."""
+    """The disk failed; the process stopped at once (T31)."""
     INTERNAL = 70
     """A bug in paygate (the number is EX_SOFTWARE of sysexits.h)."""
 
@@ -76,8 +76,8 @@ def log(program: str, text: str) -> None:
 def run(program: str, main: Callable[[], int]) -> int:
     """Calls `main` and gives the exit code for `sys.exit`, turning any error into one line on stderr.
 
-    An unexpected exception is shown without its traceback and without its own text, since both may hold
-    secrets; PAYGATE_DEBUG=1 in the environment shows all of it. SystemExit (argparse) passes through.
+    An unexpected exception is shown without its traceback and (OSError apart) without its own text, since
+    both may hold secrets; PAYGATE_DEBUG=1 in the environment shows all of it. SystemExit (argparse) passes through.
     """
     try:
         code = main()
@@ -98,10 +98,9 @@ def run(program: str, main: Callable[[], int]) -> int:
         if os.environ.get("PAYGATE_DEBUG") == "1":
             traceback.print_exc()
         place = traceback.extract_tb(error.__traceback__)[-1]
-        _write_line(
-            f"{program}: internal error: {type(error).__name__} in {place.name} "
-            f"(set PAYGATE_DEBUG=1 to see where; a traceback may show secrets)"
-        )
+        # The system's own words on a file or an address are safe, and they are what the user needs.
+        what = str(error) if isinstance(error, OSError) else f"{type(error).__name__} in {place.name}"
+        _write_line(f"{program}: internal error: {what} (PAYGATE_DEBUG=1 shows where, perhaps with secrets)")
         return ExitCode.INTERNAL
     return code
 

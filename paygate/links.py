@@ -5,25 +5,9 @@ A core adds a link when a connection comes up, feeds it, answers events, and at 
 """
 
 import heapq
-from dataclasses import dataclass
 
+from paygate.effects import CloseLink, Send
 from paygate.link import Link, LinkEvent, LinkFailed, PeerClosed
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Effect: send these bytes on a link. Performed only after the step's commits (architecture: effects)."""
-
-    link_id: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class CloseLink:
-    """Effect: send what is queued, then close. `reason` is for people: logs and records (R15)."""
-
-    link_id: int
-    reason: str
 
 
 class LinkTable:

@@ -55,10 +55,10 @@ class Field(construct.Adapter):  # type: ignore[misc]  # construct ships no type
             raise BadValue(self.expected, path)
         return value
 
-    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # noqa: ARG002  # construct's signature
+    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
         return self._check(obj, path)
 
-    def _encode(self, obj: Any, context: Any, path: str) -> Any:  # noqa: ARG002  # construct's signature
+    def _encode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
         return self._check(obj, path)
 
 
@@ -91,7 +91,7 @@ class Choice(Field):
     def is_legal(self, value: Any) -> bool:
         return isinstance(value, self.choices)
 
-    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # noqa: ARG002  # construct's signature
+    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
         try:
             return self.choices(obj)
         except ValueError:
@@ -109,7 +109,7 @@ class Boolean(Field):
     def is_legal(self, value: Any) -> bool:
         return isinstance(value, bool)
 
-    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # noqa: ARG002  # construct's signature
+    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
         if obj not in (0, 1):
             raise BadValue(self.expected, path)
         return obj == 1
@@ -178,14 +178,14 @@ class Text(Field):
             return True
         return self._matches(value) is not None if self._matches else is_plain_text(value)
 
-    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # noqa: ARG002  # construct's signature
+    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
         try:
             text = obj.decode()
         except UnicodeDecodeError:
             raise BadValue(self.expected, path) from None
         return self._check(text, path)
 
-    def _encode(self, obj: Any, context: Any, path: str) -> Any:  # noqa: ARG002  # construct's signature
+    def _encode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
         return self._check(obj, path).encode()
 
 
@@ -206,7 +206,7 @@ class Counted(Field):
     def is_legal(self, value: Any) -> bool:
         return isinstance(value, tuple) and self.minimum <= len(value) <= self.maximum
 
-    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # noqa: ARG002  # construct's signature
+    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
         return self._check(tuple(obj), path)
 
 
@@ -217,7 +217,7 @@ class _CountUpTo(construct.Adapter):  # type: ignore[misc]  # construct ships no
         super().__init__(construct.Int8ub)
         self.maximum = maximum
 
-    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # noqa: ARG002  # construct's signature
+    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
         if obj > self.maximum:
             raise BadValue(f"at most {self.maximum} items", path)
         return obj
@@ -239,12 +239,12 @@ class Nested(Field):
     def is_legal(self, value: Any) -> bool:
         return isinstance(value, self.record)
 
-    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # noqa: ARG002  # construct's signature
+    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
         value = self.record(**{f.name: obj[f.name] for f in fields_of(self.record)})
         _check_whole(value, path)
         return value
 
-    def _encode(self, obj: Any, context: Any, path: str) -> Any:  # noqa: ARG002  # construct's signature
+    def _encode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
         self._check(obj, path)
         _check_whole(obj, path)
         return {f.name: getattr(obj, f.name) for f in fields_of(self.record)}

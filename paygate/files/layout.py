@@ -96,7 +96,7 @@ class Layout:
         cells = [_pad(column, escape_field(field)) for column, field in zip(self.columns, fields, strict=True)]
         if cells[0].startswith("#"):
             cells[0] = _pad(self.columns[0], f"\\x23{escape_field(fields[0])[1:]}")  # it is no comment
-        row = f"{' | '.join(cells)}\n".encode("utf-8", "backslashreplace")
+        row = f"{' | '.join(cells)}\n".encode()
         if len(row) > ROW_SIZE_MAX:
             raise ValueError(f"{self.file_name}: a row of {len(row)} bytes is over {ROW_SIZE_MAX}")
         return row
@@ -142,6 +142,7 @@ class Layout:
         """
         index_of = {column.name: index for index, column in enumerate(self.columns)}
         texts = {index_of[name]: escape_field(text) for name, text in changes.items()}
+        assert 0 not in texts, "the first column is the key, and a key is never changed"
         for index, text in texts.items():
             column = self.columns[index]
             if len(text) > column.width:
@@ -154,7 +155,7 @@ class Layout:
             # Counted in bytes, because bytes are what the line has room for.
             margins = (index > 0) + (index < len(cells) - 1)
             room = len(cells[index]) - margins
-            data = text.encode("utf-8", "backslashreplace")
+            data = text.encode()
             if len(data) > room:
                 return None
             padded = data.rjust(room) if self.columns[index].align == "right" else data.ljust(room)

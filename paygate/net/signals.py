@@ -2,10 +2,10 @@
 
 Three groups, by what a program can sensibly decide:
 
-    FAULTS       raised by the processor or by abort() because this process is broken. Their defaults stay: a
-                 process that went on after one would handle money in an unknown state, and the default leaves
-                 the operator a core or an exit status that says what happened. Blocking one is no way out
-                 either: raised by a real fault while blocked, it kills all the same.
+    FAULTS       raised by the processor or by abort() because this process is broken, or by anybody's kill. A
+                 server ignores the latter (R12) and still dies of the former: the kernel forces a real fault's
+                 default on a process that ignores or blocks it, and abort() restores it. So no server goes on
+                 with money in an unknown state. The client leaves them alone.
     CONTROLLABLE all others, SIGKILL and SIGSTOP excepted, which nobody can refuse.
     SIGCHLD      is in neither policy: its default already does nothing to us, and ignoring it would let the
                  kernel throw away the exit statuses of our children.
@@ -85,7 +85,7 @@ class ServerSignals:
         self._on_drain: Callable[[], None] | None = on_drain
         # An ignored SIGCHLD, inherited from whoever started us, would lose our children's exit statuses.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in CONTROLLABLE - {signal.SIGCHLD, signal.SIGTERM}:
+        for number in (CONTROLLABLE | FAULTS) - {signal.SIGCHLD, signal.SIGTERM}:
             signal.signal(number, signal.SIG_IGN)
         self._wakeup = Wakeup(loop, self._signals_received)
         if ignore_sigterm:

@@ -1,0 +1,155 @@
+"""What the client knows of one payment, and what it tells of it. Plain data."""
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Final
+
+from paygate.cli import ExitCode
+from paygate.client.root import BankRoot
+from paygate.codec import limits
+from paygate.codec.messages import KeyList, Reason, Terms
+from paygate.codec.money import format_amount
+from paygate.codec.seal import verify_key_list
+
+
+class Outcome(Enum):
+    """How a session or a question ended, and the exit code that tells it to a script."""
+
+    PAID = "paid"
+    DECLINED = "declined"
+    REFUSED = "refused"
+    NOT_FORWARDED = "not-forwarded"
+    UNKNOWN = "unknown"
+    UNTRUSTED = "untrusted"
+    TIMED_OUT = "timed-out"
+    NO_CONNECTION = "no-connection"
+    CANCELLED = "cancelled"
+    TOKEN_REFUSED = "token-refused"  # noqa: S105  # not a password
+    ALREADY_PAID = "already-paid"
+    FAILED = "failed"
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the program ends with."""
+        return _EXIT_CODES[self]
+
+
+_EXIT_CODES: Final = {
+    Outcome.PAID: ExitCode.OK,
+    Outcome.DECLINED: ExitCode.DECLINED,
+    Outcome.REFUSED: ExitCode.REFUSED,
+    Outcome.NOT_FORWARDED: ExitCode.REFUSED,
+    Outcome.UNKNOWN: ExitCode.OUTCOME_UNKNOWN,
+    Outcome.UNTRUSTED: ExitCode.UNTRUSTED,
+    Outcome.TIMED_OUT: ExitCode.SESSION_TIMED_OUT,
+    Outcome.NO_CONNECTION: ExitCode.NO_CONNECTION,
+    Outcome.CANCELLED: ExitCode.CANCELLED,
+    Outcome.TOKEN_REFUSED: ExitCode.TOKEN_REFUSED,
+    Outcome.ALREADY_PAID: ExitCode.ALREADY_PAID,
+    Outcome.FAILED: ExitCode.BAD_STATE,
+}
+
+
+class PaymentState(Enum):
+    """What the client's own record says of a payment."""
+
+    PENDING = "pending"
+    PAID = "paid"
+    DECLINED = "declined"
+    REFUSED = "refused"
+    NOT_FORWARDED = "not-forwarded"
+
+
+_STATE_AFTER: Final = {
+    Outcome.PAID: PaymentState.PAID,
+    Outcome.DECLINED: PaymentState.DECLINED,
+    Outcome.REFUSED: PaymentState.REFUSED,
+    Outcome.NOT_FORWARDED: PaymentState.NOT_FORWARDED,
+}
+"""Every other outcome leaves a payment as it is: only what is known is written down."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentResult:
+    """The answer to the customer."""
+
+    outcome: Outcome
+    text: str
+    """For people; may hold words of the gateway, so escape it before it is shown."""
+    money_may_have_moved: bool = False
+    reason: Reason = Reason.NONE
+    utr: str = ""
+    """R7: with PAID proven by the receipt; with ALREADY_PAID and REFUSED only the gateway's word."""
+    receipt: bytes = field(default=b"", repr=False)
+    """The bank's Receipt, encoded, with PAID and DECLINED; it has been verified."""
+    signed_key_list: bytes = field(default=b"", repr=False)
+    """What the receipt verified under."""
+    payment_id: bytes = b""
+    """16 bytes; empty if no payment was made of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One payment as it is kept on disk from before it is sent. It holds no user ID and no password (R4)."""
+
+    terms: Terms
+    envelope_hash: bytes
+    passcode: str = field(repr=False)
+    """The status query needs it."""
+    merchant_name: str
+    """As it was shown to the customer."""
+    gateway: str
+    """`host:port`, where to ask."""
+    root: BankRoot
+    signed_key_list: bytes = field(repr=False)
+    """What the envelope was sealed under; once there is a receipt, what that verified under."""
+    state: PaymentState = PaymentState.PENDING
+    reason: Reason = Reason.NONE
+    utr: str = ""
+    receipt: bytes = field(default=b"", repr=False)
+    ended_ms: int = 0
+    """When the state was last changed, by this machine's wall clock; 0 while it is as it was sent."""
+
+    @property
+    def payment_id(self) -> bytes:
+        """16 bytes that name it."""
+        return self.terms.payment_id
+
+    @property
+    def amount_text(self) -> str:
+        """Such as `1250.00 INR`."""
+        return f"{format_amount(self.terms.amount_minor, self.terms.currency)} {self.terms.currency}"
+
+    @property
+    def merchant_text(self) -> str:
+        """Such as `Chai Corner (M-100)`."""
+        return f"{self.merchant_name} ({self.terms.merchant_id})" if self.merchant_name else self.terms.merchant_id
+
+    @property
+    def session_end_ms(self) -> int:
+        """Wall time at which its session is over at the latest."""
+        return self.terms.authorised_at_ms + limits.SESSION_MS
+
+    def key_list(self) -> KeyList:
+        """The key list it was sealed under, checked again. Raises BadKeyList.
+
+        Judged at the time of the payment: a receipt stays good when the list is out of date (spec 8.4).
+        """
+        return verify_key_list(
+            self.signed_key_list, self.root.public_key, self.root.bank_id, self.terms.authorised_at_ms
+        )
+
+    def after(self, result: PaymentResult, now_wall_ms: int) -> "Payment":
+        """The payment with a result written down; itself if the result settles nothing."""
+        state = _STATE_AFTER.get(result.outcome)
+        if state is None:
+            return self
+        return replace(
+            self,
+            state=state,
+            reason=result.reason,
+            utr=result.utr,
+            receipt=result.receipt,
+            signed_key_list=result.signed_key_list or self.signed_key_list,
+            ended_ms=now_wall_ms,
+        )

@@ -1,0 +1,151 @@
+"""What an answer of the gateway is worth: only the bank's proof makes a payment paid or declined (T8, T9)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from paygate.client.payment import Outcome, Payment, PaymentResult
+from paygate.codec.messages import (
+    KeyList,
+    PaymentAnswer,
+    PaymentStatus,
+    Reason,
+    ReceiptStatement,
+    StatusAck,
+    TokenAck,
+    TokenStatus,
+    TransferOutcome,
+)
+from paygate.codec.seal import BadReceipt, match_receipt, verify_receipt
+
+IN_FLIGHT_MS_MAX: Final = 10_000
+"""After a session's end a gateway that never saw the payment will not see it any more: no frame takes longer."""
+NOTHING_SENT: Final = "Nothing was sent to the bank; no money has moved."
+
+# As answers to a status query these refuse the question, and say nothing of the payment.
+_QUESTION_REFUSED: Final = frozenset({Reason.PASSCODE, Reason.TOKEN_LOCKED, Reason.STORE_UNAVAILABLE, Reason.DRAINING})
+_PROVEN_AS: Final = {
+    PaymentStatus.PAID: {TransferOutcome.POSTED},
+    PaymentStatus.DECLINED: {TransferOutcome.DECLINED, TransferOutcome.FENCED},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedKeys:
+    """A signed key list and what it holds, once it has been verified."""
+
+    signed: bytes
+    key_list: KeyList
+
+
+def unknown_text(payment: Payment, why: str, status_command: str) -> str:
+    """The words for a payment that was sent and whose outcome is not known."""
+    return f"{why} Money may have moved. Ask with: {status_command} {payment.payment_id.hex()}"
+
+
+def judge(
+    answer: PaymentAnswer, payment: Payment, keys: Sequence[TrustedKeys], now_wall_ms: int, status_command: str
+) -> PaymentResult:
+    """What an answer means for this payment.
+
+    PAID and DECLINED need a receipt that verifies under one of `keys` and matches; without it the result is
+    UNTRUSTED. REFUSED and NOT_FORWARDED are the gateway's own word, and told as that.
+    """
+
+    def unknown(outcome: Outcome, why: str) -> PaymentResult:
+        text = unknown_text(payment, why, status_command)
+        return PaymentResult(outcome, text, money_may_have_moved=True, payment_id=payment.payment_id)
+
+    if answer.payment_id != payment.payment_id:
+        return unknown(Outcome.UNTRUSTED, "The gateway answered for another payment.")
+    if answer.status in _PROVEN_AS:
+        try:
+            used = _prove(answer, payment, keys)
+        except BadReceipt as error:
+            claim = answer.status.name.lower()
+            return unknown(Outcome.UNTRUSTED, f"The gateway claims {claim}, without the bank's proof: {error}.")
+        return _proven(answer, payment, used)
+    if answer.status is PaymentStatus.REFUSED:
+        if isinstance(answer, StatusAck) and answer.reason in _QUESTION_REFUSED:
+            return unknown(Outcome.UNKNOWN, f"The gateway did not answer the question: {answer.reason.text}.")
+        return _refused(answer, payment)
+    if answer.status is PaymentStatus.PENDING:
+        return unknown(Outcome.UNKNOWN, "The payment was sent; the bank has not answered the gateway yet.")
+    if now_wall_ms >= payment.session_end_ms + IN_FLIGHT_MS_MAX:
+        text = (
+            "The payment never reached the bank: its session is over, and the gateway does not know it. "
+            "By the gateway's word no money has moved."
+        )
+        return PaymentResult(Outcome.NOT_FORWARDED, text, payment_id=payment.payment_id)
+    return unknown(Outcome.UNKNOWN, "The gateway does not know the payment yet; it may still be on its way.")
+
+
+def _prove(answer: PaymentAnswer, payment: Payment, keys: Sequence[TrustedKeys]) -> TrustedKeys:
+    """The keys under which the answer's receipt proves what the answer says. Raises BadReceipt."""
+    failure = BadReceipt("there is no key list to check it with")
+    for trusted in keys:
+        try:
+            statement = verify_receipt(answer.receipt, trusted.key_list)
+        except BadReceipt as error:
+            failure = error
+            continue
+        match_receipt(statement, payment.terms, payment.envelope_hash)
+        _check_agreement(answer, statement)
+        return trusted
+    raise failure
+
+
+def _check_agreement(answer: PaymentAnswer, statement: ReceiptStatement) -> None:
+    if statement.outcome not in _PROVEN_AS[answer.status]:
+        raise BadReceipt(f"the receipt says {statement.outcome.name.lower()}")
+    if statement.reason is not answer.reason:
+        raise BadReceipt(f"the receipt gives another reason, {statement.reason.name.lower()}")
+    if statement.utr != answer.utr:
+        raise BadReceipt("the receipt holds another UTR")
+
+
+def _proven(answer: PaymentAnswer, payment: Payment, used: TrustedKeys) -> PaymentResult:
+    is_paid = answer.status is PaymentStatus.PAID
+    if is_paid:
+        text = f"Paid {payment.amount_text} to {payment.merchant_text}, proven by the bank's receipt. UTR {answer.utr}"
+    else:
+        text = f"The bank declined the payment: {answer.reason.text}. No money has moved."
+    return PaymentResult(
+        Outcome.PAID if is_paid else Outcome.DECLINED,
+        text,
+        money_may_have_moved=is_paid,
+        reason=answer.reason,
+        utr=answer.utr,
+        receipt=answer.receipt,
+        signed_key_list=used.signed,
+        payment_id=payment.payment_id,
+    )
+
+
+def _refused(answer: PaymentAnswer, payment: Payment) -> PaymentResult:
+    # T5: of two payments of one token the other one was first; the reason's own words would mislead here.
+    why = {
+        Reason.TOKEN_PAID: "another payment has paid this token; do not pay again",
+        Reason.TOKEN_IN_FLIGHT: "another payment of this token is under way; ask for its status later",
+    }.get(answer.reason, answer.reason.text)
+    other_utr = f" (UTR {answer.utr})" if answer.utr else ""
+    text = (
+        f"The gateway refused this payment: {why}{other_utr}. "
+        "By its word it did not send it to the bank, and no money has moved by it."
+    )
+    return PaymentResult(Outcome.REFUSED, text, reason=answer.reason, utr=answer.utr, payment_id=payment.payment_id)
+
+
+def token_result(token: TokenAck) -> PaymentResult:
+    """R2: why a token that is not VALID can't be paid now; all of it is the gateway's word."""
+    assert token.status is not TokenStatus.VALID
+    if token.status is TokenStatus.PAID:
+        text = f"This token is paid already, the gateway says, under UTR {token.utr}. Do not pay again."
+        return PaymentResult(Outcome.ALREADY_PAID, text, utr=token.utr)
+    text = {
+        TokenStatus.INVALID: "Transaction ID or passcode is not right.",
+        TokenStatus.EXPIRED: "This token has expired or was withdrawn; ask the merchant for a new one.",
+        TokenStatus.LOCKED: "Too many wrong passcodes: this token is locked for a time. Try again later.",
+        TokenStatus.IN_FLIGHT: "This token is being paid right now; see what became of that payment before paying again.",
+    }[token.status]
+    return PaymentResult(Outcome.TOKEN_REFUSED, f"{text} {NOTHING_SENT}")

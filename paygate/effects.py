@@ -1,0 +1,35 @@
+"""What a core wants done: plain data, performed by the shell in order, once a tick (architecture: effects).
+
+A tick's commits go first, in one durable transaction; only then does anything leave (style 9). A role adds
+effects of its own beside these three.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Have the store apply an operation; its outcome comes back through `committed`, in the same order."""
+
+    operation: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send these bytes on a link, after the tick's commits."""
+
+    link_id: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLink:
+    """Send what is queued, then close. `reason` is for people: logs and records (R15)."""
+
+    link_id: int
+    reason: str
+
+
+Effect = Any
+"""Commit, Send, CloseLink, or an effect of the role's own."""

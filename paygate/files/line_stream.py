@@ -1,0 +1,104 @@
+"""Reads the lines that others append to a file while we append blocks of our own to it."""
+
+import fcntl
+import os
+import signal
+from collections import deque
+from dataclasses import dataclass, field
+
+READ_SIZE = 1 << 20
+TAIL_SIZE = 4096
+"""Bytes before the reading position that are kept, to notice an edit that moved them: about 40 lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawLine:
+    """A line as somebody wrote it. It may hold a plain password, so `repr` doesn't show it."""
+
+    number: int
+    """Counted from 1; 0 if the line is no longer in the file that has the name."""
+    offset: int | None
+    """Where it begins, in bytes; None if it is no longer in the file that has the name."""
+    raw: bytes = field(repr=False)
+    """With its newline."""
+
+
+class LineStream:
+    """One file read from some place on, in whole lines, leaving out our own blocks.
+
+    Leaving those out by their place (and not by looking for our lines) is what keeps a stranger's line whole
+    when our block landed between two writes of his: what he wrote before it and after it is joined.
+    """
+
+    def __init__(self, fd: int, *, read_to: int = 0, line_count: int = 0, unfinished: bytes = b"") -> None:
+        self.fd = fd
+        """Open for reading; whoever made the stream closes it."""
+        self.read_to = read_to
+        """Offset of the first byte that is not yet read."""
+        self.line_count = line_count
+        self.unfinished = unfinished
+        """The start of a line whose newline hasn't come yet."""
+        self._own: deque[tuple[int, int]] = deque()
+        size = min(TAIL_SIZE, read_to)
+        self._tail = bytearray(os.pread(fd, size, read_to - size))
+
+    def leave_out(self, start: int, end: int) -> None:
+        """Bytes from `start` up to `end` are ours."""
+        if start >= self.read_to:  # or the file was cut meanwhile, and is read from its start anyway
+            self._own.append((start, end))
+
+    def read(self, limit: int) -> list[RawLine]:
+        """The whole lines up to offset `limit`; comments and blank lines too. Raises OSError."""
+        lines: list[RawLine] = []
+        while self.read_to < limit:
+            start, end = self._own[0] if self._own else (limit, limit)
+            ours = start <= self.read_to
+            stop = min(limit, self.read_to + READ_SIZE, end if ours else start)
+            data = os.pread(self.fd, stop - self.read_to, self.read_to)
+            if not data:
+                break
+            if ours:
+                self.line_count += data.count(b"\n")
+            else:
+                self._split(data, lines)
+            self.read_to += len(data)
+            self._tail = (self._tail + data)[-TAIL_SIZE:]
+            if self._own and self.read_to >= self._own[0][1]:
+                self._own.popleft()
+        return lines
+
+    def wrote_at(self, offset: int, data: bytes) -> None:
+        """We changed these bytes in place, so `tail_differs` is to expect them."""
+        tail_start = self.read_to - len(self._tail)
+        low, high = max(offset, tail_start), min(offset + len(data), self.read_to)
+        if low < high:
+            self._tail[low - tail_start : high - tail_start] = data[low - offset : high - offset]
+
+    def tail_differs(self) -> bool:
+        """Whether the bytes before `read_to` are no longer what they were: somebody edited in place."""
+        return os.pread(self.fd, len(self._tail), self.read_to - len(self._tail)) != self._tail
+
+    def _split(self, data: bytes, lines: list[RawLine]) -> None:
+        start = 0
+        while end := data.find(b"\n", start) + 1:
+            self.line_count += 1
+            offset = self.read_to + start - len(self.unfinished)
+            lines.append(RawLine(self.line_count, offset, self.unfinished + data[start:end]))
+            self.unfinished = b""
+            start = end
+        self.unfinished += data[start:]
+
+
+def has_writers(fd: int) -> bool:
+    """Whether anybody may still have the file of this read-only descriptor open for writing.
+
+    A read lease is given only when nobody has. True where the question can't be asked.
+    """
+    try:
+        # If somebody opens the file just now, the system says so by a signal: one that is ignored by default.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:
+        return True
+    return False

@@ -1,0 +1,148 @@
+"""Opens a server's database so that a commit is on disk when it returns, and names what can go wrong.
+
+Full disk and failed fsync are different worlds: after the first the database is as it was before the
+transaction and everything else goes on (T30); after the second nobody knows what is on disk, and asking again
+may get a yes that isn't true (T31). So the first is StoreFull, and all the others mean: stop at once.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import apsw
+
+from paygate.cli import ExitCode, PaygateExit
+
+CHECKPOINT_PAGE_COUNT = 1000
+"""Pages in the write-ahead log after which it is copied into the database; SQLite's own default."""
+
+
+class StoreError(PaygateExit):
+    """The database can't be used, or the state of it is unknown. Stop at once, and retry nothing."""
+
+    code = ExitCode.STORE_FAILED
+
+
+class StoreFull(StoreError):
+    """The disk is full; the transaction was rolled back and the database is as before (T30).
+
+    The one error to go on after: refuse new payments, answer the rest, try again later.
+    """
+
+
+class StoreFsyncFailed(StoreError):
+    """An fsync failed: the transaction may be on disk or not (T31). Send nothing; the next start finds out."""
+
+
+class StoreCorrupt(StoreError):
+    """The file is damaged or is no database (T32)."""
+
+    code = ExitCode.BAD_STATE
+
+
+def open_database(path: Path, *, application_id: int, schema: Sequence[str], vfs: str | None = None) -> apsw.Connection:
+    """The one connection to a database, made with mode 0600 if there is none, and brought up to date.
+
+    `schema` is a list of SQL scripts without transactions; the n-th leads to version n, and scripts that were
+    ever used don't change. `application_id` (31 bits) tells whose database it is. `vfs` is the name of
+    a registered apsw VFS, for a simulated disk. Raises StoreError.
+    """
+    assert application_id > 0, "0 means none"
+    with _errors_named(path):
+        if vfs is None:
+            _create(path)
+        connection = apsw.Connection(str(path), vfs=vfs)
+        try:
+            _prepare(connection, path, application_id, schema)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+@contextlib.contextmanager
+def transaction(connection: apsw.Connection) -> Iterator[None]:
+    """BEGIN IMMEDIATE; then COMMIT, or ROLLBACK on any exception. One that writes nothing costs no fsync.
+
+    When it ends without an exception, all of it is on disk. Raises StoreFull after a rollback; other kinds of
+    StoreError, after which the process must stop.
+    """
+    with _errors_named(Path(connection.filename), connection):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            # SQLite has rolled back by itself after some errors.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _create(path: Path) -> None:
+    """Makes an empty file of mode 0600, if there is none; SQLite gives its log the mode of the database."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise StoreError(f"could not make {path}: {error.strerror}", ExitCode.BAD_STATE) from None
+
+
+def _prepare(connection: apsw.Connection, path: Path, application_id: int, schema: Sequence[str]) -> None:
+    connection.set_busy_timeout(0)  # nobody else is to have it open, so there is nobody to wait for
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    connection.pragma("trusted_schema", False)
+    connection.pragma("locking_mode", "EXCLUSIVE")  # before WAL, which then needs no shared memory
+    owner, version = connection.pragma("application_id"), connection.pragma("user_version")
+    is_new = connection.execute("SELECT count(*) FROM sqlite_schema").get == 0 and owner == version == 0
+    if owner != application_id and not is_new:
+        raise StoreError(f"{path} is another program's database; move it away", ExitCode.BAD_STATE)
+    if version > len(schema):
+        raise StoreError(
+            f"{path} has version {version}, made by a newer paygate than this one (which knows "
+            f"{len(schema)}); start the newer one, or restore an older copy",
+            ExitCode.BAD_STATE,
+        )
+    connection.pragma("journal_mode", "WAL")
+    connection.pragma("synchronous", "FULL")  # WAL's default syncs at checkpoints only
+    connection.pragma("foreign_keys", True)
+    connection.set_wal_hook(_checkpoint)  # also takes the place of SQLite's own checkpoints
+    with transaction(connection):
+        for script in schema[version:]:
+            connection.execute(script)
+        if version < len(schema):
+            connection.pragma("application_id", application_id)
+            connection.pragma("user_version", len(schema))
+
+
+def _checkpoint(connection: apsw.Connection, name: str, page_count: int) -> int:
+    """Called by SQLite after each commit. SQLite's own checkpoint would hide a failed fsync (T31)."""
+    if page_count >= CHECKPOINT_PAGE_COUNT:
+        # Committed already, so a full disk here must not look like a transaction that failed: the log just
+        # grows on, until there is no room for it either.
+        with contextlib.suppress(apsw.FullError, apsw.BusyError):
+            connection.wal_checkpoint(name)
+    return apsw.SQLITE_OK
+
+
+@contextlib.contextmanager
+def _errors_named(path: Path, connection: apsw.Connection | None = None) -> Iterator[None]:
+    try:
+        yield
+    except apsw.FullError:
+        raise StoreFull(f"no room on the disk for {path}; free some") from None
+    except apsw.IOError as error:
+        if connection is not None:
+            # Closing would copy the log into the database, and so ask the disk again.
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        if getattr(error, "extendedresult", 0) in (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC):
+            raise StoreFsyncFailed(f"the disk failed to keep {path} (fsync); check it, then start again") from None
+        raise StoreError(f"the disk failed at {path} ({error}); check it, then start again") from None
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise StoreCorrupt(f"{path} is damaged ({error}); restore it from a backup") from None
+    except apsw.BusyError:
+        raise StoreError(f"another process has {path} open; end it", ExitCode.STATE_IN_USE) from None
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
+        raise StoreError(f"could not open {path} for writing ({error})", ExitCode.BAD_STATE) from None

@@ -1,0 +1,297 @@
+"""`paygate-gateway`: make a gateway, run it, and issue, list and cancel payment tokens."""
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from paygate.cli import ExitCode, PaygateExit, log, run
+from paygate.clock import utc_text
+from paygate.codec import limits
+from paygate.codec.fields import IDENTIFIER
+from paygate.codec.money import format_amount
+from paygate.files.state_dir import StateDir, StateError
+from paygate.files.text_records import FieldProblem
+from paygate.gateway.core import GatewayIdentity
+from paygate.gateway.records import TOKENS_LAYOUT, parse_token, token_row
+from paygate.gateway.server import PROGRAM, GatewayOptions, serve, take_in_now
+from paygate.gateway.settings import read_link_key, write_identity
+from paygate.gateway.tokens import Token, TokenState
+from paygate.net.addresses import Address, AddressError, parse_host_port
+
+DEFAULT_STATE: Final = "var/gateway"
+_WAIT_FOR_SERVER_S: Final = 5
+_PASSCODE_DIGIT_COUNT: Final = 8
+
+
+def main() -> int:
+    """Entry point of the console script."""
+    return run(PROGRAM, _main)
+
+
+def _main() -> int:
+    arguments = _parser().parse_args()
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    return command(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    codes = [ExitCode.OK, ExitCode.USAGE, ExitCode.TOKEN_REFUSED, ExitCode.PORT_IN_USE, ExitCode.STATE_IN_USE]
+    codes += [ExitCode.BAD_STATE, ExitCode.NO_BANK, ExitCode.STORE_FAILED, ExitCode.INTERNAL]
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="A payment gateway that forwards bank credentials which it cannot read.",
+        epilog="exit codes: " + ", ".join(f"{int(c)} {c.name.lower().replace('_', ' ')}" for c in codes),
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        sub.add_argument("--state", type=Path, default=Path(DEFAULT_STATE), help=f"state directory ({DEFAULT_STATE})")
+        return sub
+
+    init = add("init", _init, "Make a new gateway's state directory.")
+    init.add_argument("--gateway-id", required=True, type=_identifier, help="this gateway's ID, as the bank knows it")
+    init.add_argument("--bank-id", required=True, type=_identifier, help="the bank that it pays through")
+    init.add_argument("--link-key", required=True, type=Path, help="file that 'paygate-bank add-gateway' wrote")
+    init.add_argument("--from", dest="source", type=Path, help=f"folder whose {TOKENS_LAYOUT.file_name} to copy")
+
+    server = add("serve", _serve, "Run the gateway until SIGTERM drains it.")
+    server.add_argument("--host", default="127.0.0.1", help="loopback address to listen on (127.0.0.1)")
+    server.add_argument("--port", type=_port, default=15000, help="port to listen on; 0 for any free one (15000)")
+    server.add_argument(
+        "--bank", type=_address, default=("127.0.0.1", 15001), help="the bank's HOST:PORT (127.0.0.1:15001)"
+    )
+    server.add_argument(
+        "--bank-wait",
+        type=_bank_wait,
+        default=10_000,
+        metavar="SECONDS",
+        help="how long to wait at start for a first link to the bank, or 'forever' (10)",
+    )
+    server.add_argument(
+        "--session-seconds",
+        type=_session_seconds,
+        default=limits.SESSION_MS,
+        metavar="SECONDS",
+        help="length of a client's session, 3 to 30 (30)",
+    )
+    server.add_argument("--ignore-sigterm", action="store_true", help="ignore SIGTERM too; only SIGKILL ends it")
+
+    issue = add("issue", _issue, "Issue a payment token, as a merchant would by adding a line to the file.")
+    issue.add_argument("--transaction", required=True, help="transaction ID: the merchant's order")
+    issue.add_argument("--amount", required=True, help="decimal amount, such as 1250.00")
+    issue.add_argument("--merchant", required=True, help="merchant ID at the bank")
+    issue.add_argument("--merchant-name", default="", help="shown to the shopper")
+    issue.add_argument("--currency", default="INR", help="ISO 4217 code (INR)")
+    issue.add_argument("--expires", default="", help="UTC, such as 2026-12-31T23:59:59Z (never)")
+    issue.add_argument(
+        "--passcode", help="what the shopper types; seen by other users of this machine (default: made up and printed)"
+    )
+
+    tokens = add("list", _list, "List payment tokens from the record file.")
+    tokens.add_argument("--json", action="store_true", help="one JSON object a line")
+    tokens.add_argument("--show-passcodes", action="store_true", help="show passcodes, which are hidden otherwise")
+
+    cancel = add("cancel", _cancel, "Withdraw an unpaid token.")
+    cancel.add_argument("transaction", help="transaction ID")
+    return parser
+
+
+# -- commands --------------------------------------------------------------------------------------------
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    state = StateDir(arguments.state)
+    link_key = read_link_key(arguments.link_key)
+    state.create()
+    state.open()
+    write_identity(state, GatewayIdentity(arguments.gateway_id, arguments.bank_id, link_key))
+    if arguments.source is not None:
+        source = arguments.source / TOKENS_LAYOUT.file_name
+        target = arguments.state / TOKENS_LAYOUT.file_name
+        try:
+            shutil.copyfile(source, target)
+            target.chmod(0o600)
+        except OSError as error:
+            raise StateError(f"could not copy {source}: {error.strerror}") from None
+    state.close()
+    _say(f"{PROGRAM}: made {arguments.state}")
+    return ExitCode.OK
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    return serve(
+        GatewayOptions(
+            state_dir=arguments.state,
+            host=arguments.host,
+            port=arguments.port,
+            bank=arguments.bank,
+            ignore_sigterm=arguments.ignore_sigterm,
+            session_ms=arguments.session_seconds,
+            bank_wait_ms=arguments.bank_wait,
+        )
+    )
+
+
+def _issue(arguments: argparse.Namespace) -> int:
+    passcode = arguments.passcode
+    if passcode is None:
+        passcode = "".join(secrets.choice("0123456789") for _ in range(_PASSCODE_DIGIT_COUNT))
+    fields = (arguments.transaction, passcode, TokenState.UNPAID.value, arguments.amount, arguments.merchant)
+    try:
+        token = parse_token((*fields, arguments.currency, "", arguments.expires, arguments.merchant_name))
+    except FieldProblem as bad:
+        raise PaygateExit(str(TOKENS_LAYOUT.problem(0, bad)), ExitCode.USAGE) from None
+    if any(t.transaction_id == token.transaction_id for t in _tokens(arguments.state)):
+        raise PaygateExit(f"there is a token for transaction {token.transaction_id} already", ExitCode.USAGE)
+    _add_line(arguments.state, token)
+    _say(f"issued transaction {token.transaction_id}, passcode {passcode}")
+    return ExitCode.OK
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    for token in _tokens(arguments.state):
+        passcode = token.passcode if arguments.show_passcodes else "(hidden)"
+        amount = format_amount(token.amount_minor, token.currency)
+        expires = None if token.expires_ms is None else utc_text(token.expires_ms)
+        if arguments.json:
+            _say(
+                json.dumps(
+                    {
+                        "transaction_id": token.transaction_id,
+                        "passcode": token.passcode if arguments.show_passcodes else None,
+                        "state": token.state.value,
+                        "amount": amount,
+                        "currency": token.currency,
+                        "merchant_id": token.merchant_id,
+                        "merchant_name": token.merchant_name,
+                        "utr": token.utr or None,
+                        "expires": expires,
+                    }
+                )
+            )
+        else:
+            row = (token.transaction_id, passcode, token.state.value, amount, token.currency, token.merchant_id)
+            _say("  ".join((*row, token.utr, f"expires {expires}" if expires else "")).rstrip())
+    return ExitCode.OK
+
+
+def _cancel(arguments: argparse.Namespace) -> int:
+    found = [t for t in _tokens(arguments.state) if t.transaction_id == arguments.transaction]
+    if not found:
+        raise PaygateExit(f"there is no token for transaction {arguments.transaction}", ExitCode.USAGE)
+    token = found[0]
+    if token.state is not TokenState.UNPAID:
+        raise PaygateExit(
+            f"transaction {arguments.transaction} is {token.state.value}; only unpaid tokens can be cancelled",
+            ExitCode.TOKEN_REFUSED,
+        )
+    _add_line(arguments.state, replace(token, state=TokenState.CANCELLED))
+    _say(f"cancelled transaction {arguments.transaction}")
+    return ExitCode.OK
+
+
+# -- the shared file -------------------------------------------------------------------------------------
+
+
+def _tokens(state_path: Path) -> Iterator[Token]:
+    """The tokens of the record file; lines that are none are left to the server to report."""
+    path = state_path / TOKENS_LAYOUT.file_name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StateError(f"could not read {path}: {error.strerror}; is {state_path} a gateway's state?") from None
+    for line in data.split(b"\n"):
+        if line.strip() and not line.startswith(b"#"):
+            try:
+                yield parse_token(TOKENS_LAYOUT.parse(line))
+            except FieldProblem:
+                continue
+
+
+def _add_line(state_path: Path, token: Token) -> None:
+    """Add a token's line as merchants do, then see that a gateway, running or not, takes it in."""
+    path = state_path / TOKENS_LAYOUT.file_name
+    fd = os.open(path, os.O_RDWR | os.O_APPEND)
+    try:
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            raise StateError(f"{path}: its last line has no end; end it with a newline first")
+        # Without the padding of the gateway's own rows, so that it can be seen when it was taken in.
+        os.write(fd, f"{' | '.join(token_row(token))}\n".encode())
+    finally:
+        os.close(fd)
+    state = StateDir(state_path)
+    if state.try_lock():
+        take_in_now(state, lambda text: log(PROGRAM, text))
+        state.close()
+    deadline = time.monotonic() + _WAIT_FOR_SERVER_S
+    while not _is_taken_in(state_path, token):
+        if time.monotonic() >= deadline:
+            raise PaygateExit(
+                f"the running gateway did not take transaction {token.transaction_id} in within "
+                f"{_WAIT_FOR_SERVER_S} s; see its log for why",
+                ExitCode.BAD_STATE,
+            )
+        time.sleep(0.05)
+
+
+def _is_taken_in(state_path: Path, token: Token) -> bool:
+    found = [t for t in _tokens(state_path) if t.transaction_id == token.transaction_id]
+    # One line is the gateway's own; a second one is ours, still waiting.
+    return len(found) == 1 and found[0].state is token.state and _is_normal(state_path, found[0])
+
+
+def _is_normal(state_path: Path, token: Token) -> bool:
+    return TOKENS_LAYOUT.format(token_row(token)) in (state_path / TOKENS_LAYOUT.file_name).read_bytes()
+
+
+# -- arguments -------------------------------------------------------------------------------------------
+
+
+def _identifier(text: str) -> str:
+    if not IDENTIFIER.is_legal(text):
+        raise argparse.ArgumentTypeError(f"expected {IDENTIFIER.expected}")
+    return text
+
+
+def _port(text: str) -> int:
+    return _address(f"127.0.0.1:{text}")[1]
+
+
+def _address(text: str) -> Address:
+    try:
+        return parse_host_port(text)
+    except AddressError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _bank_wait(text: str) -> int | None:
+    if text == "forever":
+        return None
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError("expected whole seconds or 'forever'")
+    return int(text) * 1_000
+
+
+def _session_seconds(text: str) -> int:
+    if not text.isdecimal() or not 3 <= int(text) <= limits.SESSION_MS // 1_000:
+        raise argparse.ArgumentTypeError("expected whole seconds from 3 to 30")
+    return int(text) * 1_000
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,543 @@
+"""The gateway's mind: clients' questions, payments in flight, the bank's answers; no socket, clock or file.
+
+Strategy: every decision about a token is an operation of the store, committed before anything that depends on it
+leaves. What is in memory only is what a crash may forget: sessions, who waits for an answer, timers. A payment in
+flight is durable, so after a restart it is found and resolved.
+
+In doubt (design: In doubt): the bank has until `resolve_at_ms`; then ResolveRequest is sent, again and again with
+capped, jittered back-off until it is answered. The client hears PENDING at `pending_at_ms`, in time before its own
+alarm (R10). Results are matched by payment ID, not by link or request, so a late one still counts.
+"""
+
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from paygate.clock import Now
+from paygate.codec import limits
+from paygate.codec.errors import ErrorCode
+from paygate.codec.messages import (
+    BankKeys,
+    BankKeysQuery,
+    EncryptedCredentials,
+    Error,
+    KeysStatus,
+    Kind,
+    Message,
+    PaymentAck,
+    PaymentStatus,
+    Reason,
+    ResolveRequest,
+    ResolveResult,
+    Role,
+    StatusAck,
+    StatusQuery,
+    Terms,
+    TokenAck,
+    TokenQuery,
+    TokenStatus,
+    TransferOutcome,
+    TransferRequest,
+    TransferResult,
+)
+from paygate.codec.seal import envelope_hash
+from paygate.effects import Commit, Effect
+from paygate.gateway.effects import ConnectionRecord, LogLine, PaymentRecord, RefusalRecord, TokenRecord
+from paygate.gateway.tokens import (
+    BeginPayment,
+    CheckToken,
+    FindPayment,
+    Operation,
+    Payment,
+    PaymentBegun,
+    PaymentFound,
+    PaymentSettled,
+    SettlePayment,
+    StoreUnavailable,
+    Token,
+    TokenChecked,
+)
+from paygate.link import Link, LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived, RequestReceived
+from paygate.links import LinkTable
+from paygate.net.addresses import Address
+
+BANK_MS_MAX: Final = 20_000
+"""The bank has 20 of the session's 30 seconds from the moment that the credentials arrive."""
+RESOLVE_BEFORE_END_MS: Final = 5_000
+"""However late the credentials came, resolving begins so long before the session's end."""
+PENDING_BEFORE_END_MS: Final = 2_000
+"""The client hears PENDING at 28 s, in time before its own alarm at 30 s."""
+RESOLVE_BACKOFF_BASE_MS: Final = 1_000
+RESOLVE_BACKOFF_MS_MAX: Final = 30_000
+"""A bank that is back is asked within half a minute: a payment is final within its session and 60 s of healing."""
+KEY_LIST_REFRESH_MS: Final = 60_000
+"""How old the relayed key list may be; a rotation overlaps far longer (T12)."""
+SESSION_COUNT_MAX: Final = 100_000
+"""Sessions are in memory; above this many in 30 seconds the oldest end early."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a positive acknowledgement opened (R3, R10)."""
+
+    token: Token
+    ends_ms: int  # monotonic
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A payment that waits for the bank's final word."""
+
+    terms: Terms
+    envelope_hash: bytes
+    waiters: list[tuple[int, int]] = field(default_factory=list)  # (link ID, correlation ID) of PaymentAcks
+    resolve_at_ms: int = 0
+    pending_at_ms: int | None = None  # None once nobody waits
+    resolve_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayIdentity:
+    """Who this gateway is, and whose link key it holds."""
+
+    gateway_id: str
+    bank_id: str
+    link_key: bytes = field(repr=False)
+
+
+_Then = Callable[[Any, Now], list[Effect]]
+
+
+class GatewayCore:
+    """Everything the gateway decides. `random_bytes` and `jitter` (a float in [0, 1)) are its randomness."""
+
+    def __init__(
+        self,
+        identity: GatewayIdentity,
+        random_bytes: Callable[[int], bytes],
+        jitter: Callable[[], float],
+        *,
+        session_ms: int = limits.SESSION_MS,
+    ) -> None:
+        self._identity = identity
+        self._random_bytes = random_bytes
+        self._jitter = jitter
+        self._session_ms = session_ms
+        self._links = LinkTable()
+        self._client_addresses: dict[int, Address] = {}
+        self._bank_link_id: int | None = None  # set while a link to the bank is up, open or not
+        self._bank_is_open = False
+        self.bank_trouble = "no answer yet"
+        """Why there is no open link to the bank; empty while there is one."""
+        self._signed_key_list = b""
+        self._refresh_keys_ms: int | None = None
+        self._sessions: OrderedDict[bytes, Session] = OrderedDict()  # in order of their end: all last equally long
+        self._flights: dict[bytes, _Flight] = {}
+        self._due: list[tuple[int, bytes]] = []  # heap of (when, payment ID): times to look at a flight
+        self._awaited: deque[_Then] = deque()  # what follows each commit that was asked for, in order
+        self._is_draining = False
+
+    # -- what the shell calls --------------------------------------------------------------------------
+
+    def resume(self, payments: Sequence[Payment], now: Now) -> list[Effect]:
+        """At start: take up what was in flight when the last run ended; each is resolved once the bank is there."""
+        for payment in payments:
+            self._flights[payment.payment_id] = _Flight(payment.terms, payment.envelope_hash, resolve_at_ms=now.mono_ms)
+        return [LogLine(f"{len(payments)} payments in flight from before will be resolved")] if payments else []
+
+    def link_connected(self, link_id: int, address: Address, now: Now) -> list[Effect]:
+        """A client connected."""
+        identity = self._identity
+        link = Link(Role.GATEWAY, identity.gateway_id, Role.CLIENT, is_caller=False, now_ms=now.mono_ms)
+        self._links.add(link_id, link)
+        self._client_addresses[link_id] = address
+        return [ConnectionRecord(now.wall_ms, "connected", link_id, address), *self._links.effects()]
+
+    def link_refused(self, address: Address, reason: str, now: Now) -> list[Effect]:
+        """A client was turned away."""
+        return [ConnectionRecord(now.wall_ms, "refused", 0, address, reason)]
+
+    def bank_connected(self, link_id: int, now: Now) -> list[Effect]:
+        """Our connection to the bank is up; the link opens with the bank's HelloAck."""
+        identity = self._identity
+        link = Link(
+            Role.GATEWAY,
+            identity.gateway_id,
+            Role.BANK,
+            is_caller=True,
+            now_ms=now.mono_ms,
+            link_key=identity.link_key,
+        )
+        self._bank_link_id = link_id
+        self._links.add(link_id, link)
+        return [*self._links.effects()]
+
+    def receive_data(self, link_id: int, data: bytes, now: Now) -> list[Effect]:
+        """Bytes came from a client or the bank."""
+        return self._handle(link_id, self._links.receive_data(link_id, data, now.mono_ms), now)
+
+    def receive_eof(self, link_id: int, now: Now) -> list[Effect]:
+        """A client's or the bank's stream has ended."""
+        return self._handle(link_id, self._links.receive_eof(link_id), now)
+
+    def link_closed(self, link_id: int, reason: str, now: Now) -> list[Effect]:
+        """A connection is gone. Payments that were asked for on it go on (R9)."""
+        self._links.remove(link_id)
+        if link_id == self._bank_link_id:
+            self._bank_link_id = None
+            self._bank_is_open = False
+            self._refresh_keys_ms = None
+            self.bank_trouble = self.bank_trouble or reason
+            return [LogLine(f"the link to bank {self._identity.bank_id} is gone: {reason}")]
+        address = self._client_addresses.pop(link_id)
+        return [ConnectionRecord(now.wall_ms, "disconnected", link_id, address, reason)]
+
+    def next_deadline_ms(self) -> int | None:
+        """When `receive_timer` has work, on the monotonic clock."""
+        deadlines = (
+            self._links.next_deadline_ms(),
+            self._due[0][0] if self._due else None,
+            self._refresh_keys_ms,
+            next(iter(self._sessions.values())).ends_ms if self._sessions else None,
+        )
+        return min((d for d in deadlines if d is not None), default=None)
+
+    def receive_timer(self, now: Now) -> list[Effect]:
+        """The time is now `now`."""
+        effects: list[Effect] = []
+        for link_id, event in self._links.receive_timer(now.mono_ms):
+            effects += self._handle_event(link_id, event, now)
+        while self._sessions and next(iter(self._sessions.values())).ends_ms <= now.mono_ms:
+            self._sessions.popitem(last=False)
+        while self._due and self._due[0][0] <= now.mono_ms:
+            _, payment_id = heapq.heappop(self._due)
+            self._look_at_flight(payment_id, now)
+        if self._refresh_keys_ms is not None and now.mono_ms >= self._refresh_keys_ms:
+            self._ask_bank(BankKeysQuery(self._identity.bank_id))
+            self._refresh_keys_ms = now.mono_ms + KEY_LIST_REFRESH_MS
+        return [*effects, *self._links.effects()]
+
+    def committed(self, outcomes: Sequence[Any], now: Now) -> list[Effect]:
+        """The store's outcomes, in the order of the commits."""
+        effects: list[Effect] = []
+        for outcome in outcomes:
+            effects += self._awaited.popleft()(outcome, now)
+        return [*effects, *self._links.effects()]
+
+    def commit_failed(self, operations: Sequence[Operation], now: Now) -> list[Effect]:
+        """The disk is full: everything that depended on these commits is refused (T30)."""
+        text = f"the disk is full: {len(operations)} operations refused; free some space, no restart is needed"
+        return [LogLine(text), *self.committed([StoreUnavailable()] * len(operations), now)]
+
+    def drain(self, now: Now) -> list[Effect]:  # the shells' common signature
+        """R12: no new payments; those in flight end."""
+        self._is_draining = True
+        return [LogLine("draining: no new payments are taken")]
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether no client waits for a payment's outcome. What is in doubt is durable and can wait."""
+        return self._is_draining and not any(flight.waiters for flight in self._flights.values())
+
+    @property
+    def bank_is_wanted(self) -> bool:
+        """Whether the shell should connect to the bank."""
+        return self._bank_link_id is None
+
+    @property
+    def bank_is_open(self) -> bool:
+        """Whether payments can be sent to the bank."""
+        return self._bank_is_open
+
+    # -- events ----------------------------------------------------------------------------------------
+
+    def _handle(self, link_id: int, events: Sequence[LinkEvent], now: Now) -> list[Effect]:
+        effects: list[Effect] = []
+        for event in events:
+            effects += self._handle_event(link_id, event, now)
+        return [*effects, *self._links.effects()]
+
+    def _handle_event(self, link_id: int, event: LinkEvent, now: Now) -> list[Effect]:
+        if link_id == self._bank_link_id:
+            return self._handle_bank(event, now)
+        if isinstance(event, RequestReceived):
+            return self._handle_request(link_id, event.correlation_id, event.message, now)
+        if isinstance(event, LinkFailed):
+            host, port = self._client_addresses[link_id]
+            return [LogLine(f"client {host}:{port} broke the protocol: {event.error.text}")]
+        return []
+
+    def _handle_request(self, link_id: int, correlation_id: int, message: Message, now: Now) -> list[Effect]:
+        asker = (link_id, correlation_id)
+        if isinstance(message, TokenQuery):
+            if self._is_draining:
+                self._refuse(asker, ErrorCode.SHUTTING_DOWN, "the gateway is shutting down")
+                return []
+            operation = CheckToken(message.transaction_id, message.passcode)
+            return [self._commit(operation, partial(self._token_checked, asker))]
+        if isinstance(message, EncryptedCredentials):
+            return self._handle_credentials(asker, message, now)
+        if isinstance(message, StatusQuery):
+            find = FindPayment(message.payment_id, message.transaction_id, message.passcode)
+            return [self._commit(find, partial(self._payment_found, asker, message.payment_id))]
+        assert isinstance(message, BankKeysQuery), "the link lets no other request through"
+        self._reply(asker, self._bank_keys(message.bank_id))
+        return []
+
+    def _bank_keys(self, bank_id: str) -> BankKeys:
+        if bank_id != self._identity.bank_id:
+            return BankKeys(KeysStatus.UNKNOWN_BANK, b"")
+        if not self._signed_key_list:
+            return BankKeys(KeysStatus.UNAVAILABLE, b"")
+        return BankKeys(KeysStatus.AVAILABLE, self._signed_key_list)
+
+    # -- tokens ----------------------------------------------------------------------------------------
+
+    def _token_checked(
+        self, asker: tuple[int, int], outcome: TokenChecked | StoreUnavailable, now: Now
+    ) -> list[Effect]:
+        if isinstance(outcome, StoreUnavailable):
+            # Not even a wrong passcode could be counted, so nothing is said of the token.
+            self._refuse(asker, ErrorCode.TOO_MANY_REQUESTS, "the gateway can't record anything now; try later")
+            return []
+        session_id = bytes(limits.SESSION_ID_SIZE)
+        if outcome.status is TokenStatus.VALID and outcome.token is not None:
+            session_id = self._open_session(outcome.token, now)
+        token = outcome.token
+        self._reply(
+            asker,
+            TokenAck(
+                status=outcome.status,
+                session_id=session_id,
+                session_left_ms=self._session_ms if any(session_id) else 0,
+                merchant_id=token.merchant_id if token else "",
+                merchant_name=token.merchant_name if token else "",
+                amount_minor=token.amount_minor if token else 0,
+                currency=token.currency if token else "",
+                gateway_id=self._identity.gateway_id,
+                bank_id=self._identity.bank_id,
+                utr=token.utr if token else "",
+            ),
+        )
+        return [TokenRecord(token)] if outcome.is_changed and token else []
+
+    def _open_session(self, token: Token, now: Now) -> bytes:
+        session_id = self._random_bytes(limits.SESSION_ID_SIZE)
+        if len(self._sessions) >= SESSION_COUNT_MAX:
+            self._sessions.popitem(last=False)
+        self._sessions[session_id] = Session(token, now.mono_ms + self._session_ms)
+        return session_id
+
+    # -- payments --------------------------------------------------------------------------------------
+
+    def _handle_credentials(self, asker: tuple[int, int], message: EncryptedCredentials, now: Now) -> list[Effect]:
+        session = self._sessions.get(message.session_id)
+        pending_at_ms = session.ends_ms - PENDING_BEFORE_END_MS if session else 0
+        if session is None or now.mono_ms >= pending_at_ms:
+            refusal = Reason.DRAINING if self._is_draining else Reason.SESSION
+            return self._refuse_payment(asker, message.payment_id, refusal)
+        token = session.token
+        terms = Terms(
+            bank_id=self._identity.bank_id,
+            gateway_id=self._identity.gateway_id,
+            merchant_id=token.merchant_id,
+            transaction_id=token.transaction_id,
+            payment_id=message.payment_id,
+            session_id=message.session_id,
+            amount_minor=token.amount_minor,
+            currency=token.currency,
+            authorised_at_ms=message.authorised_at_ms,
+        )
+        if self._is_draining or not self._bank_is_open:
+            refusal = Reason.DRAINING if self._is_draining else Reason.BANK_UNREACHABLE
+            record = RefusalRecord(now.wall_ms, terms, refusal)
+            return [record, *self._refuse_payment(asker, message.payment_id, refusal)]
+        begin = BeginPayment(terms, envelope_hash(message.envelope))
+        return [self._commit(begin, partial(self._payment_begun, asker, begin, message, pending_at_ms))]
+
+    def _payment_begun(
+        self,
+        asker: tuple[int, int],
+        begin: BeginPayment,
+        message: EncryptedCredentials,
+        pending_at_ms: int,
+        outcome: PaymentBegun | StoreUnavailable,
+        now: Now,
+    ) -> list[Effect]:
+        if isinstance(outcome, StoreUnavailable):
+            return self._refuse_payment(asker, message.payment_id, Reason.STORE_UNAVAILABLE)
+        payment, token = outcome.payment, outcome.token
+        if payment is None:
+            record = RefusalRecord(now.wall_ms, begin.terms, outcome.refusal)
+            utr = token.utr if token and outcome.refusal is Reason.TOKEN_PAID else ""
+            return [record, *self._refuse_payment(asker, message.payment_id, outcome.refusal, utr)]
+        if payment.outcome is not None:  # A repeat of a payment that has its final outcome: the same bytes again.
+            self._reply(asker, PaymentAck(payment.payment_id, *_answer(payment)))
+            return []
+        flight = self._flights.get(payment.payment_id)
+        if flight is None:
+            resolve_at_ms = min(
+                now.mono_ms + BANK_MS_MAX, pending_at_ms + PENDING_BEFORE_END_MS - RESOLVE_BEFORE_END_MS
+            )
+            flight = _Flight(begin.terms, begin.envelope_hash, resolve_at_ms=max(resolve_at_ms, now.mono_ms + 1))
+            self._flights[payment.payment_id] = flight
+        # Whoever repeats a payment in flight waits with the first: one transfer, as many answers.
+        flight.waiters.append(asker)
+        flight.pending_at_ms = pending_at_ms
+        self._schedule(payment.payment_id, min(flight.resolve_at_ms, pending_at_ms))
+        if not outcome.is_new:
+            return []
+        time_left_ms = min(flight.resolve_at_ms - now.mono_ms, limits.SESSION_MS)
+        self._ask_bank(TransferRequest(begin.terms, time_left_ms, message.key_id, message.envelope))
+        return [PaymentRecord(payment), TokenRecord(token)] if token else [PaymentRecord(payment)]
+
+    def _payment_found(
+        self,
+        asker: tuple[int, int],
+        payment_id: bytes,
+        outcome: PaymentFound | StoreUnavailable,
+        now: Now,
+    ) -> list[Effect]:
+        refusal = Reason.STORE_UNAVAILABLE if isinstance(outcome, StoreUnavailable) else outcome.refusal
+        if refusal is not Reason.NONE:
+            self._reply(asker, StatusAck(payment_id, PaymentStatus.REFUSED, refusal, "", b""))
+        elif isinstance(outcome, PaymentFound) and outcome.payment is not None:
+            self._reply(asker, StatusAck(payment_id, *_answer(outcome.payment)))
+        else:
+            self._reply(asker, StatusAck(payment_id, PaymentStatus.UNKNOWN, Reason.NONE, "", b""))
+        return []
+
+    def _payment_settled(self, outcome: PaymentSettled | StoreUnavailable, now: Now) -> list[Effect]:
+        if isinstance(outcome, StoreUnavailable):
+            return []  # The bank has it for ever; the next ResolveRequest brings it again.
+        payment = outcome.payment
+        if payment is None:
+            return [LogLine("the bank told the outcome of a payment that this gateway does not know")]
+        flight = self._flights.pop(payment.payment_id, None)
+        for asker in flight.waiters if flight else ():
+            self._reply(asker, PaymentAck(payment.payment_id, *_answer(payment)))
+        if not outcome.is_changed:
+            return []
+        records: list[Effect] = [PaymentRecord(payment)]
+        if outcome.token is not None:
+            records.append(TokenRecord(outcome.token))
+        if payment.outcome is TransferOutcome.MISMATCH:
+            records.append(LogLine(f"payment {payment.payment_id.hex()}: the bank knows it with other terms"))
+        return records
+
+    # -- the bank --------------------------------------------------------------------------------------
+
+    def _handle_bank(self, event: LinkEvent, now: Now) -> list[Effect]:
+        if isinstance(event, Opened):
+            return self._bank_opened(event, now)
+        if isinstance(event, LinkFailed | PeerClosed):
+            self._bank_is_open = False
+            self.bank_trouble = event.error.text if isinstance(event, LinkFailed) else event.text
+            return []  # The shell closes the connection, and `link_closed` tells it.
+        if not isinstance(event, ReplyReceived):
+            return []
+        message = event.message
+        if isinstance(message, BankKeys):
+            if message.status is KeysStatus.AVAILABLE:
+                self._signed_key_list = message.signed_key_list
+            return []
+        if isinstance(message, TransferResult | ResolveResult):
+            return self._handle_result(message, now)
+        if isinstance(message, Error):  # It refused a request; the payment is resolved in its time.
+            return [LogLine(f"bank {self._identity.bank_id} refused a request: {message.text}")]
+        return []
+
+    def _bank_opened(self, event: Opened, now: Now) -> list[Effect]:
+        assert self._bank_link_id is not None
+        if event.peer_id != self._identity.bank_id:
+            self._links.close(self._bank_link_id, "another bank than configured")
+            self.bank_trouble = f"the bank there is {event.peer_id}, not {self._identity.bank_id}"
+            return []
+        self._bank_is_open = True
+        self.bank_trouble = ""
+        self._ask_bank(BankKeysQuery(self._identity.bank_id))
+        self._refresh_keys_ms = now.mono_ms + KEY_LIST_REFRESH_MS
+        # What was sent on a link that broke may or may not have arrived: only the bank can say.
+        for payment_id, flight in self._flights.items():
+            flight.resolve_at_ms = now.mono_ms
+            self._schedule(payment_id, now.mono_ms)
+        return [LogLine(f"linked to bank {event.peer_id}, {len(self._flights)} payments to resolve")]
+
+    def _handle_result(self, message: TransferResult | ResolveResult, now: Now) -> list[Effect]:
+        if message.outcome is TransferOutcome.UNAVAILABLE:
+            flight = self._flights.get(message.payment_id)
+            if flight is not None and message.kind is Kind.TRANSFER_RESULT:
+                # An earlier copy of it may still count, so this is doubt, not refusal.
+                flight.resolve_at_ms = now.mono_ms + self._backoff_ms(flight)
+                self._schedule(message.payment_id, flight.resolve_at_ms)
+            return []
+        settle = SettlePayment(message.payment_id, message.outcome, message.reason, message.utr, message.receipt)
+        return [self._commit(settle, self._payment_settled)]
+
+    def _look_at_flight(self, payment_id: bytes, now: Now) -> None:
+        flight = self._flights.get(payment_id)
+        if flight is None:
+            return
+        if flight.pending_at_ms is not None and now.mono_ms >= flight.pending_at_ms:
+            for asker in flight.waiters:
+                self._reply(asker, PaymentAck(payment_id, PaymentStatus.PENDING, Reason.NONE, "", b""))
+            flight.waiters.clear()
+            flight.pending_at_ms = None
+        if now.mono_ms >= flight.resolve_at_ms:
+            if self._bank_is_open:
+                self._ask_bank(ResolveRequest(flight.terms, flight.envelope_hash))
+            flight.resolve_at_ms = now.mono_ms + self._backoff_ms(flight)
+        wanted = (
+            [flight.resolve_at_ms] if flight.pending_at_ms is None else [flight.resolve_at_ms, flight.pending_at_ms]
+        )
+        self._schedule(payment_id, min(wanted))
+
+    def _backoff_ms(self, flight: _Flight) -> int:
+        # Half fixed, half jitter: never a storm, never later than the cap.
+        bound_ms = min(RESOLVE_BACKOFF_BASE_MS << min(flight.resolve_count, 16), RESOLVE_BACKOFF_MS_MAX)
+        flight.resolve_count += 1
+        return bound_ms // 2 + int(self._jitter() * (bound_ms // 2))
+
+    def _schedule(self, payment_id: bytes, when_ms: int) -> None:
+        heapq.heappush(self._due, (when_ms, payment_id))
+
+    # -- sending ---------------------------------------------------------------------------------------
+
+    def _commit(self, operation: Operation, then: _Then) -> Commit:
+        self._awaited.append(then)
+        return Commit(operation)
+
+    def _ask_bank(self, message: Message) -> None:
+        link = self._links.get(self._bank_link_id) if self._bank_link_id is not None else None
+        if link is not None and link.is_open:
+            link.send_request(message)
+
+    def _reply(self, asker: tuple[int, int], message: Message) -> None:
+        link = self._links.get(asker[0])
+        if link is not None:  # The client may have gone; what it asked for is recorded all the same.
+            link.send_reply(asker[1], message)
+
+    def _refuse(self, asker: tuple[int, int], code: ErrorCode, text: str) -> None:
+        link = self._links.get(asker[0])
+        if link is not None and not link.is_closed:
+            link.refuse(asker[1], code, text)
+
+    def _refuse_payment(
+        self, asker: tuple[int, int], payment_id: bytes, refusal: Reason, utr: str = ""
+    ) -> list[Effect]:
+        self._reply(asker, PaymentAck(payment_id, PaymentStatus.REFUSED, refusal, utr, b""))
+        return []
+
+
+def _answer(payment: Payment) -> tuple[PaymentStatus, Reason, str, bytes]:
+    """Status, reason, UTR and receipt of a payment, as PaymentAck and StatusAck carry them."""
+    if payment.outcome is None:
+        return PaymentStatus.PENDING, Reason.NONE, "", b""
+    if payment.outcome is TransferOutcome.POSTED:
+        return PaymentStatus.PAID, Reason.NONE, payment.utr, payment.receipt
+    if payment.outcome is TransferOutcome.MISMATCH:
+        return PaymentStatus.REFUSED, Reason.PAYMENT_MISMATCH, "", b""
+    return PaymentStatus.DECLINED, payment.reason, "", payment.receipt

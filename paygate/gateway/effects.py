@@ -1,0 +1,48 @@
+"""What the gateway's core wants recorded or told: plain data, brought into the text records by the shell."""
+
+from dataclasses import dataclass
+
+from paygate.codec.messages import Reason, Terms
+from paygate.gateway.tokens import Payment, Token
+from paygate.net.addresses import Address
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """Tell the operator."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """R13: a token's state, UTR or tries have changed."""
+
+    token: Token
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRecord:
+    """R14: a payment was begun or has its outcome."""
+
+    payment: Payment
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalRecord:
+    """R14: an attempt that was refused before the bank saw it; nothing else remembers it."""
+
+    at_ms: int
+    terms: Terms
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRecord:
+    """R15: a client connected, was turned away, or disconnected. `link_id` is 0 if it was turned away."""
+
+    at_ms: int
+    event: str
+    link_id: int
+    address: Address
+    reason: str = ""

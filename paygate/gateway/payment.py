@@ -1,0 +1,159 @@
+"""What may happen to a token and its payments: a table and pure decisions, shared by every store.
+
+Strategy: a token is reserved for one payment before anything leaves for the bank, and freed only by the bank's
+own final word. Posted money always rolls forward: whatever we believed, a POSTED makes the token PAID, so no
+reversal can race a late success (R9, design: In doubt).
+"""
+
+import hmac
+from dataclasses import replace
+from enum import Enum
+from typing import Final
+
+from paygate.codec.messages import Reason, TokenStatus, TransferOutcome
+from paygate.gateway.tokens import (
+    BeginPayment,
+    CheckToken,
+    Payment,
+    PaymentBegun,
+    PaymentSettled,
+    SettlePayment,
+    Token,
+    TokenChecked,
+    TokenState,
+)
+
+PASSCODE_TRY_COUNT_MAX: Final = 5
+"""T16: wrong passcodes before a token is locked; of 10,000 four-digit passcodes, five are one in 2,000."""
+PASSCODE_LOCK_MS: Final = 15 * 60 * 1_000
+"""T16: how long it stays locked: at 20 tries an hour a four-digit passcode lasts three weeks of trying."""
+
+
+class TokenEvent(Enum):
+    """What can happen to a token."""
+
+    BEGIN = "a payment is begun"
+    POSTED = "the bank posted a payment"
+    NOT_POSTED = "the bank declined or fenced its payment"
+    CANCEL = "the merchant withdraws it"
+    EXPIRE = "its time was seen to be over"
+
+
+TOKEN_TRANSITIONS: Final[dict[TokenState, dict[TokenEvent, TokenState]]] = {
+    TokenState.UNPAID: {
+        TokenEvent.BEGIN: TokenState.IN_FLIGHT,
+        TokenEvent.POSTED: TokenState.PAID,
+        TokenEvent.CANCEL: TokenState.CANCELLED,
+        TokenEvent.EXPIRE: TokenState.EXPIRED,
+    },
+    TokenState.IN_FLIGHT: {
+        TokenEvent.POSTED: TokenState.PAID,
+        TokenEvent.NOT_POSTED: TokenState.UNPAID,
+    },
+    TokenState.PAID: {},
+    TokenState.CANCELLED: {TokenEvent.POSTED: TokenState.PAID},
+    # Once seen as expired it stays so: a clock set back reopens nothing (T7).
+    TokenState.EXPIRED: {TokenEvent.POSTED: TokenState.PAID},
+}
+"""What is missing changes nothing and is refused. One test walks every pair."""
+
+
+def next_token_state(state: TokenState, event: TokenEvent) -> TokenState | None:
+    """The state that follows, or None if the event is refused in this state."""
+    return TOKEN_TRANSITIONS[state].get(event)
+
+
+_REFUSED_BEGIN: Final = {
+    TokenState.PAID: Reason.TOKEN_PAID,
+    TokenState.IN_FLIGHT: Reason.TOKEN_IN_FLIGHT,
+    TokenState.CANCELLED: Reason.TOKEN_WITHDRAWN,
+    TokenState.EXPIRED: Reason.TOKEN_WITHDRAWN,
+}
+_STATUS: Final = {
+    TokenState.UNPAID: TokenStatus.VALID,
+    TokenState.PAID: TokenStatus.PAID,
+    TokenState.IN_FLIGHT: TokenStatus.IN_FLIGHT,
+    TokenState.CANCELLED: TokenStatus.EXPIRED,
+    TokenState.EXPIRED: TokenStatus.EXPIRED,
+}
+
+
+def expire(token: Token, now_wall_ms: int) -> Token:
+    """The token, EXPIRED if its time is over and it is still unpaid."""
+    if token.expires_ms is None or now_wall_ms < token.expires_ms:
+        return token
+    state = next_token_state(token.state, TokenEvent.EXPIRE)
+    return token if state is None else replace(token, state=state)
+
+
+def check_passcode(token: Token, passcode: str, now_wall_ms: int) -> tuple[TokenStatus | None, Token]:
+    """None if the passcode is right, else INVALID or LOCKED; and the token with its tries counted (T16).
+
+    While a token is locked even the right passcode is not told apart, or guessing could go on.
+    """
+    if token.wrong_passcode_count >= PASSCODE_TRY_COUNT_MAX:
+        if now_wall_ms < token.locked_until_ms:
+            return TokenStatus.LOCKED, token
+        token = replace(token, wrong_passcode_count=0, locked_until_ms=0)
+    if hmac.compare_digest(token.passcode.encode(), passcode.encode()):
+        return None, replace(token, wrong_passcode_count=0)
+    count = token.wrong_passcode_count + 1
+    locked_until_ms = now_wall_ms + PASSCODE_LOCK_MS if count >= PASSCODE_TRY_COUNT_MAX else 0
+    return TokenStatus.INVALID, replace(token, wrong_passcode_count=count, locked_until_ms=locked_until_ms)
+
+
+def decide_check(token: Token, operation: CheckToken, now_wall_ms: int) -> tuple[TokenChecked, Token]:
+    """R2's answer, and the token as it is to be kept."""
+    denied, counted = check_passcode(token, operation.passcode, now_wall_ms)
+    if denied is not None:
+        return TokenChecked(denied, None, counted != token), counted
+    kept = expire(counted, now_wall_ms)
+    return TokenChecked(_STATUS[kept.state], kept, kept != token), kept
+
+
+def decide_begin(
+    token: Token | None, known: Payment | None, operation: BeginPayment, now_wall_ms: int
+) -> tuple[PaymentBegun, Token | None]:
+    """Whether this payment may begin, and the token as it is to be kept.
+
+    `known`: the payment that has this payment ID, if any. With the same terms and envelope it is a repeat
+    and answered as such; with any other it is a mismatch that reveals nothing (T4).
+    """
+    if known is not None:
+        if known.terms != operation.terms or known.envelope_hash != operation.envelope_hash:
+            return PaymentBegun(None, None, refusal=Reason.PAYMENT_MISMATCH), token
+        return PaymentBegun(known, token), token
+    if token is None:  # A session's token can't vanish, but a store is not ours to trust with that.
+        return PaymentBegun(None, None, refusal=Reason.SESSION), None
+    token = expire(token, now_wall_ms)
+    state = next_token_state(token.state, TokenEvent.BEGIN)
+    if state is None:
+        return PaymentBegun(None, token, refusal=_REFUSED_BEGIN[token.state]), token
+    token = replace(token, state=state, payment_id=operation.terms.payment_id)
+    payment = Payment(operation.terms, operation.envelope_hash, begun_ms=now_wall_ms)
+    return PaymentBegun(payment, token, is_new=True), token
+
+
+def decide_settle(
+    token: Token | None, payment: Payment | None, operation: SettlePayment, now_wall_ms: int
+) -> PaymentSettled:
+    """What the bank's word makes of payment and token. A final outcome is never changed again."""
+    if payment is None or token is None or payment.outcome is not None:
+        return PaymentSettled(payment, token)
+    settled = replace(
+        payment,
+        outcome=operation.outcome,
+        reason=operation.reason,
+        utr=operation.utr,
+        receipt=operation.receipt,
+        ended_ms=max(now_wall_ms, payment.begun_ms),
+    )
+    if operation.outcome is TransferOutcome.POSTED:
+        state = next_token_state(token.state, TokenEvent.POSTED)
+        if state is not None:
+            token = replace(token, state=state, payment_id=payment.payment_id, utr=operation.utr)
+    elif token.payment_id == payment.payment_id:
+        state = next_token_state(token.state, TokenEvent.NOT_POSTED)
+        if state is not None:
+            token = replace(token, state=state, payment_id=None)
+    return PaymentSettled(settled, token, is_changed=True)

@@ -1,0 +1,342 @@
+"""The gateway's text records: what people read and merchants add to; never what recovery trusts (R13 to R15)."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from paygate.clock import Now, parse_utc, utc_text
+from paygate.codec.fields import CURRENCY, IDENTIFIER, MERCHANT_NAME_OR_EMPTY, PASSCODE, UTR_OR_EMPTY, Text
+from paygate.codec.messages import TransferOutcome
+from paygate.codec.money import BadAmount, format_amount, parse_amount
+from paygate.effects import Effect
+from paygate.files.sqlite import StoreFull
+from paygate.files.text_records import AppendFile, Column, FieldProblem, Layout, RawLine, SharedFile
+from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
+from paygate.gateway.sqlite_tokens import SqliteTokens
+from paygate.gateway.tokens import CancelToken, IssueToken, Payment, Token, TokenState, TokenTaken
+
+TOKENS_LAYOUT: Final = Layout(
+    "PaymentTokensData.txt",
+    "Payment tokens (R13). Merchants share a token by adding a line; a running gateway takes it in within a second.",
+    (
+        Column("transaction ID", 16, "the merchant's order: letters, digits, '.', '_', '-'; at most 32"),
+        Column("passcode", 10, "what the shopper types: printable ASCII without blanks and '|'", secret=True),
+        Column("paid/unpaid", 11, "unpaid in a new line; the gateway says paid, in-flight, cancelled or expired"),
+        Column("amount", 18, "decimal, greater than 0", align="right"),
+        Column("merchant", 12, "the merchant's ID at the bank"),
+        Column("currency", 8, "ISO 4217 code, such as INR"),
+        Column("UTR", 22, "filled in by the gateway when paid"),
+        Column("expiry", 24, "UTC, such as 2026-12-31T23:59:59Z; empty or '-' for never"),
+        Column("merchant name", 20, "for the shopper's eyes; may be empty"),
+    ),
+    required_count=6,
+)
+PAYMENTS_LAYOUT: Final = Layout(
+    "GatewayTransaction.txt",
+    "Payment attempts and their outcomes (R14), one line each.",
+    (
+        Column("begun", 24, "when the attempt reached the gateway, UTC"),
+        Column("payment ID", 32, "the client's, hexadecimal"),
+        Column("transaction ID", 16, "the token"),
+        Column("amount", 18, "decimal", align="right"),
+        Column("currency", 8, "ISO 4217 code"),
+        Column("merchant", 12, "the merchant's ID"),
+        Column("outcome", 9, "in-flight, paid, declined (by the bank), refused (by the gateway)"),
+        Column("reason", 18, "why it was declined or refused"),
+        Column("UTR", 22, "with paid"),
+        Column("ended", 24, "when the outcome was known, UTC"),
+    ),
+    required_count=10,
+)
+CONNECTIONS_LAYOUT: Final = Layout(
+    "LogFiles.txt",
+    "Clients' connections (R15): a line when one connects, a line when it is gone.",
+    (
+        Column("time", 24, "UTC"),
+        Column("event", 12, "connected, disconnected, or refused"),
+        Column("link", 6, "number of the connection since the gateway's start", align="right"),
+        Column("IP address", 15, "the client's"),
+        Column("port", 5, "the client's", align="right"),
+        Column("reason", 24, "why it is gone"),
+    ),
+    required_count=6,
+)
+_ORPHAN_REASON: Final = "the gateway ended without closing it"
+_NEVER: Final = "-"
+
+
+def token_row(token: Token) -> tuple[str, ...]:
+    """A token's line in PaymentTokensData.txt."""
+    return (
+        token.transaction_id,
+        token.passcode,
+        token.state.value,
+        format_amount(token.amount_minor, token.currency),
+        token.merchant_id,
+        token.currency,
+        token.utr,
+        _NEVER if token.expires_ms is None else utc_text(token.expires_ms),
+        token.merchant_name,
+    )
+
+
+def parse_token(fields: tuple[str, ...]) -> Token:
+    """A token from a line's fields. Raises FieldProblem."""
+    transaction_id, passcode, state_text, amount_text, merchant_id, currency, utr, expiry, merchant_name = fields
+    _require(IDENTIFIER, "transaction ID", transaction_id)
+    _require(PASSCODE, "passcode", passcode)
+    _require(IDENTIFIER, "merchant", merchant_id)
+    _require(CURRENCY, "currency", currency)
+    _require(UTR_OR_EMPTY, "UTR", utr)
+    _require(MERCHANT_NAME_OR_EMPTY, "merchant name", merchant_name)
+    try:
+        state = TokenState(state_text)
+    except ValueError:
+        raise FieldProblem("paid/unpaid", "unpaid, or what the gateway wrote there", state_text) from None
+    if (state is TokenState.PAID) is not bool(utr):
+        raise FieldProblem("UTR", "a UTR with paid, and nothing otherwise", utr)
+    try:
+        amount_minor = parse_amount(amount_text, currency)
+    except BadAmount as bad:
+        raise FieldProblem("amount", str(bad), amount_text) from None
+    try:
+        expires_ms = None if expiry in ("", _NEVER) else parse_utc(expiry)
+    except ValueError as bad:
+        raise FieldProblem("expiry", str(bad).removeprefix("expected "), expiry) from None
+    return Token(
+        transaction_id, passcode, merchant_id, merchant_name, amount_minor, currency, expires_ms, state, utr=utr
+    )
+
+
+def _require(field: Text, column: str, text: str) -> None:
+    if not field.is_legal(text):
+        raise FieldProblem(column, field.expected, text)
+
+
+def payment_row(payment: Payment) -> tuple[str, ...]:
+    """A payment's line in GatewayTransaction.txt."""
+    terms = payment.terms
+    return (
+        utc_text(payment.begun_ms),
+        terms.payment_id.hex(),
+        terms.transaction_id,
+        format_amount(terms.amount_minor, terms.currency),
+        terms.currency,
+        terms.merchant_id,
+        *_outcome_fields(payment),
+    )
+
+
+def _outcome_fields(payment: Payment) -> tuple[str, str, str, str]:
+    if payment.outcome is None or payment.ended_ms is None:
+        return "in-flight", "", "", ""
+    ended = utc_text(payment.ended_ms)
+    if payment.outcome is TransferOutcome.POSTED:
+        return "paid", "", payment.utr, ended
+    if payment.outcome is TransferOutcome.MISMATCH:
+        return "refused", "payment mismatch", "", ended
+    return "declined", _words(payment.reason.name), "", ended
+
+
+def _words(name: str) -> str:
+    return name.lower().replace("_", " ")
+
+
+class GatewayRecords:
+    """The three files, kept in step with the store."""
+
+    def __init__(self, directory: Path, store: SqliteTokens, log: Callable[[str], None]) -> None:
+        """Open or make the files. `log` gets one line for whatever a person should know."""
+        self._store = store
+        self._log = log
+        self._tokens = SharedFile(directory, TOKENS_LAYOUT)
+        self._payments = AppendFile(directory, PAYMENTS_LAYOUT)
+        self._connections = AppendFile(directory, CONNECTIONS_LAYOUT)
+        self._waiting: list[tuple[RawLine, Token]] = []  # good lines that the store has not taken yet
+        self._in_flight: dict[bytes, tuple[int, str]] = {}  # payment ID to its row's offset and first field
+
+    def close(self) -> None:
+        """Close the files."""
+        self._tokens.close()
+        self._payments.close()
+        self._connections.close()
+
+    # -- at start --------------------------------------------------------------------------------------
+
+    def heal(self, now: Now) -> None:
+        """At start: take new lines in, and bring every file to what the store says, whatever a crash left."""
+        self.take_in_tokens(now)
+        self._tokens.rewrite(token_row(token) for token in self._store.tokens())
+        self._heal_payments()
+        self._heal_connections(now)
+
+    def _heal_payments(self) -> None:
+        # Refusals are in the file only, so its own lines are the frame; what the store knows better replaces them.
+        payments = {p.payment_id.hex(): p for p in self._store.payments()}
+        rows: list[tuple[str, ...]] = []
+        known: list[Payment | None] = []
+        for row in self._payments.rows(lambda problem: self._log(f"{problem}; the line is left out")):
+            is_refusal = row.fields[6] == "refused" and row.fields[7] != "payment mismatch"
+            payment = None if is_refusal else payments.pop(row.fields[1], None)
+            if is_refusal or payment is not None:
+                rows.append(row.fields if payment is None else payment_row(payment))
+                known.append(payment)
+        for payment in payments.values():
+            rows.append(payment_row(payment))
+            known.append(payment)
+        offsets = self._payments.rewrite(rows)
+        self._in_flight = {
+            payment.payment_id: (offset, row[0])
+            for payment, offset, row in zip(known, offsets, rows, strict=True)
+            if payment is not None and payment.outcome is None
+        }
+
+    def _heal_connections(self, now: Now) -> None:
+        # T22: connects = disconnects + live. Nothing is live at start, so what is open was orphaned by a crash.
+        is_open: dict[str, tuple[str, ...]] = {}
+        for row in self._connections.rows(lambda problem: self._log(str(problem))):
+            if row.fields[1] == "connected":
+                is_open[row.fields[2]] = row.fields
+            elif row.fields[1] == "disconnected":
+                is_open.pop(row.fields[2], None)
+        time = utc_text(now.wall_ms)
+        self._connections.append((time, "disconnected", *fields[2:5], _ORPHAN_REASON) for fields in is_open.values())
+
+    # -- every second ----------------------------------------------------------------------------------
+
+    def take_in_tokens(self, now: Now) -> None:
+        """R13: take in what merchants added since the last call. Raises StoreError."""
+        news = self._tokens.poll()
+        for problem in news.problems:
+            self._log(str(problem))
+        for line in news.lines:
+            try:
+                self._waiting.append((line, parse_token(TOKENS_LAYOUT.parse(line.raw))))
+            except FieldProblem as bad:
+                self._report(line, bad)
+        good = self._waiting
+        operations = [
+            CancelToken(t.transaction_id) if t.state is TokenState.CANCELLED else IssueToken(_as_issued(t))
+            for _, t in good
+        ]
+        try:
+            outcomes = self._store.apply(operations, now) if operations else []
+        except StoreFull as error:
+            self._log(f"{error}; {len(good)} lines of {TOKENS_LAYOUT.file_name} wait until there is room")
+            return
+        self._waiting = []
+        taken: list[tuple[RawLine, tuple[str, ...] | None]] = []
+        cancelled: list[Token] = []
+        for (line, token), outcome in zip(good, outcomes, strict=True):
+            assert isinstance(outcome, TokenTaken)
+            conflict = _conflict(token, outcome, is_own_file=news.replaced)
+            if conflict is not None:
+                self._report(line, conflict)
+                continue
+            is_new = outcome.is_changed and token.state is not TokenState.CANCELLED
+            taken.append((line, token_row(outcome.token) if is_new and outcome.token else None))
+            if outcome.is_changed and outcome.token is not None and token.state is TokenState.CANCELLED:
+                cancelled.append(outcome.token)
+        if not self._tokens.take_in_all(taken):
+            self._rewrite_tokens()
+        self._update_tokens(cancelled)
+
+    def check_files(self) -> None:
+        """Notice that somebody moved a log away; it is begun anew (once a second)."""
+        if self._payments.check():
+            self._in_flight.clear()
+            self._log(f"{PAYMENTS_LAYOUT.file_name} was moved away or cut; a new one is begun")
+        if self._connections.check():
+            self._log(f"{CONNECTIONS_LAYOUT.file_name} was moved away or cut; a new one is begun")
+
+    # -- every tick ------------------------------------------------------------------------------------
+
+    def record(self, effects: Iterable[Effect]) -> None:
+        """Bring the files up to date with a tick's committed effects: one write a file, or a row in place."""
+        connections: list[tuple[str, ...]] = []
+        payments: list[Payment | RefusalRecord] = []
+        tokens: dict[str, Token] = {}
+        for effect in effects:
+            if isinstance(effect, ConnectionRecord):
+                connections.append(_connection_row(effect))
+            elif isinstance(effect, PaymentRecord):
+                payments.append(effect.payment)
+            elif isinstance(effect, RefusalRecord):
+                payments.append(effect)
+            elif isinstance(effect, TokenRecord):
+                tokens[effect.token.transaction_id] = effect.token  # the last state of the tick
+        self._connections.append(connections)
+        self._record_payments(payments)
+        self._update_tokens(tokens.values())
+
+    def _record_payments(self, payments: Iterable[Payment | RefusalRecord]) -> None:
+        added: list[Payment | RefusalRecord] = []
+        for payment in payments:
+            if isinstance(payment, Payment) and payment.payment_id in self._in_flight and payment.outcome is not None:
+                offset, key = self._in_flight.pop(payment.payment_id)
+                names = ("outcome", "reason", "UTR", "ended")
+                if self._payments.update(offset, key, dict(zip(names, _outcome_fields(payment), strict=True))):
+                    continue
+            added.append(payment)
+        rows = [_refusal_row(p) if isinstance(p, RefusalRecord) else payment_row(p) for p in added]
+        for payment, row, offset in zip(added, rows, self._payments.append(rows), strict=True):
+            if isinstance(payment, Payment) and payment.outcome is None:
+                self._in_flight[payment.payment_id] = (offset, row[0])
+
+    def _update_tokens(self, tokens: Iterable[Token]) -> None:
+        changes = {t.transaction_id: {"paid/unpaid": t.state.value, "UTR": t.utr} for t in tokens}
+        if changes and not self._tokens.update_many(changes):
+            self._rewrite_tokens()
+
+    def _rewrite_tokens(self) -> None:
+        self._tokens.rewrite(token_row(token) for token in self._store.tokens())
+
+    def _report(self, line: RawLine, bad: FieldProblem) -> None:
+        self._log(f"{TOKENS_LAYOUT.problem(line.number, bad)}; the line is skipped")
+
+
+def _as_issued(token: Token) -> Token:
+    # A line that a crash or a restored file left as in-flight has no payment here: the bank refuses a second one.
+    return replace(token, state=TokenState.UNPAID) if token.state is TokenState.IN_FLIGHT else token
+
+
+def _conflict(token: Token, outcome: TokenTaken, *, is_own_file: bool) -> FieldProblem | None:
+    """What keeps a line from being taken in, if anything."""
+    known = outcome.token
+    if known is None:
+        return FieldProblem("transaction ID", "one that the gateway knows, to cancel it", token.transaction_id)
+    same = (known.passcode, known.merchant_id, known.amount_minor, known.currency, known.expires_ms)
+    if same != (token.passcode, token.merchant_id, token.amount_minor, token.currency, token.expires_ms):
+        text = "a new one: this token is known with other contents, and is not changed"
+        return FieldProblem("transaction ID", text, token.transaction_id)
+    is_refused_cancel = token.state is TokenState.CANCELLED and known.state is not TokenState.CANCELLED
+    if is_refused_cancel and not is_own_file:
+        return FieldProblem(
+            "paid/unpaid", f"nothing: the token is {known.state.value} and can't be cancelled", "cancelled"
+        )
+    return None
+
+
+def _connection_row(effect: ConnectionRecord) -> tuple[str, ...]:
+    host, port = effect.address
+    link = str(effect.link_id) if effect.link_id else ""
+    return utc_text(effect.at_ms), effect.event, link, host, str(port), effect.reason
+
+
+def _refusal_row(refusal: RefusalRecord) -> tuple[str, ...]:
+    terms = refusal.terms
+    at = utc_text(refusal.at_ms)
+    amount = format_amount(terms.amount_minor, terms.currency)
+    return (
+        at,
+        terms.payment_id.hex(),
+        terms.transaction_id,
+        amount,
+        terms.currency,
+        terms.merchant_id,
+        "refused",
+        _words(refusal.reason.name),
+        "",
+        at,
+    )

@@ -1,0 +1,196 @@
+"""The gateway's process: its core in the servers' shell, its connection to the bank, its text records."""
+
+import os
+import random
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from paygate.cli import ExitCode, PaygateExit, log
+from paygate.clock import Now, system_now
+from paygate.codec import limits
+from paygate.effects import Effect
+from paygate.files.state_dir import StateDir
+from paygate.gateway.core import GatewayCore
+from paygate.gateway.effects import LogLine
+from paygate.gateway.records import GatewayRecords
+from paygate.gateway.settings import STORE_NAME, read_identity
+from paygate.gateway.sqlite_tokens import SqliteTokens
+from paygate.hardening import protect_process
+from paygate.net.addresses import Address, format_host_port
+from paygate.net.connect import Backoff, connect
+from paygate.net.listen import raise_descriptor_limit
+from paygate.net.loop import Loop
+from paygate.net.signals import ServerSignals
+from paygate.shell import Server, refuse_remote
+
+PROGRAM: Final = "paygate-gateway"
+RECORDS_POLL_MS: Final = 1_000
+"""R13: how often new token lines are looked for."""
+CONNECT_TIMEOUT_MS: Final = 3_000
+RECONNECT_BASE_MS: Final = 100
+RECONNECT_MS_MAX: Final = 5_000
+DESCRIPTOR_COUNT: Final = 65_536
+"""Asked for at start, as far as the system allows: one for each client."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """How a gateway is to run."""
+
+    state_dir: Path
+    host: str
+    port: int
+    bank: Address
+    ignore_sigterm: bool = False
+    session_ms: int = limits.SESSION_MS
+    bank_wait_ms: int | None = None
+    """How long to wait for the first link to the bank before giving up; None for ever."""
+
+
+def serve(options: GatewayOptions) -> int:
+    """Run a gateway until it is drained. Raises PaygateExit."""
+    protect_process()
+    refuse_remote(options.bank[0], "connect to a bank at")
+    state = StateDir(options.state_dir)
+    state.open()
+    identity = read_identity(state)
+    store = SqliteTokens(options.state_dir / STORE_NAME)
+    records = GatewayRecords(options.state_dir, store, _log)
+    raise_descriptor_limit(DESCRIPTOR_COUNT)
+    loop = Loop()
+    core = GatewayCore(identity, os.urandom, random.SystemRandom().random, session_ms=options.session_ms)
+    server = Server(PROGRAM, loop, core, store, _Performer(records))
+    signals = ServerSignals(loop, server.begin_drain, ignore_sigterm=options.ignore_sigterm)
+    now = system_now()
+    records.heal(now)
+    host, port = server.listen(options.host, options.port)
+    server.defer(lambda now: core.resume(store.payments_in_flight(), now))
+    _BankConnector(loop, core, server, options)
+    _RecordsPoll(loop, server, records)
+    sys.stdout.write(f"{PROGRAM}: listening on {format_host_port(host, port)}\n")
+    sys.stdout.flush()
+    server.run(signals)
+    server.close()
+    signals.close()
+    records.close()
+    store.close()
+    state.close()
+    _log("drained")
+    return ExitCode.OK
+
+
+def _log(text: str) -> None:
+    log(PROGRAM, text)
+
+
+class _Performer:
+    """The gateway's own effects: records, and lines for the operator."""
+
+    def __init__(self, records: GatewayRecords) -> None:
+        self._records = records
+
+    def __call__(self, effects: list[Effect]) -> None:
+        if not effects:
+            return
+        try:
+            self._records.record(effects)
+        except OSError as error:
+            # The store has it all; the files are brought up to date at the next start (T30).
+            _log(f"the text records could not be written ({error.strerror}); they are mended at the next start")
+        for effect in effects:
+            if isinstance(effect, LogLine):
+                _log(effect.text)
+
+
+class _BankConnector:
+    """Keeps one connection to the bank, with capped, jittered back-off."""
+
+    def __init__(self, loop: Loop, core: GatewayCore, server: Server, options: GatewayOptions) -> None:
+        self._loop = loop
+        self._core = core
+        self._server = server
+        self._address = options.bank
+        self._backoff = Backoff(RECONNECT_BASE_MS, RECONNECT_MS_MAX, random.SystemRandom())
+        self._trouble = ""
+        if options.bank_wait_ms is not None:
+            loop.call_later(options.bank_wait_ms, self._wait_is_over)
+        self._bank_wait_ms = options.bank_wait_ms
+        self._connect()
+
+    def _connect(self) -> None:
+        host, port = self._address
+        connect(
+            self._loop,
+            host,
+            port,
+            timeout_ms=CONNECT_TIMEOUT_MS,
+            on_connected=self._connected,
+            on_failed=self._failed,
+        )
+
+    def _connected(self, sock: socket.socket) -> None:
+        link_id = self._server.attach(sock)
+        self._server.defer(lambda now: self._core.bank_connected(link_id, now))
+        self._loop.call_later(RECONNECT_BASE_MS, self._watch)
+
+    def _failed(self, text: str) -> None:
+        if text != self._trouble:  # Once, not at every attempt.
+            self._trouble = text
+            _log(f"{text}; trying again")
+        self._loop.call_later(self._backoff.next_delay_ms(), self._connect)
+
+    def _watch(self) -> None:
+        if self._core.bank_is_wanted:
+            self._loop.call_later(self._backoff.next_delay_ms(), self._connect)
+            return
+        if self._core.bank_is_open:
+            self._backoff.reset()
+            self._trouble = ""
+        self._loop.call_later(RECONNECT_BASE_MS, self._watch)
+
+    def _wait_is_over(self) -> None:
+        if not self._core.bank_is_open:
+            host, port = self._address
+            raise PaygateExit(
+                f"no link to the bank at {format_host_port(host, port)} within {self._bank_wait_ms} ms: "
+                f"{self._trouble or self._core.bank_trouble}; start the bank, check --bank and the link key, "
+                "or wait longer with --bank-wait",
+                ExitCode.NO_BANK,
+            )
+
+
+class _RecordsPoll:
+    """Looks once a second for lines that merchants added and for files that were moved away."""
+
+    def __init__(self, loop: Loop, server: Server, records: GatewayRecords) -> None:
+        self._loop = loop
+        self._server = server
+        self._records = records
+        self._later()
+
+    def _later(self) -> None:
+        self._loop.call_later(RECORDS_POLL_MS, lambda: self._server.defer(self._look))
+
+    def _look(self, now: Now) -> list[Effect]:
+        self._later()
+        try:
+            self._records.take_in_tokens(now)
+            self._records.check_files()
+        except OSError as error:
+            _log(f"the text records could not be read or written ({error.strerror}); trying again")
+        return []
+
+
+def take_in_now(state: StateDir, log_line: Callable[[str], None]) -> None:
+    """Take new token lines in while no server runs; the caller holds the state's lock. Raises StoreError."""
+    store = SqliteTokens(state.path / STORE_NAME)
+    try:
+        records = GatewayRecords(state.path, store, log_line)
+        records.heal(system_now())
+        records.close()
+    finally:
+        store.close()

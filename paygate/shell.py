@@ -1,0 +1,261 @@
+"""The shell of a server: sockets, time and the store around a pure core; bank and gateway share it (R21).
+
+One tick: read all that is readable; feed the core; commit all that the tick decided in one transaction; bring the
+records up to date; and only then send. No reply leaves before what it says is safe. If the commit fails because
+the disk is full, the core refuses what depended on it (T30); any other failure of the store ends the process at
+once, before anything is sent (T31).
+
+Callbacks of the loop only note what came in; all handling happens in `_handle`, with signals blocked (R12).
+"""
+
+import socket
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, Protocol
+
+from paygate.cli import ExitCode, PaygateExit
+from paygate.clock import Now, system_now
+from paygate.effects import CloseLink, Commit, Effect, Send
+from paygate.files.sqlite import StoreFull
+from paygate.net.addresses import Address, is_loopback
+from paygate.net.conn import CloseReason, Connection
+from paygate.net.limits import LINK_LIMITS, PEER_LIMITS, ConnectionLimits
+from paygate.net.listen import Listener, ListenError, RefuseReason
+from paygate.net.loop import Loop
+from paygate.net.signals import ServerSignals
+
+DRAIN_MS_MAX: Final = 35_000
+"""A drain waits for payments in flight, which all end with their 30-second session; then it waits no longer."""
+
+
+class Core(Protocol):
+    """A role without sockets, files, clock or randomness: bytes and time in, effects out."""
+
+    def link_connected(self, link_id: int, address: Address, now: Now) -> list[Effect]:
+        """A peer connected to us."""
+
+    def link_refused(self, address: Address, reason: str, now: Now) -> list[Effect]:
+        """A peer was turned away at once: too many connections."""
+
+    def receive_data(self, link_id: int, data: bytes, now: Now) -> list[Effect]:
+        """Bytes came on a link."""
+
+    def receive_eof(self, link_id: int, now: Now) -> list[Effect]:
+        """A link's stream has ended."""
+
+    def link_closed(self, link_id: int, reason: str, now: Now) -> list[Effect]:
+        """A link's connection is gone, whoever closed it."""
+
+    def receive_timer(self, now: Now) -> list[Effect]:
+        """The time is now `now`; called when `next_deadline_ms` has come, and harmless earlier."""
+
+    def next_deadline_ms(self) -> int | None:
+        """When `receive_timer` has work, on the monotonic clock; None for never."""
+
+    def committed(self, outcomes: Sequence[Any], now: Now) -> list[Effect]:
+        """The store's outcomes of the tick's commits, in their order. May want further commits."""
+
+    def commit_failed(self, operations: Sequence[Any], now: Now) -> list[Effect]:
+        """The store was full and changed nothing: refuse what depended on these operations."""
+
+    def drain(self, now: Now) -> list[Effect]:
+        """Take nothing new on, end what is under way (R12)."""
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing is under way that somebody waits for."""
+
+
+class Store(Protocol):
+    """What holds a server's durable truth."""
+
+    def apply(self, operations: Sequence[Any], now: Now) -> list[Any]:
+        """Apply a batch in one durable transaction and give its outcomes in order.
+
+        Raises StoreFull having changed nothing; any other StoreError means: stop at once.
+        """
+
+
+class Server:
+    """One server process's sockets and tick."""
+
+    def __init__(
+        self,
+        program: str,
+        loop: Loop,
+        core: Core,
+        store: Store,
+        perform: Callable[[list[Effect]], None],
+        *,
+        clock: Callable[[], Now] = system_now,
+    ) -> None:
+        """`perform` gets the role's own effects of a tick after its commits and before its sends."""
+        self.program = program
+        self._loop = loop
+        self._core = core
+        self._store = store
+        self._perform = perform
+        self._clock = clock
+        self._inbox: list[Callable[[Now], list[Effect]]] = []
+        self._connections: dict[int, Connection] = {}
+        self._link_ids: dict[Connection, int] = {}
+        self._close_reasons: dict[int, str] = {}
+        self._next_link_id = 1
+        self._listener: Listener | None = None
+        self._drain_deadline_ms: int | None = None
+
+    # -- what the role's server does -------------------------------------------------------------------
+
+    def listen(self, host: str, port: int, limits: ConnectionLimits = PEER_LIMITS) -> Address:
+        """Listen, and give the address really bound. Raises PaygateExit if that can't be."""
+        refuse_remote(host, "listen on")
+        try:
+            self._listener = Listener(
+                self._loop,
+                host,
+                port,
+                self,
+                on_accept=self._accepted,
+                on_refused=self._refused,
+                connection_limits=limits,
+            )
+        except ListenError as error:
+            hint = "; choose another with --port, or end the program that holds it"
+            raise PaygateExit(f"{error}{hint}", ExitCode.PORT_IN_USE) from None
+        return self._listener.host, self._listener.port
+
+    def attach(self, sock: socket.socket, limits: ConnectionLimits = LINK_LIMITS) -> int:
+        """Take over a socket that we connected; gives its link ID. The core is told by the caller."""
+        return self._add(Connection(self._loop, sock, self, limits))
+
+    def defer(self, handle: Callable[[Now], list[Effect]]) -> None:
+        """Have something handled in this tick, with all the rest: its effects are committed and performed."""
+        self._inbox.append(handle)
+
+    def run(self, signals: ServerSignals) -> None:
+        """Tick until a drain has ended. Raises what the store or our own bugs raise; nothing is sent then."""
+        while not self._has_ended():
+            self._loop.run_once(self._wait_ms())
+            with signals.blocked():
+                self._handle()
+                self._loop.flush()
+
+    def begin_drain(self) -> None:
+        """R12: no new connections; payments in flight end; then `run` returns."""
+        if self._drain_deadline_ms is None:
+            self._drain_deadline_ms = self._clock().mono_ms + DRAIN_MS_MAX
+            if self._listener is not None:
+                self._listener.close()
+            self.defer(self._core.drain)
+
+    def close(self) -> None:
+        """Cut what is still connected and tell the core, so that the records balance (T22)."""
+        for conn in list(self._link_ids):
+            conn.abort()
+        self._loop.run_once(0)
+        self._handle()
+
+    # -- the tick --------------------------------------------------------------------------------------
+
+    def _handle(self) -> None:
+        now = self._clock()
+        effects: list[Effect] = []
+        inbox, self._inbox = self._inbox, []
+        for handle in inbox:
+            effects += handle(now)
+        deadline_ms = self._core.next_deadline_ms()
+        if deadline_ms is not None and now.mono_ms >= deadline_ms:
+            effects += self._core.receive_timer(now)
+        others = self._commit(effects, now)
+        self._perform([e for e in others if not isinstance(e, Send | CloseLink)])
+        for effect in others:
+            if isinstance(effect, Send):
+                self._send(effect)
+            elif isinstance(effect, CloseLink):
+                self._close(effect)
+
+    def _commit(self, effects: list[Effect], now: Now) -> list[Effect]:
+        """Commit until no commit is left; gives all other effects in order."""
+        others: list[Effect] = []
+        while effects:
+            operations = [e.operation for e in effects if isinstance(e, Commit)]
+            others += [e for e in effects if not isinstance(e, Commit)]
+            effects = []
+            if operations:
+                try:
+                    outcomes = self._store.apply(operations, now)
+                except StoreFull:
+                    effects = self._core.commit_failed(operations, now)
+                else:
+                    effects = self._core.committed(outcomes, now)
+        return others
+
+    def _wait_ms(self) -> int | None:
+        if self._inbox:
+            return 0
+        deadlines = [d for d in (self._core.next_deadline_ms(), self._drain_deadline_ms) if d is not None]
+        return max(0, min(deadlines) - self._clock().mono_ms) if deadlines else None
+
+    def _has_ended(self) -> bool:
+        if self._drain_deadline_ms is None or self._inbox:
+            return False
+        if not self._core.is_drained and self._clock().mono_ms < self._drain_deadline_ms:
+            return False
+        for conn in self._link_ids:
+            conn.close_after_flush(f"{self.program} is shutting down")
+        # Each connection lingers for a bounded time, so this ends.
+        return not self._link_ids
+
+    # -- connections -----------------------------------------------------------------------------------
+
+    def data_received(self, conn: Connection, data: bytes) -> None:
+        """ConnectionHandler: noted, handled in this tick."""
+        self._inbox.append(partial(self._core.receive_data, self._link_ids[conn], data))
+
+    def eof_received(self, conn: Connection) -> None:
+        """ConnectionHandler: noted, handled in this tick."""
+        self._inbox.append(partial(self._core.receive_eof, self._link_ids[conn]))
+
+    def connection_closed(self, conn: Connection, reason: CloseReason, detail: str) -> None:
+        """ConnectionHandler: the one place where a link ends."""
+        link_id = self._link_ids.pop(conn)
+        del self._connections[link_id]
+        text = f"{reason.value}: {detail}" if detail else reason.value
+        text = self._close_reasons.pop(link_id, text)
+        self._inbox.append(partial(self._core.link_closed, link_id, text))
+
+    def _accepted(self, conn: Connection) -> None:
+        link_id = self._add(conn)
+        self._inbox.append(partial(self._core.link_connected, link_id, conn.peer_address))
+
+    def _refused(self, address: Address, reason: RefuseReason) -> None:
+        self._inbox.append(partial(self._core.link_refused, address, reason.value))
+
+    def _add(self, conn: Connection) -> int:
+        conn.handler = self
+        link_id = self._next_link_id
+        self._next_link_id += 1
+        self._connections[link_id] = conn
+        self._link_ids[conn] = link_id
+        return link_id
+
+    def _send(self, effect: Send) -> None:
+        conn = self._connections.get(effect.link_id)
+        if conn is not None:  # It may have broken since; the core hears that in its own time.
+            conn.send(effect.data)
+
+    def _close(self, effect: CloseLink) -> None:
+        conn = self._connections.get(effect.link_id)
+        if conn is not None:
+            self._close_reasons.setdefault(effect.link_id, effect.reason)
+            conn.close_after_flush()
+
+
+def refuse_remote(host: str, doing: str) -> None:
+    """v1 has no TLS, so nothing leaves this machine. Raises PaygateExit(USAGE) for any other address."""
+    if not is_loopback(host):
+        raise PaygateExit(
+            f"will not {doing} {host}: links are not encrypted by TLS yet, so only "
+            "loopback addresses such as 127.0.0.1 are allowed",
+            ExitCode.USAGE,
+        )

@@ -1,0 +1,600 @@
+"""A file that people and programs add to while a server runs: nothing that was added gets lost."""
+
+import errno
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paygate.files import line_stream, shared_file
+from paygate.files.line_stream import has_writers
+from paygate.files.shared_file import MISSING_POLL_COUNT, UNFINISHED_POLL_COUNT
+from paygate.files.text_records import Column, FieldProblem, Layout, LineProblem, SharedFile
+
+LAYOUT = Layout(
+    "PaymentTokensData.txt",
+    "Payment tokens.",
+    (
+        Column("id", 12, "transaction ID"),
+        Column("passcode", 10, "secret", secret=True),
+        Column("amount", 10, "whole number", align="right"),
+        Column("state", 8, "unpaid or paid"),
+    ),
+    required_count=3,
+)
+
+
+class Server:
+    """Does with a SharedFile what a real server does: a dict is its database, and it outlives a crash."""
+
+    def __init__(self, directory: Path, db: dict[str, list[str]]) -> None:
+        self.db = db
+        self.problems: list[LineProblem] = []
+        self.file = SharedFile(directory, LAYOUT)
+
+    def tick(self) -> None:
+        news = self.file.poll()
+        self.problems += news.problems
+        taken = []
+        for line in news.lines:
+            try:
+                fields = LAYOUT.parse(line.raw)
+                if not fields[2].isdigit():
+                    raise FieldProblem("amount", "a whole number", fields[2])
+            except FieldProblem as bad:
+                self.problems.append(LAYOUT.problem(line.number, bad))
+                continue
+            known = fields[0] in self.db
+            row = self.db.setdefault(fields[0], [fields[0], "*", fields[2], "unpaid"])
+            taken.append((line, None if known else row))
+        if not self.file.take_in_all(taken):
+            self.file.rewrite(self.db.values())
+
+    def pay(self, *keys: str) -> None:
+        for key in keys:
+            self.db[key][3] = "paid"
+        if not self.file.update_many({key: {"state": "paid"} for key in keys}):
+            self.file.rewrite(self.db.values())
+
+    def ticks(self, count: int) -> None:
+        for _ in range(count):
+            self.tick()
+
+    def expect_in_order(self) -> None:
+        """The file shows the database, each record once."""
+        records = []
+        for line in self.file.path.read_bytes().splitlines():
+            if line.strip() and not line.startswith(b"#"):
+                fields = LAYOUT.parse(line)
+                if fields[0] in self.db:
+                    records.append(list(fields))
+        assert sorted(records) == sorted(self.db.values())
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path, {})
+    server.tick()
+    yield server
+    server.file.close()
+
+
+def add(server: Server, text: str) -> None:
+    with server.file.path.open("a") as file:
+        file.write(text)
+
+
+def text_of(server: Server) -> str:
+    return server.file.path.read_text()
+
+
+def test_a_line_is_taken_in_and_what_was_typed_is_gone(server: Server) -> None:
+    add(server, "TX-1|hunter2|1250\n")
+    server.tick()
+    assert server.db == {"TX-1": ["TX-1", "*", "1250", "unpaid"]}
+    assert "hunter2" not in text_of(server)
+    assert text_of(server).splitlines()[-2:] == [
+        "# taken in       ",
+        "TX-1         | *          |       1250 | unpaid  ",
+    ]
+    server.ticks(3)
+    server.expect_in_order()
+    assert server.problems == []
+
+
+def test_lines_taken_in_together_cost_two_writes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(server, "".join(f"TX-{index}|x|{index}\n" for index in range(100)))
+    calls = []
+    real_write, real_pwrite = os.write, os.pwrite
+    monkeypatch.setattr(os, "write", lambda fd, data: (calls.append("write"), real_write(fd, data))[1])
+    monkeypatch.setattr(os, "pwrite", lambda *args: (calls.append("pwrite"), real_pwrite(*args))[1])
+    server.tick()
+    assert calls == ["write", "pwrite"]
+    calls.clear()
+    server.pay("TX-7", "TX-8")
+    assert calls == ["pwrite", "pwrite"]
+    server.expect_in_order()
+
+
+def test_a_quiet_poll_is_one_stat(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.ticks(2)
+
+    def fail(*_: object) -> bytes:
+        raise AssertionError("nothing is to be read")
+
+    monkeypatch.setattr(os, "pread", fail)
+    monkeypatch.setattr(os, "fstat", fail)
+    server.tick()
+
+
+def test_a_row_is_changed_in_place(server: Server) -> None:
+    add(server, "TX-1|x|1\nTX-2|x|2\n")
+    server.tick()
+    inode, before = server.file.path.stat().st_ino, text_of(server)
+    server.pay("TX-1")
+    assert text_of(server) == before.replace("1 | unpaid", "1 | paid  ", 1)
+    assert server.file.path.stat().st_ino == inode
+    with pytest.raises(ValueError, match="column state"):
+        server.file.update("TX-1", {"state": "far too long"})
+    assert not server.file.update("TX-9", {"state": "paid"})
+
+
+def test_a_bad_line_stays_where_it_is_and_is_told_once(server: Server) -> None:
+    add(server, "TX-1|x|1\nTX-2 |hunter2| much \n# a remark\nTX-3|x|3\n")
+    before = text_of(server)
+    server.ticks(3)
+    number = before[: before.index("TX-2")].count("\n") + 1
+    assert [str(problem) for problem in server.problems] == [
+        f'PaymentTokensData.txt line {number}, amount: expected a whole number, got "much"'
+    ]
+    assert text_of(server).splitlines()[number - 1] == "TX-2 |hunter2| much "
+    assert sorted(server.db) == ["TX-1", "TX-3"]
+
+
+def test_a_rewrite_keeps_bad_lines_and_remarks_and_tells_of_them_at_the_next_start(server: Server) -> None:
+    add(server, "TX-2 |x| much \n# a remark\nTX-3|x|3\n")
+    server.tick()
+    for _ in range(2):
+        server.file.rewrite(server.db.values())
+        server.ticks(2)
+    assert len(server.problems) == 1
+    assert text_of(server).endswith("unpaid  \n# Lines that could not be used, and comments:\nTX-2 |x| much \n# a remark\n")
+    again = Server(server.file.path.parent, server.db)
+    again.ticks(2)
+    assert [problem.line_number for problem in again.problems] == [text_of(server).count("\n") - 1]
+    again.expect_in_order()
+    assert text_of(again).count("TX-2 |x| much \n# a remark\n") == 1
+    again.file.close()
+
+
+def test_an_unfinished_line_waits_and_is_told_once(server: Server) -> None:
+    add(server, "TX-1|x|1\nTX-2|hunter2|12")
+    server.tick()
+    assert sorted(server.db) == ["TX-1"]
+    assert text_of(server).endswith("\nTX-2|hunter2|12")
+    server.ticks(UNFINISHED_POLL_COUNT + 5)
+    number = text_of(server).count("\n") + 1
+    assert [str(problem) for problem in server.problems] == [
+        f"PaymentTokensData.txt line {number}, line: expected a finished last line "
+        "(end the line with a newline), got none"
+    ]
+    assert "hunter2" not in str(server.problems[0])
+    add(server, "50\n")
+    server.tick()
+    assert server.db["TX-2"][2] == "1250"
+    assert "hunter2" not in text_of(server)
+    server.expect_in_order()
+
+
+def test_a_line_written_in_pieces_is_never_cut_by_our_rows(server: Server) -> None:
+    with server.file.path.open("a", buffering=1) as early:
+        os.write(early.fileno(), b"TX-1|x|1\nTX-2|x|2")
+        server.tick()  # our row for TX-1 may not land in the middle of TX-2
+        server.tick()
+        os.write(early.fileno(), b"2\nTX-3|x|")
+        server.tick()
+        os.write(early.fileno(), b"33\n")
+    server.ticks(2)
+    assert {key: row[2] for key, row in server.db.items()} == {"TX-1": "1", "TX-2": "22", "TX-3": "33"}
+    server.expect_in_order()
+    assert server.problems == []
+
+
+def test_a_piece_that_comes_just_before_our_rows(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between our look at the file's end and our append, the first half of a stranger's line arrives."""
+    real_write = os.write
+    other = os.open(server.file.path, os.O_WRONLY | os.O_APPEND)
+    real_write(other, b"TX-1|x|1\n")
+
+    def write(fd: int, data: bytes) -> int:
+        if data.startswith(b"TX-1 ") and "TX-2" not in text_of(server):
+            real_write(other, b"TX-2|x|2")
+        return real_write(fd, data)
+
+    monkeypatch.setattr(os, "write", write)
+    server.tick()
+    monkeypatch.undo()
+    os.write(other, b"2\n")
+    server.ticks(2)
+    assert {key: row[2] for key, row in server.db.items()} == {"TX-1": "1", "TX-2": "22"}
+    server.expect_in_order()
+    assert server.problems == []
+    os.close(other)
+
+
+def test_a_late_append_to_a_replaced_file_is_news(server: Server) -> None:
+    with server.file.path.open("a") as late:
+        server.file.rewrite(server.db.values())
+        server.file.rewrite(server.db.values())
+        server.tick()
+        late.write("TX-1|x|1\nTX-2|x|bad\n")
+        late.flush()
+        server.tick()
+        late.write("TX-3|x|3\n")
+    server.ticks(2)
+    assert sorted(server.db) == ["TX-1", "TX-3"]
+    assert len(server.problems) == 1
+    assert "TX-2|x|bad\n" in text_of(server)
+    server.expect_in_order()
+
+
+def test_replaced_files_are_given_up_when_nobody_can_write_to_them(server: Server) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for index in range(200):
+        add(server, f"TX-{index}|x|1\n")
+        server.file.rewrite(server.db.values())
+        server.tick()
+    server.ticks(2)
+    assert len(server.db) == 200
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_replaced_files_are_bounded_even_if_they_stay_open(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_file, "WATCHED_COUNT_MAX", 3)
+    writers = []
+    for index in range(10):
+        writers.append(server.file.path.open("a"))
+        writers[-1].write(f"TX-{index}|x|1\n")
+        server.file.rewrite(server.db.values())
+        writers[-1].flush()
+        server.tick()
+    assert len(server.db) == 10
+    server.expect_in_order()
+    for writer in writers:
+        writer.close()
+
+
+def test_a_writer_that_died_in_a_line_leaves_a_comment(server: Server) -> None:
+    late = server.file.path.open("a")
+    server.file.rewrite(server.db.values())
+    late.write("TX-1|x|12")
+    late.close()
+    server.ticks(3)
+    assert server.db == {}
+    assert text_of(server).endswith("# Cut short by its writer; complete it and remove this mark: TX-1|x|12\n")
+    assert len(server.problems) == 1
+
+
+def edit_by_rename(path: Path, text: str) -> None:
+    other = path.with_name("other")
+    other.write_text(text)
+    other.rename(path)
+
+
+def edit_by_backup(path: Path, text: str) -> None:
+    path.rename(path.with_name("backup"))
+    path.write_text(text)
+
+
+def edit_in_place(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+EDITS = [edit_by_rename, edit_by_backup, edit_in_place]
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("place", ["top", "middle", "end"])
+def test_an_editor(server: Server, edit: object, place: str) -> None:
+    assert callable(edit)
+    add(server, "".join(f"TX-{index}|x|{index}\n" for index in range(30)) + "TX-bad|x|bad\n")
+    server.tick()
+    server.pay("TX-3")
+    lines = text_of(server).splitlines(keepends=True)
+    new = "TX-new|hunter2|5\n"
+    lines.insert({"top": 0, "middle": len(lines) // 2, "end": len(lines)}[place], new)
+    edit(server.file.path, "".join(lines).replace("TX-bad|x|bad", "TX-mended|x|6"))
+    server.pay("TX-4")
+    server.tick()
+    server.pay("TX-5")
+    server.ticks(2)
+    assert len(server.db) == 32
+    assert "hunter2" not in text_of(server)
+    assert "TX-bad" not in text_of(server)
+    server.expect_in_order()
+    assert len(server.problems) == 1
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_editor_that_writes_no_last_newline(server: Server, edit: object) -> None:
+    assert callable(edit)
+    add(server, "TX-1|x|1\n")
+    server.tick()
+    edit(server.file.path, f"{text_of(server)}TX-2|x|2")
+    server.ticks(10)
+    assert len(server.problems) == 1
+    edit(server.file.path, f"{text_of(server)}\n")
+    server.ticks(2)
+    assert sorted(server.db) == ["TX-1", "TX-2"]
+    assert len(server.problems) == 1
+    assert text_of(server).count("TX-2") == 1
+    server.expect_in_order()
+
+
+def test_an_edit_between_a_poll_and_a_rewrite(server: Server) -> None:
+    add(server, "TX-bad|x|bad\n")
+    server.tick()
+    for edit in EDITS:
+        edit(server.file.path, text_of(server).replace("TX-bad|x|bad\n", f"TX-bad|x|bad\n{edit.__name__}|x|7\n"))
+        server.file.rewrite(server.db.values())
+        server.ticks(2)
+        assert edit.__name__ in server.db
+    server.expect_in_order()
+    assert text_of(server).count("TX-bad") == 1
+
+
+def test_a_removed_file_is_made_again(server: Server) -> None:
+    add(server, "TX-1|x|1\nTX-bad|x|bad\n")
+    server.tick()
+    server.file.path.unlink()
+    server.pay("TX-1")
+    server.ticks(MISSING_POLL_COUNT + 1)
+    server.expect_in_order()
+    assert "TX-bad|x|bad\n" in text_of(server)
+    assert server.file.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_can_not_be_opened_is_told_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_open = os.open
+
+    def refuse(path: Path, *args: int) -> int:
+        if Path(path) == server.file.path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real_open(path, *args)
+
+    edit_by_rename(server.file.path, "TX-1|x|1\n")
+    monkeypatch.setattr(os, "open", refuse)
+    server.ticks(3)
+    assert [str(problem) for problem in server.problems] == [
+        "PaymentTokensData.txt, line: expected a file that this server may read and write, got Permission denied"
+    ]
+    monkeypatch.undo()
+    server.tick()
+    assert sorted(server.db) == ["TX-1"]
+
+
+def test_lines_may_be_taken_in_later(server: Server) -> None:
+    """A verifier may take several ticks to compute, and the file may be rewritten meanwhile."""
+    add(server, "TX-1|hunter2|1\n")
+    (line,) = server.file.poll().lines
+    server.file.rewrite([])
+    assert "hunter2" in text_of(server)
+    assert server.file.poll().lines == ()
+    server.db["TX-1"] = ["TX-1", "*", "1", "unpaid"]
+    assert not server.file.take_in_all([(line, server.db["TX-1"])])
+    server.file.rewrite(server.db.values())
+    assert "hunter2" not in text_of(server)
+    server.expect_in_order()
+
+
+def test_many_lines_come_in_bounded_portions(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_file, "POLL_SIZE_MAX", 50)
+    monkeypatch.setattr(line_stream, "READ_SIZE", 7)
+    add(server, "".join(f"TX-{index}|x|{index}\n" for index in range(40)))
+    server.tick()
+    assert 0 < len(server.db) < 10
+    server.ticks(200)
+    assert len(server.db) == 40
+    server.expect_in_order()
+    assert server.problems == []
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("crash_at", ["write", "pwrite", "fsync", "rename", "exchange", "unlink", None])
+@pytest.mark.parametrize("portion", [0, 20])
+def test_a_crash_anywhere_loses_nothing(
+    server: Server, monkeypatch: pytest.MonkeyPatch, crash_at: str | None, portion: int
+) -> None:
+    add(server, "TX-1|x|1\n")
+    server.tick()
+    add(server, "TX-2|hunter2|2\nTX-bad|x|bad\n# remark\n")
+    late = server.file.path.open("a")
+
+    def crash(*args: object, **_: object) -> int:
+        late.write("TX-late|x|3\n")
+        late.flush()
+        if portion and isinstance(args[-1], bytes):
+            real_write(int(str(args[0])), args[-1][:portion])
+        raise Crash
+
+    real_write = os.write
+    with monkeypatch.context() as patch:
+        if crash_at in ("rename", "unlink"):
+            patch.setattr(Path, crash_at, crash)
+        elif crash_at == "exchange":
+            patch.setattr("paygate.files.open_file.exchange", crash)
+        elif crash_at:
+            patch.setattr(os, crash_at, crash)
+        try:
+            server.tick()
+            server.file.rewrite(server.db.values())
+        except Crash:
+            pass
+        else:
+            assert crash_at is None
+            crash_at = "nothing"
+            late.write("TX-late|x|3\n")
+            late.flush()
+            server.tick()
+    late.close()
+
+    again = Server(server.file.path.parent, server.db)
+    again.ticks(3)
+    assert sorted(again.db) == ["TX-1", "TX-2", "TX-late"]
+    again.expect_in_order()
+    assert "hunter2" not in text_of(again)
+    assert text_of(again).count("TX-bad|x|bad\n") == 1
+    assert text_of(again).count("# remark\n") == 1
+    again.file.close()
+
+
+@pytest.mark.parametrize("crash_at", ["link", "unlink"])
+def test_a_crash_while_the_swap_is_under_way(
+    server: Server, monkeypatch: pytest.MonkeyPatch, crash_at: str
+) -> None:
+    """Right after the exchange the old file, with a line not read yet, is at the other name."""
+
+    def crash(path: Path, missing_ok: bool = False) -> None:
+        if path.name.endswith(".swap"):
+            raise Crash
+        real_unlink(path, missing_ok)
+
+    real_unlink = Path.unlink
+    add(server, "TX-1|x|1\n")
+    if crash_at == "link":
+        server.file.path.unlink()  # somebody removed the file, so the new one gets its name by a link
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", crash)
+        with pytest.raises(Crash):
+            server.file.rewrite([])
+    again = Server(server.file.path.parent, {})
+    again.ticks(2)
+    assert sorted(again.db) == ([] if crash_at == "link" else ["TX-1"])
+    again.expect_in_order()
+    assert [path.name for path in server.file.path.parent.iterdir()] == [LAYOUT.file_name]
+    again.file.close()
+
+
+@pytest.mark.parametrize("portion", [0, 1, 30])
+def test_a_full_disk_loses_nothing(server: Server, monkeypatch: pytest.MonkeyPatch, portion: int) -> None:
+    add(server, "TX-1|x|1\nTX-2|x|2\n")
+    real_write = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        if portion and not data.startswith(rest_of(portion)):
+            return real_write(fd, data[:portion])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def rest_of(size: int) -> bytes:
+        return LAYOUT.format(["TX-1", "*", "1", "unpaid"])[size : size + 5]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        with pytest.raises(OSError, match="No space left"):
+            server.tick()
+    server.ticks(2)
+    assert len(server.db) == 2
+    server.expect_in_order()
+    assert server.problems == []
+
+
+def test_short_writes_are_mended(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(server, "TX-1|x|1\nTX-2|x|2\n")
+    real_write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: real_write(fd, data[:30]))
+        server.tick()
+    server.pay("TX-1")
+    server.ticks(2)
+    server.expect_in_order()
+    assert server.problems == []
+
+
+def test_a_system_without_exchange(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paygate.files.open_file.exchange", lambda *_: False)
+    with server.file.path.open("a") as late:
+        server.file.rewrite([])
+        late.write("TX-1|x|1\n")
+    server.ticks(2)
+    assert sorted(server.db) == ["TX-1"]
+    server.expect_in_order()
+
+
+def test_a_shared_file_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    target = tmp_path / "shared" / "tokens.txt"
+    target.write_text("TX-1|x|1\n")
+    (tmp_path / LAYOUT.file_name).symlink_to(target)
+    server = Server(tmp_path, {})
+    server.ticks(2)
+    assert "unpaid" in target.read_text()
+    assert (tmp_path / LAYOUT.file_name).is_symlink()
+    server.file.close()
+
+
+def test_secrets_are_not_in_the_repr_of_a_line(server: Server) -> None:
+    add(server, "TX-1|hunter2|1\n")
+    assert "hunter2" not in repr(server.file.poll())
+
+
+def test_who_has_a_file_open_for_writing(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"")
+    fd = os.open(path, os.O_RDONLY)
+    with path.open("ab"):
+        assert has_writers(fd)
+    assert not has_writers(fd)
+    os.close(fd)
+
+
+WRITER = """
+import os, random, sys
+path, name, count, seed = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+chance = random.Random(seed)
+fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+index = 0
+while index < count:
+    batch = "".join(f"{name}-{number}|hunter2|{number}\\n" for number in range(index, index + chance.randrange(1, 5)))
+    index += batch.count("\\n")
+    os.write(fd, batch.encode())
+    if chance.random() < 0.3:
+        # As `echo >> file` does, or a program that keeps the file open through any number of rewrites.
+        os.close(fd)
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+print(index)
+"""
+
+
+def test_real_programs_append_while_everything_else_goes_on(server: Server) -> None:
+    seed = random.randrange(1 << 32)
+    chance = random.Random(seed)
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(server.file.path), f"W{number}", "2000", f"{seed}{number}"],
+            stdout=subprocess.PIPE,
+        )
+        for number in range(3)
+    ]
+    paid: set[str] = set()
+    while any(writer.poll() is None for writer in writers):
+        server.tick()
+        if chance.random() < 0.3:
+            server.file.rewrite(server.db.values())
+        keys = chance.sample(sorted(server.db), min(len(server.db), 3))
+        server.pay(*keys)
+        paid.update(keys)
+    counts = [int(writer.communicate()[0]) for writer in writers]
+    server.ticks(5)
+    expected = {f"W{writer}-{index}" for writer, count in enumerate(counts) for index in range(count)}
+    assert set(server.db) == expected, f"seed {seed}"
+    assert server.problems == [], f"seed {seed}"
+    assert {key for key, row in server.db.items() if row[3] == "paid"} == paid
+    server.expect_in_order()
+    assert "hunter2" not in text_of(server)

@@ -1,0 +1,293 @@
+"""The database: what a commit costs, and what its errors are called (T30, T31, T32)."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from paygate.cli import ExitCode
+from paygate.files import sqlite
+from paygate.files.sqlite import (
+    StoreCorrupt,
+    StoreError,
+    StoreFsyncFailed,
+    StoreFull,
+    open_database,
+    transaction,
+)
+
+APPLICATION_ID = 0x50474254
+SCHEMA = ["CREATE TABLE t(x INTEGER PRIMARY KEY, y TEXT); CREATE TABLE u(x REFERENCES t(x))"]
+
+
+class Disk(apsw.VFS):
+    """The real disk, until a test says what fails on which file. Errors look as SQLite's own do."""
+
+    def __init__(self) -> None:
+        self.full: set[str] = set()
+        self.fsync_fails: set[str] = set()
+        self.write_fails: set[str] = set()
+        self.syncs: list[str] = []
+        super().__init__("failing", "")
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> "DiskFile":  # noqa: N802
+        return DiskFile(self, name, flags)
+
+
+class DiskFile(apsw.VFSFile):
+    def __init__(self, disk: Disk, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
+        path = name.filename() if isinstance(name, apsw.URIFilename) else name or ""
+        self.disk, self.name = disk, Path(path).name
+        super().__init__("", name, flags)
+
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+        if self.name in self.disk.full:
+            raise apsw.exception_for(apsw.SQLITE_FULL)
+        if self.name in self.disk.write_fails:
+            raise apsw.exception_for(apsw.SQLITE_IOERR_WRITE)
+        super().xWrite(data, offset)
+
+    def xSync(self, flags: int) -> None:  # noqa: N802
+        self.disk.syncs.append(self.name)
+        if self.name in self.disk.fsync_fails:
+            raise apsw.exception_for(apsw.SQLITE_IOERR_FSYNC)
+        super().xSync(flags)
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    disk = Disk()
+    yield disk
+    disk.unregister()
+
+
+@pytest.fixture
+def db(tmp_path: Path, disk: Disk) -> Iterator[apsw.Connection]:
+    connection = open_database(tmp_path / "a.db", application_id=APPLICATION_ID, schema=SCHEMA, vfs="failing")
+    disk.syncs.clear()
+    yield connection
+    disk.full.clear()
+    connection.close()
+
+
+def values(connection: apsw.Connection) -> list[int]:
+    return [x for (x,) in connection.execute("SELECT x FROM t ORDER BY x")]
+
+
+def insert(connection: apsw.Connection, x: int) -> None:
+    connection.execute("INSERT INTO t(x, y) VALUES (?, 'y')", (x,))
+
+
+def test_a_commit_is_one_fsync_of_the_log_and_a_read_is_none(db: apsw.Connection, disk: Disk) -> None:
+    with transaction(db):
+        assert values(db) == []
+    with transaction(db):
+        db.execute("DELETE FROM t WHERE x = 1")
+    assert disk.syncs == []
+    with transaction(db):
+        insert(db, 1)
+    disk.syncs.clear()  # the first one also began the log
+    with transaction(db):
+        insert(db, 2)
+        insert(db, 3)
+    assert disk.syncs == ["a.db-wal"]
+
+
+def test_settings(db: apsw.Connection) -> None:
+    assert db.pragma("journal_mode") == "wal"
+    assert db.pragma("synchronous") == 2
+    assert db.pragma("locking_mode") == "exclusive"
+    assert db.pragma("foreign_keys") == 1
+    assert db.pragma("trusted_schema") == 0
+    assert db.pragma("application_id") == APPLICATION_ID
+    with pytest.raises(apsw.ConstraintError), transaction(db):
+        db.execute("INSERT INTO u VALUES (99)")
+
+
+def test_an_exception_rolls_back(db: apsw.Connection) -> None:
+    with pytest.raises(ZeroDivisionError), transaction(db):
+        insert(db, 1)
+        raise ZeroDivisionError
+    assert values(db) == []
+    with pytest.raises(FileNotFoundError), transaction(db):
+        raise FileNotFoundError("the caller's own")
+
+
+def test_a_full_disk_undoes_the_transaction_and_recovers_by_itself(db: apsw.Connection, disk: Disk) -> None:
+    with transaction(db):
+        insert(db, 1)
+    disk.full.add("a.db-wal")
+    with pytest.raises(StoreFull, match="no room on the disk"), transaction(db):
+        insert(db, 2)
+    with transaction(db):
+        assert values(db) == [1]  # reading still works
+    disk.full.clear()
+    with transaction(db):
+        insert(db, 3)
+    assert values(db) == [1, 3]
+
+
+def test_a_failed_fsync_is_not_taken_for_a_full_disk(db: apsw.Connection, disk: Disk) -> None:
+    with transaction(db):
+        insert(db, 1)
+    disk.fsync_fails.add("a.db-wal")
+    with pytest.raises(StoreFsyncFailed) as caught, transaction(db):
+        insert(db, 2)
+    assert not isinstance(caught.value, StoreFull)
+    assert caught.value.code is ExitCode.STORE_FAILED
+    assert not db.in_transaction
+    disk.syncs.clear()
+    db.close()
+    assert disk.syncs == []  # T31: the disk isn't asked again
+
+
+def test_a_failed_write_stops_too(db: apsw.Connection, disk: Disk) -> None:
+    disk.write_fails.add("a.db-wal")
+    with pytest.raises(StoreError) as caught, transaction(db):
+        insert(db, 1)
+    assert not isinstance(caught.value, StoreFull)
+    assert caught.value.code is ExitCode.STORE_FAILED
+
+
+def test_a_checkpoint_does_not_hide_a_failed_fsync(
+    db: apsw.Connection, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGE_COUNT", 1)
+    disk.fsync_fails.add("a.db")
+    with pytest.raises(StoreFsyncFailed), transaction(db):
+        insert(db, 1)
+
+
+def test_a_full_disk_at_a_checkpoint_is_no_failed_commit(
+    db: apsw.Connection, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGE_COUNT", 1)
+    disk.full.add("a.db")
+    with transaction(db):
+        insert(db, 1)
+    assert values(db) == [1]
+    disk.full.clear()
+    with transaction(db):
+        insert(db, 2)
+    assert "a.db" in disk.syncs
+
+
+def test_a_checkpoint_happens_by_itself(
+    db: apsw.Connection, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with transaction(db):
+        insert(db, 1)
+    assert "a.db" not in disk.syncs
+    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGE_COUNT", 1)
+    with transaction(db):
+        insert(db, 2)
+    assert "a.db" in disk.syncs
+
+
+def test_a_disk_that_is_full_from_the_start(tmp_path: Path, disk: Disk) -> None:
+    disk.full |= {"a.db", "a.db-wal", "a.db-journal"}
+    with pytest.raises(StoreFull):
+        open_database(tmp_path / "a.db", application_id=APPLICATION_ID, schema=SCHEMA, vfs="failing")
+
+
+def open_plain(path: Path, schema: list[str] = SCHEMA, application_id: int = APPLICATION_ID) -> apsw.Connection:
+    return open_database(path, application_id=application_id, schema=schema)
+
+
+def test_files_are_private(tmp_path: Path) -> None:
+    old_mask = os.umask(0)
+    try:
+        connection = open_plain(tmp_path / "a.db")
+        assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+            "a.db": 0o600,
+            "a.db-wal": 0o600,
+        }
+        connection.close()
+    finally:
+        os.umask(old_mask)
+
+
+def test_a_database_grows_with_its_schema(tmp_path: Path) -> None:
+    connection = open_plain(tmp_path / "a.db")
+    insert(connection, 1)
+    connection.close()
+    longer = [*SCHEMA, "ALTER TABLE t ADD z DEFAULT 5", "CREATE TABLE v(x); INSERT INTO v SELECT z FROM t"]
+    connection = open_plain(tmp_path / "a.db", longer)
+    assert connection.execute("SELECT * FROM v").get == 5
+    connection.close()
+    with pytest.raises(StoreError, match="has version 3, made by a newer paygate") as caught:
+        open_plain(tmp_path / "a.db")
+    assert caught.value.code is ExitCode.BAD_STATE
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+    open_plain(tmp_path / "a.db").close()
+    with pytest.raises(apsw.SQLError):
+        open_plain(tmp_path / "a.db", [*SCHEMA, "CREATE TABLE v(x)", "CREATE TABLE v(x)"])
+    connection = open_plain(tmp_path / "a.db")
+    assert connection.pragma("user_version") == 1
+    assert connection.table_exists(None, "v") is False
+    connection.close()
+
+
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE theirs(x)")
+    other.commit()
+    other.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="another program's database; move it away"):
+        open_plain(path)
+    open_plain(tmp_path / "b.db").close()
+    with pytest.raises(StoreError, match="another program's"):
+        open_plain(tmp_path / "b.db", application_id=APPLICATION_ID + 1)
+    assert path.read_bytes() == before
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    path.write_bytes(b"this is no database" * 1000)
+    with pytest.raises(StoreCorrupt, match="restore it from a backup"):
+        open_plain(path)
+    path.unlink()
+    connection = open_plain(path)
+    with transaction(connection):
+        for x in range(1000):
+            insert(connection, x)
+    connection.close()
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    connection = open_plain(path)
+    with pytest.raises(StoreCorrupt), transaction(connection):
+        values(connection)
+    connection.close()
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    connection = open_plain(tmp_path / "a.db")
+    program = f"""
+import pathlib, sys
+from paygate.cli import run
+from paygate.files.sqlite import open_database
+sys.exit(run("second", lambda: open_database(pathlib.Path(sys.argv[1]), application_id={APPLICATION_ID}, schema=[])))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "a.db")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == ExitCode.STATE_IN_USE
+    assert "another process has" in done.stderr
+    connection.close()
+
+
+def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="No such file or directory") as caught:
+        open_plain(tmp_path / "nowhere" / "a.db")
+    assert caught.value.code is ExitCode.BAD_STATE
