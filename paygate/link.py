@@ -339,8 +339,15 @@ class Link:
         is_complaint = self.state is LinkState.WAIT_HELLO_ACK and head.kind is Kind.ERROR
         if self._has_mac and not head.is_authenticated and not is_complaint:
             raise RemoteProtocolError(ErrorCode.NOT_AUTHENTICATED, "flags", "a MAC on every frame of this link")
-        if _input_of(head.kind) not in TRANSITIONS[self.state] and head.kind is not Kind.ERROR:
+        if head.kind is Kind.ERROR:
+            return
+        link_input = _input_of(head.kind)
+        if link_input not in TRANSITIONS[self.state]:
             raise RemoteProtocolError(ErrorCode.UNEXPECTED_MESSAGE, "kind", "another message in this state")
+        if link_input is LinkInput.REQUEST and not self._may_receive(head.kind):
+            raise RemoteProtocolError(
+                ErrorCode.UNEXPECTED_MESSAGE, "kind", f"what {self.peer_role.name} may ask {self.role.name}"
+            )
 
     def _receive_frame(self, frame: Frame) -> list[LinkEvent]:
         if self.state is LinkState.WAIT_HELLO and frame.kind is Kind.HELLO:
@@ -414,10 +421,6 @@ class Link:
         return [ReplyReceived(correlation_id, message)]
 
     def _receive_request(self, correlation_id: int, message: Message) -> list[LinkEvent]:
-        if not self._may_receive(message.kind):
-            raise RemoteProtocolError(
-                ErrorCode.UNEXPECTED_MESSAGE, "kind", f"what {self.peer_role.name} may ask {self.role.name}"
-            )
         if correlation_id in self._to_answer:
             raise RemoteProtocolError(ErrorCode.DUPLICATE_CORRELATION, "correlation_id", "one not in use")
         if isinstance(message, Echo):

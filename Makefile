@@ -1,0 +1,46 @@
+# paygate: `make` lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+SEED ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-interactive test check fuzz format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with paygate and its tools (needs Python 3.11 or later with venv and pip)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "paygate needs Python 3.11 or later; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## a real payment and four that fail, through three real programs
+	$(BIN)/python scripts/demo.py
+
+demo-interactive: $(READY) ## the same servers, and you are the customer
+	$(BIN)/python scripts/demo.py --interactive
+
+test: $(READY) ## all tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## format, lint, types, import layers, spec freshness
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --quiet tests/test_layers.py tests/test_spec.py
+
+fuzz: $(READY) ## the codec's property tests with many more examples; SEED=n replays one campaign
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --hypothesis-seed=$(SEED) tests/codec
+
+format: $(READY) ## format and mend what ruff can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove .venv, var/ and caches
+	rm -rf .venv var build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
