@@ -1,0 +1,168 @@
+"""`make demo`: a payment and four that fail, through a real bank, gateway and client; exit 0 only if all is right.
+
+`--interactive` leaves the servers up on the usual ports and lets a person pay.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from local_system import ClientRun, LocalSystem, StartFailed
+
+from paygate.cli import ExitCode
+
+ROOT = Path("var/demo")
+RECORDS = (
+    ("gateway", "PaymentTokensData.txt", "R13"),
+    ("gateway", "GatewayTransaction.txt", "R14"),
+    ("gateway", "LogFiles.txt", "R15"),
+    ("bank", "NetbankingUsers.txt", "R16"),
+    ("bank", "Merchant.txt", "R17"),
+    ("bank", "TransactionID.txt", "R18"),
+)
+
+
+class Demo:
+    """Runs each exchange, shows it, and remembers whether it came out as it should."""
+
+    def __init__(self, system: LocalSystem) -> None:
+        self.system = system
+        self.failures: list[str] = []
+
+    def exchange(
+        self,
+        title: str,
+        payment: tuple[str, str, str, str],
+        expected: ExitCode,
+        holds: Callable[[ClientRun], bool] = lambda _: True,
+    ) -> ClientRun:
+        """One run of the client; `holds` looks at what it printed."""
+        transaction, passcode, user, password = payment
+        say(f"\n=== {title}")
+        say(f"    transaction {transaction}, user {user}")
+        run = self.system.pay(transaction, passcode, user, password, is_json=False)
+        for line in (run.output + run.errors).strip().splitlines():
+            say(f"    | {line}")
+        is_right = run.exit_code == expected and holds(run)
+        say(
+            f"    exit code {run.exit_code} {ExitCode(run.exit_code).name}, expected {int(expected)}: {mark(is_right)}"
+        )
+        if not is_right:
+            self.failures.append(title)
+        return run
+
+    def check(self, title: str, is_right: bool) -> None:
+        """One more thing that must hold."""
+        say(f"  {mark(is_right)}: {title}")
+        if not is_right:
+            self.failures.append(title)
+
+
+def run_demo(system: LocalSystem) -> int:
+    """The whole demo. Returns the exit code."""
+    demo = Demo(system)
+    system.start_bank()
+    system.start_gateway()
+    assert system.bank is not None
+    assert system.gateway is not None
+    say(f"bank on {system.bank.address}, gateway on {system.gateway.address}, state below {system.root}/")
+
+    first = demo.exchange("A customer pays", ("TX-1001", "4711", "asha", "asha-secret"), ExitCode.OK)
+    paid = {row[0]: row[6] for row in system.record("gateway", "PaymentTokensData.txt") if row[2] == "paid"}
+    utr = paid.get("TX-1001", "")
+    demo.check("the UTR that the customer saw stands in the gateway's record", bool(utr) and utr in first.output)
+    demo.exchange(
+        "The same token again: already paid, same UTR",
+        ("TX-1001", "4711", "asha", "asha-secret"),
+        ExitCode.ALREADY_PAID,
+        lambda run: bool(utr) and utr in run.output + run.errors,
+    )
+    demo.exchange("A wrong passcode", ("TX-1002", "0000", "asha", "asha-secret"), ExitCode.TOKEN_REFUSED)
+    demo.exchange("Insufficient funds", ("TX-1002", "8086", "ravi", "ravi-secret"), ExitCode.DECLINED)
+    demo.exchange("A wrong password", ("TX-1003", "6502", "meera", "not-her-password"), ExitCode.DECLINED)
+
+    say("\n=== The records")
+    for server, name, requirement in RECORDS:
+        say(f"\n--- {server}/{name} ({requirement})")
+        say((system.root / server / name).read_text(encoding="utf-8").rstrip())
+
+    say("\n=== What must hold")
+    tokens = {row[0]: row[2] for row in system.record("gateway", "PaymentTokensData.txt")}
+    demo.check(
+        "TX-1001 is paid, all others unpaid", [tokens.pop("TX-1001"), *set(tokens.values())] == ["paid", "unpaid"]
+    )
+    outcomes = [row[6] for row in system.record("gateway", "GatewayTransaction.txt")]
+    demo.check(
+        "three attempts reached the bank: paid, declined, declined", outcomes == ["paid", "declined", "declined"]
+    )
+    utrs = [row[0] for row in system.record("bank", "TransactionID.txt")]
+    demo.check("one UTR was registered, the one the customer has", utrs == [utr])
+    passwords = [row[2] for row in system.record("bank", "NetbankingUsers.txt")]
+    demo.check("no plain password is left at the bank", all(p.startswith("verifier:") for p in passwords))
+    codes = (system.gateway.end(), system.bank.end())
+    demo.check("SIGTERM drained both servers, exit 0", codes == (0, 0))
+    events = [row[1] for row in system.record("gateway", "LogFiles.txt")]
+    demo.check("every connect has its disconnect", events.count("connected") == events.count("disconnected") == 5)
+
+    say("")
+    if demo.failures:
+        say(f"demo: FAILED: {'; '.join(demo.failures)}")
+        return 1
+    say("demo: all came out as it should")
+    return 0
+
+
+def run_interactive(system: LocalSystem) -> int:
+    """Leave the servers up and hand the terminal to the client, as often as the person likes."""
+    system.start_bank(15001)
+    system.start_gateway(15000)
+    say("bank on 127.0.0.1:15001, gateway on 127.0.0.1:15000. Tokens you may pay:")
+    say("    TX-1001 passcode 4711, TX-1002 passcode 8086, TX-1003 passcode 6502, TX-1004 passcode 68000")
+    say("Users: asha / asha-secret, ravi / ravi-secret, meera / meera-secret")
+    say(f"The records are below {system.root}/gateway and {system.root}/bank.")
+    try:
+        while True:
+            say("")
+            subprocess.run(system.client_command("pay"), check=False)
+            if input("Pay again? [y/N] ").strip().lower() != "y":
+                return 0
+    except (EOFError, KeyboardInterrupt):
+        return 0
+
+
+def mark(is_right: bool) -> str:
+    """How a check is shown."""
+    return "ok" if is_right else "WRONG"
+
+
+def say(text: str) -> None:
+    """Print at once, so that the order with the programs' own output holds."""
+    print(text, flush=True)
+
+
+def main() -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--interactive", action="store_true", help="pay yourself; the servers stay up meanwhile")
+    arguments = parser.parse_args()
+    system = LocalSystem(ROOT)
+    system.remove()
+    started = time.monotonic()
+    try:
+        system.create()
+        code = run_interactive(system) if arguments.interactive else run_demo(system)
+    except StartFailed as error:
+        say(f"demo: {error}")
+        code = 1
+    finally:
+        system.stop()
+    if not arguments.interactive:
+        say(f"demo: took {time.monotonic() - started:.1f} s")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
