@@ -85,7 +85,9 @@ def test_a_reader_that_goes_away_is_no_success() -> None:
 def test_a_log_line_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     log("paygate-gateway", "hello from evil\n2026-11-22 paygate-gateway: paid \x1b[31m\u2028\ud800")
     shown = capfd.readouterr().err
-    assert shown.endswith(r"paygate-gateway: hello from evil\x0a2026-11-22 paygate-gateway: paid \x1b[31m\u2028\ud800" + "\n")
+    assert shown.endswith(
+        r"paygate-gateway: hello from evil\x0a2026-11-22 paygate-gateway: paid \x1b[31m\u2028\ud800" + "\n"
+    )
     assert shown.count("\n") == 1
     assert shown[4] == "-"
     assert shown[23] == "Z"

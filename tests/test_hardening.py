@@ -1,11 +1,12 @@
 """T20: a process that holds secrets leaves no core file and lets nobody look in."""
 
+import os
+import resource
 import subprocess
 import sys
 
 import pytest
 
-from paygate import hardening
 from paygate.hardening import HardeningError, protect_process
 
 PROGRAM = """
@@ -26,7 +27,7 @@ def test_a_refusal_names_the_protection(monkeypatch: pytest.MonkeyPatch) -> None
     def refuse(*_: object) -> None:
         raise ValueError("not allowed to raise maximum limit")
 
-    monkeypatch.setattr(hardening.resource, "setrlimit", refuse)
-    monkeypatch.setattr(hardening.os, "umask", lambda mask: mask)
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    monkeypatch.setattr(os, "umask", lambda mask: mask)
     with pytest.raises(HardeningError, match="RLIMIT_CORE"):
         protect_process()

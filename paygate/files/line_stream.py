@@ -30,13 +30,13 @@ class LineStream:
     when our block landed between two writes of his: what he wrote before it and after it is joined.
     """
 
-    def __init__(self, fd: int, *, read_to: int = 0, line_count: int = 0, unfinished: bytes = b"") -> None:
+    def __init__(self, fd: int, *, read_to: int = 0, line_count: int = 0) -> None:
         self.fd = fd
         """Open for reading; whoever made the stream closes it."""
         self.read_to = read_to
         """Offset of the first byte that is not yet read."""
         self.line_count = line_count
-        self.unfinished = unfinished
+        self.unfinished = b""
         """The start of a line whose newline hasn't come yet."""
         self._own: deque[tuple[int, int]] = deque()
         size = min(TAIL_SIZE, read_to)

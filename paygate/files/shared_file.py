@@ -47,7 +47,6 @@ WATCHED_COUNT_MAX = 64
 
 _TAKEN_IN = b"# taken in"
 _LEFT = b"# Lines that could not be used, and comments:\n"
-_CUT_SHORT = b"# Cut short by its writer; complete it and remove this mark: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,8 @@ class _Watched:
     """A replaced file that somebody may still append to."""
 
     stream: LineStream
-    unfinished: bytes = b""
-    """The unfinished last line when it was replaced: the new file has it, or an editor dealt with it."""
+    dealt_with: bytes = b""
+    """An unfinished last line that is not wanted from here, unless more of it comes."""
 
 
 class SharedFile:
@@ -113,7 +112,7 @@ class SharedFile:
         """The lines that came since the last poll. One stat when nothing changed; meant for once a second."""
         problems: list[LineProblem] = []
         status = self._follow(problems)
-        lines = [line for old in list(self._watched) for line in self._read_watched(old, problems)]
+        lines = [line for old in list(self._watched) for line in self._read_watched(old)]
         if status is None:
             return News(tuple(lines), self._missing_count >= MISSING_POLL_COUNT, tuple(problems))
         replaced = self._whole
@@ -145,8 +144,10 @@ class SharedFile:
             self._must_rewrite = True
             self._untaken = {line: None for line in self._untaken if line.raw not in moved}
         rows = [row for _, row in taken if row is not None]
-        # After an unfinished line our rows would become part of it.
-        self._must_rewrite |= bool(rows and self._stream.unfinished)
+        # After an unfinished line our rows would become part of it. (Before the file's end, it is only the
+        # last poll's portion that ended there.)
+        unfinished = self._stream.unfinished and self._stream.read_to == self._seen[0]
+        self._must_rewrite |= bool(rows and unfinished)
         # A line of a replaced file that was left must come into a file that has a name.
         self._must_rewrite |= any(line.offset is None for line in self._untaken)
         if self._must_rewrite:
@@ -183,28 +184,33 @@ class SharedFile:
         After the rows come, verbatim, the lines that nobody took in and the comments that are not ours. To
         be called at start (the database is the truth) and when another method gave False.
         """
+        stream, dealt_with = self._stream, b""
+        if self._is_replaced() or self._is_edited(os.fstat(stream.fd)):
+            # Somebody dealt with what was left, and all that is there now comes as news after the swap.
+            self._untaken = {line: None for line in self._untaken if line.offset is None}
+            dealt_with = stream.unfinished
+        left = self._lines_to_keep()
         offsets: dict[str, int] = {}
         untaken: dict[RawLine, None] = {}
-        unfinished = self._stream.unfinished
         size = line_count = 0
 
         def chunks() -> Iterator[bytes]:
-            nonlocal size, line_count
+            nonlocal size, line_count, dealt_with
             size, line_count = len(self.layout.header), self.layout.header.count(b"\n")
             yield self.layout.header
             for row in rows:
                 line = self.layout.format(row)
+                if len(stream.unfinished) > self.layout.columns[0].width and line.startswith(stream.unfinished):
+                    dealt_with = stream.unfinished  # a row of ours that a crash cut short, padding and all
                 offsets[row[0]] = size
                 size, line_count = size + len(line), line_count + 1
                 yield line
-            for line in (_LEFT, *(left.raw for left in self._untaken)) if self._untaken else ():
+            for line in (_LEFT, *left) if left else ():
                 line_count += 1
                 if line is not _LEFT:
                     untaken[RawLine(line_count, size, line)] = None
                 size += len(line)
                 yield line
-            size += len(unfinished)
-            yield unfinished
 
         beside = self.path.with_name(f".{self.path.name}.new")
         create_file(beside, chunks())
@@ -215,7 +221,7 @@ class SharedFile:
             displaced = swap_in(self._swap, self.path)
             if displaced is not None and displaced != self._files.identity:
                 # Somebody put another file there since the last poll; all of its lines are news.
-                self._watch(LineStream(os.open(self._swap, os.O_RDONLY)))
+                self._watched.append(_Watched(LineStream(os.open(self._swap, os.O_RDONLY))))
             self._swap.unlink(missing_ok=True)
             fsync_directory(self.path.parent)
         except BaseException:
@@ -223,13 +229,16 @@ class SharedFile:
             raise
 
         self._files.close_writers()
-        # Edited in place since the last poll? Then all of it is news.
-        edited = self._is_edited(os.fstat(self._stream.fd))
-        self._watch(LineStream(self._stream.fd) if edited else self._stream)
+        if self._is_edited(os.fstat(stream.fd)):
+            stream = LineStream(stream.fd)
+        old = _Watched(stream, dealt_with)
+        self._watched.append(old)
         self._adopt(files)
-        self._stream = LineStream(files.read, read_to=size, line_count=line_count, unfinished=unfinished)
+        self._stream = LineStream(files.read, read_to=size, line_count=line_count)
         self._offsets, self._untaken = offsets, untaken
         self._must_rewrite = self._whole = False
+        if not has_writers(stream.fd) and os.fstat(stream.fd).st_size == stream.read_to:
+            self._put_back(old)
 
     def close(self) -> None:
         """Closes all descriptors; everything was written long ago."""
@@ -245,7 +254,7 @@ class SharedFile:
             if (status.st_dev, status.st_ino) != self._files.identity:
                 files = OpenFile.open(self.path)
                 self._files.close_writers()
-                self._watch(self._stream)
+                self._watched.append(_Watched(self._stream, self._stream.unfinished))
                 self._adopt(files)
                 status = os.fstat(files.read)
         except FileNotFoundError:
@@ -261,11 +270,23 @@ class SharedFile:
             self._adopt(self._files)
         return status
 
+    def _is_replaced(self) -> bool:
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return False
+        return (status.st_dev, status.st_ino) != self._files.identity
+
     def _is_edited(self, status: os.stat_result) -> bool:
         """Whether somebody cut the file and wrote it again, or changed it in place, as some editors do."""
         if status.st_size < self._stream.read_to:
             return True
         return (status.st_size, status.st_mtime_ns) != self._seen and self._stream.tail_differs()
+
+    def _lines_to_keep(self) -> list[bytes]:
+        """What nobody took in, once each where a replaced file has it too."""
+        here = {line.raw for line in self._untaken if line.offset is not None}
+        return [line.raw for line in self._untaken if line.offset is not None or line.raw not in here]
 
     def _sort_out(self, lines: list[RawLine]) -> list[RawLine]:
         """Remembers what a rewrite must keep, and gives the lines that hold records."""
@@ -278,34 +299,31 @@ class SharedFile:
                     records.append(line)
         return records
 
-    def _read_watched(self, old: _Watched, problems: list[LineProblem]) -> list[RawLine]:
+    def _read_watched(self, old: _Watched) -> list[RawLine]:
         # Asked before reading: what is in the file by then is all that will ever come.
         done = not has_writers(old.stream.fd)
         size = os.fstat(old.stream.fd).st_size
         if size < old.stream.read_to:
             old.stream = LineStream(old.stream.fd)
         lines = [RawLine(0, None, line.raw) for line in old.stream.read(size)]
-        if lines and old.unfinished:
-            if old.unfinished == self._stream.unfinished:
-                # Our copy of the line's start is no longer wanted: here is the whole line.
-                self._stream.unfinished, self._must_rewrite = b"", True
-            old.unfinished = b""
+        if lines:
+            old.dealt_with = b""
         if done or old in self._watched[:-WATCHED_COUNT_MAX]:
-            self._give_up(old, problems)
+            self._put_back(old)
+            self._watched.remove(old)
+            os.close(old.stream.fd)
         return self._sort_out(lines)
 
-    def _watch(self, stream: LineStream) -> None:
-        self._watched.append(_Watched(stream, stream.unfinished))
+    def _put_back(self, old: _Watched) -> None:
+        """Copies an unfinished last line that nobody can finish in a replaced file to where people see it.
 
-    def _give_up(self, old: _Watched, problems: list[LineProblem]) -> None:
-        """Reads a replaced file no more. A line that its writer began and never ended becomes a comment."""
-        self._watched.remove(old)
-        os.close(old.stream.fd)
+        Not before: whoever is in the middle of it goes on in the file that he has open, and what he appends
+        to the new one later must not come right after the copy.
+        """
         rest = old.stream.unfinished
-        if rest.strip() and rest != old.unfinished:
-            self._untaken[RawLine(0, None, _CUT_SHORT + rest + b"\n")] = None
-            bad = FieldProblem(LINE, "a whole line", "one cut short by its writer; it is kept as a comment")
-            problems.append(self.layout.problem(0, bad))
+        if rest.strip() and rest != old.dealt_with:
+            write_all(self._files.append, rest)
+            old.dealt_with = rest
 
     def _append_rows(self, rows: Sequence[Sequence[str]]) -> None:
         lines = [self.layout.format(row) for row in rows]

@@ -35,7 +35,7 @@ class Disk(apsw.VFS):
         self.syncs: list[str] = []
         super().__init__("failing", "")
 
-    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> "DiskFile":  # noqa: N802
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> "DiskFile":
         return DiskFile(self, name, flags)
 
 
@@ -45,14 +45,14 @@ class DiskFile(apsw.VFSFile):
         self.disk, self.name = disk, Path(path).name
         super().__init__("", name, flags)
 
-    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+    def xWrite(self, data: bytes, offset: int) -> None:
         if self.name in self.disk.full:
             raise apsw.exception_for(apsw.SQLITE_FULL)
         if self.name in self.disk.write_fails:
             raise apsw.exception_for(apsw.SQLITE_IOERR_WRITE)
         super().xWrite(data, offset)
 
-    def xSync(self, flags: int) -> None:  # noqa: N802
+    def xSync(self, flags: int) -> None:
         self.disk.syncs.append(self.name)
         if self.name in self.disk.fsync_fails:
             raise apsw.exception_for(apsw.SQLITE_IOERR_FSYNC)
@@ -110,9 +110,14 @@ def test_settings(db: apsw.Connection) -> None:
 
 
 def test_an_exception_rolls_back(db: apsw.Connection) -> None:
-    with pytest.raises(ZeroDivisionError), transaction(db):
-        insert(db, 1)
-        raise ZeroDivisionError
+    def insert_and_fail() -> None:
+        with transaction(db):
+            insert(db, 1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        insert_and_fail()
+    assert not db.in_transaction
     assert values(db) == []
     with pytest.raises(FileNotFoundError), transaction(db):
         raise FileNotFoundError("the caller's own")
@@ -177,9 +182,7 @@ def test_a_full_disk_at_a_checkpoint_is_no_failed_commit(
     assert "a.db" in disk.syncs
 
 
-def test_a_checkpoint_happens_by_itself(
-    db: apsw.Connection, disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_happens_by_itself(db: apsw.Connection, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     with transaction(db):
         insert(db, 1)
     assert "a.db" not in disk.syncs
