@@ -2,8 +2,9 @@
 
 One tick: read all that is readable; feed the core; commit all that the tick decided in one transaction; bring the
 records up to date; and only then send. No reply leaves before what it says is safe. If the commit fails because
-the disk is full, the core refuses what depended on it (T30); any other failure of the store ends the process at
-once, before anything is sent (T31).
+the disk is full, each of its operations is tried alone, since what writes nothing needs no room, and the core
+refuses what depended on the others (T30); any other failure of the store ends the process at once, before anything
+is sent (T31).
 
 Callbacks of the loop only note what came in; all handling happens in `_handle`, with signals blocked (R12).
 """
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
-from paygate.cli import ExitCode, PaygateExit
+from paygate.cli import ExitCode, PaygateExit, log
 from paygate.clock import Now, system_now
 from paygate.effects import CloseLink, Commit, Effect, Send
 from paygate.files.sqlite import StoreFull
@@ -26,6 +27,8 @@ from paygate.net.signals import ServerSignals
 
 DRAIN_MS_MAX: Final = 35_000
 """A drain waits for payments in flight, which all end with their 30-second session; then it waits no longer."""
+FULL_TOLD_EVERY_MS: Final = 60_000
+"""How often the operator is told that the disk is full, which every tick may find again."""
 
 
 class Core(Protocol):
@@ -56,7 +59,7 @@ class Core(Protocol):
         """The store's outcomes of the tick's commits, in their order. May want further commits."""
 
     def commit_failed(self, operations: Sequence[Any], now: Now) -> list[Effect]:
-        """The store was full and changed nothing: refuse what depended on these operations."""
+        """The store was full and changed nothing: refuse what depended on these operations (one at a time)."""
 
     def drain(self, now: Now) -> list[Effect]:
         """Take nothing new on, end what is under way (R12)."""
@@ -103,6 +106,7 @@ class Server:
         self._next_link_id = 1
         self._listener: Listener | None = None
         self._drain_deadline_ms: int | None = None
+        self._full_told_ms: int | None = None
 
     # -- what the role's server does -------------------------------------------------------------------
 
@@ -124,9 +128,10 @@ class Server:
             raise PaygateExit(f"{error}{hint}", ExitCode.PORT_IN_USE) from None
         return self._listener.host, self._listener.port
 
-    def attach(self, sock: socket.socket, limits: ConnectionLimits = LINK_LIMITS) -> int:
-        """Take over a socket that we connected; gives its link ID. The core is told by the caller."""
-        return self._add(Connection(self._loop, sock, self, limits))
+    def attach(self, sock: socket.socket, address: Address, limits: ConnectionLimits = LINK_LIMITS) -> int:
+        """Take over a socket that we connected to `address`; gives its link ID. The core is told by the caller."""
+        # The address is not asked of the socket, which fails if the peer is gone again.
+        return self._add(Connection(self._loop, sock, self, limits, peer_address=address))
 
     def defer(self, handle: Callable[[Now], list[Effect]]) -> None:
         """Have something handled in this tick, with all the rest: its effects are committed and performed."""
@@ -182,19 +187,30 @@ class Server:
             others += [e for e in effects if not isinstance(e, Commit)]
             effects = []
             if operations:
-                try:
-                    outcomes = self._store.apply(operations, now)
-                except StoreFull:
-                    effects = self._core.commit_failed(operations, now)
-                else:
-                    effects = self._core.committed(outcomes, now)
+                effects = self._apply(operations, now)
         return others
+
+    def _apply(self, operations: list[Any], now: Now) -> list[Effect]:
+        try:
+            outcomes = self._store.apply(operations, now)
+        except StoreFull as full:
+            if len(operations) > 1:
+                return [effect for operation in operations for effect in self._apply([operation], now)]
+            if self._full_told_ms is None or now.mono_ms >= self._full_told_ms + FULL_TOLD_EVERY_MS:
+                self._full_told_ms = now.mono_ms
+                log(self.program, f"{full}; until then new payments are refused, and no restart is needed")
+            return self._core.commit_failed(operations, now)
+        return self._core.committed(outcomes, now)
 
     def _wait_ms(self) -> int | None:
         if self._inbox:
             return 0
-        deadlines = [d for d in (self._core.next_deadline_ms(), self._drain_deadline_ms) if d is not None]
-        return max(0, min(deadlines) - self._clock().mono_ms) if deadlines else None
+        now_ms = self._clock().mono_ms
+        deadlines = [] if (deadline_ms := self._core.next_deadline_ms()) is None else [deadline_ms]
+        # A drain's deadline that is over has nothing more to wake us for: the connections are closing.
+        if self._drain_deadline_ms is not None and self._drain_deadline_ms > now_ms:
+            deadlines.append(self._drain_deadline_ms)
+        return max(0, min(deadlines) - now_ms) if deadlines else None
 
     def _has_ended(self) -> bool:
         if self._drain_deadline_ms is None or self._inbox:

@@ -13,6 +13,7 @@ from pathlib import Path
 from local_system import ClientRun, LocalSystem, StartFailed
 
 from paygate.cli import ExitCode
+from paygate.codec.messages import Reason
 
 ROOT = Path("var/demo")
 RECORDS = (
@@ -70,19 +71,29 @@ def run_demo(system: LocalSystem) -> int:
     assert system.gateway is not None
     say(f"bank on {system.bank.address}, gateway on {system.gateway.address}, state below {system.root}/")
 
-    first = demo.exchange("A customer pays", ("TX-1001", "4711", "asha", "asha-secret"), ExitCode.OK)
+    first = demo.exchange("A customer pays", ("TX-1001", "4711", "asha", "correct horse battery"), ExitCode.OK)
     paid = {row[0]: row[6] for row in system.record("gateway", "PaymentTokensData.txt") if row[2] == "paid"}
     utr = paid.get("TX-1001", "")
     demo.check("the UTR that the customer saw stands in the gateway's record", bool(utr) and utr in first.output)
     demo.exchange(
         "The same token again: already paid, same UTR",
-        ("TX-1001", "4711", "asha", "asha-secret"),
+        ("TX-1001", "4711", "asha", "correct horse battery"),
         ExitCode.ALREADY_PAID,
         lambda run: bool(utr) and utr in run.output + run.errors,
     )
-    demo.exchange("A wrong passcode", ("TX-1002", "0000", "asha", "asha-secret"), ExitCode.TOKEN_REFUSED)
-    demo.exchange("Insufficient funds", ("TX-1002", "8086", "ravi", "ravi-secret"), ExitCode.DECLINED)
-    demo.exchange("A wrong password", ("TX-1003", "6502", "meera", "not-her-password"), ExitCode.DECLINED)
+    demo.exchange("A wrong passcode", ("TX-1002", "0000", "asha", "correct horse battery"), ExitCode.TOKEN_REFUSED)
+    demo.exchange(
+        "Insufficient funds",
+        ("TX-1002", "8086", "ravi", "monsoon-in-mumbai"),
+        ExitCode.DECLINED,
+        lambda run: Reason.FUNDS.text in run.errors,
+    )
+    demo.exchange(
+        "A wrong password",
+        ("TX-1003", "6502", "meera", "not-her-password"),
+        ExitCode.DECLINED,
+        lambda run: Reason.CREDENTIALS.text in run.errors,
+    )
 
     say("\n=== The records")
     for server, name, requirement in RECORDS:
@@ -121,7 +132,7 @@ def run_interactive(system: LocalSystem) -> int:
     system.start_gateway(15000)
     say("bank on 127.0.0.1:15001, gateway on 127.0.0.1:15000. Tokens you may pay:")
     say("    TX-1001 passcode 4711, TX-1002 passcode 8086, TX-1003 passcode 6502, TX-1004 passcode 68000")
-    say("Users: asha / asha-secret, ravi / ravi-secret, meera / meera-secret")
+    say("Users: asha / correct horse battery, ravi / monsoon-in-mumbai, meera / seven brass lamps")
     say(f"The records are below {system.root}/gateway and {system.root}/bank.")
     try:
         while True:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ BANK_ID = "DEMOBANK"
 GATEWAY_ID = "demo-gateway"
 START_TIMEOUT_S = 20
 COMMAND_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 40
 
 
 class StartFailed(Exception):
@@ -49,10 +51,7 @@ class ServerProcess:
         """Send a signal, wait for the end, and give the exit code (negative: the signal that killed it)."""
         if self.popen.poll() is None:
             self.popen.send_signal(number)
-        code = self.popen.wait(timeout_s)
-        if self.popen.stdout is not None:
-            self.popen.stdout.close()
-        return code
+        return self.popen.wait(timeout_s)
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,8 @@ class LocalSystem:
     gateway: ServerProcess | None = None
     bank_options: list[str] = field(default_factory=list)
     gateway_options: list[str] = field(default_factory=list)
+    started: "list[subprocess.Popen[str]]" = field(default_factory=list)
+    """Every server and client, so that `stop` leaves none behind."""
 
     def create(self) -> None:
         """Make keys, state directories and records from the demo's data."""
@@ -113,12 +114,19 @@ class LocalSystem:
         return self.bank
 
     def start_gateway(self, port: int = 0, bank_port: int | None = None) -> ServerProcess:
-        """Start the gateway, linked to our bank, and wait until it listens."""
+        """Start the gateway, linked to our bank, and wait until it listens and has its link."""
         if bank_port is None:
             assert self.bank is not None
             bank_port = self.bank.port
         options = ["--port", str(port), "--bank", f"127.0.0.1:{bank_port}", *self.gateway_options]
+        log_path = self.root / "gateway.log"
+        said_before = log_path.stat().st_size if log_path.exists() else 0
         self.gateway = self._start("gateway", *options)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while b"linked to bank" not in log_path.read_bytes()[said_before:]:
+            if time.monotonic() >= deadline:
+                raise StartFailed(f"the gateway got no link to the bank: {log_path.read_text(encoding='utf-8')}")
+            time.sleep(0.01)
         return self.gateway
 
     def _start(self, name: str, *options: str) -> ServerProcess:
@@ -130,6 +138,7 @@ class LocalSystem:
                 stderr=log,
                 text=True,
             )
+        self.started.append(popen)
         assert popen.stdout is not None
         # A server that hangs before it listens is killed, so that the read below ends.
         guard = threading.Timer(START_TIMEOUT_S, popen.kill)
@@ -138,7 +147,6 @@ class LocalSystem:
         guard.cancel()
         if " listening on " not in line:
             code = popen.wait(START_TIMEOUT_S)
-            popen.stdout.close()
             raise StartFailed(f"{name} ended with {code}: {log_path.read_text(encoding='utf-8').strip()}")
         return ServerProcess(popen, line.split(" listening on ")[1].strip(), log_path)
 
@@ -180,13 +188,19 @@ class LocalSystem:
         return [[f.strip() for f in line.split("|")] for line in lines if line.strip() and not line.startswith("#")]
 
     def stop(self) -> None:
-        """End what runs, gently if it will."""
-        for process in (self.gateway, self.bank):
-            if process is not None and process.popen.poll() is None:
+        """End what runs, gently if it will: the gateway first, so that its payments find the bank still there."""
+        for popen in reversed(self.started):
+            if popen.poll() is None:
+                popen.send_signal(signal.SIGCONT)
+                popen.send_signal(signal.SIGTERM)
                 try:
-                    process.end(signal.SIGTERM, timeout_s=40)
+                    popen.wait(STOP_TIMEOUT_S)
                 except subprocess.TimeoutExpired:
-                    process.end(signal.SIGKILL)
+                    popen.kill()
+                    popen.wait()
+            for stream in (popen.stdout, popen.stderr):
+                if stream is not None:
+                    stream.close()
 
     def remove(self) -> None:
         """Forget an earlier run."""
@@ -213,7 +227,7 @@ def start_client(
         state=state,
     )
     try:
-        return subprocess.Popen(
+        popen = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -221,6 +235,8 @@ def start_client(
             text=True,
             pass_fds=(passcode_fd, password_fd),
         )
+        system.started.append(popen)
+        return popen
     finally:
         os.close(passcode_fd)
         os.close(password_fd)

@@ -143,9 +143,10 @@ def token_result(token: TokenAck) -> PaymentResult:
         text = f"This token is paid already, the gateway says, under UTR {token.utr}. Do not pay again."
         return PaymentResult(Outcome.ALREADY_PAID, text, utr=token.utr)
     text = {
-        TokenStatus.INVALID: "Transaction ID or passcode is not right.",
-        TokenStatus.EXPIRED: "This token has expired or was withdrawn; ask the merchant for a new one.",
-        TokenStatus.LOCKED: "Too many wrong passcodes: this token is locked for a time. Try again later.",
-        TokenStatus.IN_FLIGHT: "This token is being paid right now; see what became of that payment before paying again.",
+        TokenStatus.INVALID: f"Transaction ID or passcode is not right. {NOTHING_SENT}",
+        TokenStatus.EXPIRED: f"This token has expired or was withdrawn; ask the merchant. {NOTHING_SENT}",
+        TokenStatus.LOCKED: f"Too many wrong passcodes: this token is locked for a time. {NOTHING_SENT}",
+        # Whose payment it is isn't known here, so nothing is said of the money.
+        TokenStatus.IN_FLIGHT: "This token is being paid right now; wait for that payment's outcome. Nothing was sent.",
     }[token.status]
-    return PaymentResult(Outcome.TOKEN_REFUSED, f"{text} {NOTHING_SENT}")
+    return PaymentResult(Outcome.TOKEN_REFUSED, text)

@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import secrets
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from paygate.net.addresses import Address, AddressError, parse_host_port
 
 DEFAULT_STATE: Final = "var/gateway"
 _WAIT_FOR_SERVER_S: Final = 5
+_LOOK_AGAIN_S: Final = 0.05
 _PASSCODE_DIGIT_COUNT: Final = 8
 
 
@@ -110,19 +110,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _init(arguments: argparse.Namespace) -> int:
-    state = StateDir(arguments.state)
+    # All that is read is read first, so that a mistake leaves no half-made state.
     link_key = read_link_key(arguments.link_key)
+    tokens = TOKENS_LAYOUT.header
+    if arguments.source is not None:
+        source = arguments.source / TOKENS_LAYOUT.file_name
+        try:
+            tokens = source.read_bytes()
+        except OSError as error:
+            raise StateError(f"could not read {source}: {error.strerror}") from None
+    state = StateDir(arguments.state)
     state.create()
     state.open()
     write_identity(state, GatewayIdentity(arguments.gateway_id, arguments.bank_id, link_key))
-    if arguments.source is not None:
-        source = arguments.source / TOKENS_LAYOUT.file_name
-        target = arguments.state / TOKENS_LAYOUT.file_name
-        try:
-            shutil.copyfile(source, target)
-            target.chmod(0o600)
-        except OSError as error:
-            raise StateError(f"could not copy {source}: {error.strerror}") from None
+    state.write_atomic(TOKENS_LAYOUT.file_name, tokens)
     state.close()
     _say(f"{PROGRAM}: made {arguments.state}")
     return ExitCode.OK
@@ -221,7 +222,10 @@ def _tokens(state_path: Path) -> Iterator[Token]:
 def _add_line(state_path: Path, token: Token) -> None:
     """Add a token's line as merchants do, then see that a gateway, running or not, takes it in."""
     path = state_path / TOKENS_LAYOUT.file_name
-    fd = os.open(path, os.O_RDWR | os.O_APPEND)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_APPEND)
+    except OSError as error:
+        raise StateError(f"could not open {path}: {error.strerror}") from None
     try:
         size = os.fstat(fd).st_size
         if size and os.pread(fd, 1, size - 1) != b"\n":
@@ -231,18 +235,22 @@ def _add_line(state_path: Path, token: Token) -> None:
     finally:
         os.close(fd)
     state = StateDir(state_path)
-    if state.try_lock():
-        take_in_now(state, lambda text: log(PROGRAM, text))
-        state.close()
     deadline = time.monotonic() + _WAIT_FOR_SERVER_S
     while not _is_taken_in(state_path, token):
+        # Asked each time: whoever has the lock now may be about to end, and never look at the file again.
+        if state.try_lock():
+            take_in_now(state, lambda text: log(PROGRAM, text))
+            state.close()
+            if not _is_taken_in(state_path, token):
+                raise PaygateExit(f"transaction {token.transaction_id} was not taken in", ExitCode.TOKEN_REFUSED)
+            return
         if time.monotonic() >= deadline:
             raise PaygateExit(
                 f"the running gateway did not take transaction {token.transaction_id} in within "
                 f"{_WAIT_FOR_SERVER_S} s; see its log for why",
                 ExitCode.BAD_STATE,
             )
-        time.sleep(0.05)
+        time.sleep(_LOOK_AGAIN_S)
 
 
 def _is_taken_in(state_path: Path, token: Token) -> bool:

@@ -55,6 +55,7 @@ from paygate.gateway.tokens import (
     PaymentBegun,
     PaymentFound,
     PaymentSettled,
+    RecallPayment,
     SettlePayment,
     StoreUnavailable,
     Token,
@@ -67,7 +68,7 @@ from paygate.net.addresses import Address
 BANK_MS_MAX: Final = 20_000
 """The bank has 20 of the session's 30 seconds from the moment that the credentials arrive."""
 RESOLVE_BEFORE_END_MS: Final = 5_000
-"""However late the credentials came, resolving begins so long before the session's end."""
+"""Resolving begins so long before the session's end, but the bank has at least half of the time till PENDING."""
 PENDING_BEFORE_END_MS: Final = 2_000
 """The client hears PENDING at 28 s, in time before its own alarm at 30 s."""
 RESOLVE_BACKOFF_BASE_MS: Final = 1_000
@@ -77,6 +78,7 @@ KEY_LIST_REFRESH_MS: Final = 60_000
 """How old the relayed key list may be; a rotation overlaps far longer (T12)."""
 SESSION_COUNT_MAX: Final = 100_000
 """Sessions are in memory; above this many in 30 seconds the oldest end early."""
+NO_ANSWER_YET: Final = "no answer yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class _Flight:
     resolve_at_ms: int = 0
     pending_at_ms: int | None = None  # None once nobody waits
     resolve_count: int = 0
+    look_at_ms: int | None = None  # its one entry in the heap that counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ class GatewayCore:
         self._client_addresses: dict[int, Address] = {}
         self._bank_link_id: int | None = None  # set while a link to the bank is up, open or not
         self._bank_is_open = False
-        self.bank_trouble = "no answer yet"
+        self.bank_trouble = NO_ANSWER_YET
         """Why there is no open link to the bank; empty while there is one."""
         self._signed_key_list = b""
         self._refresh_keys_ms: int | None = None
@@ -172,6 +175,7 @@ class GatewayCore:
             link_key=identity.link_key,
         )
         self._bank_link_id = link_id
+        self.bank_trouble = NO_ANSWER_YET
         self._links.add(link_id, link)
         return [*self._links.effects()]
 
@@ -190,7 +194,8 @@ class GatewayCore:
             self._bank_link_id = None
             self._bank_is_open = False
             self._refresh_keys_ms = None
-            self.bank_trouble = self.bank_trouble or reason
+            if self.bank_trouble in ("", NO_ANSWER_YET):
+                self.bank_trouble = reason
             return [LogLine(f"the link to bank {self._identity.bank_id} is gone: {reason}")]
         address = self._client_addresses.pop(link_id)
         return [ConnectionRecord(now.wall_ms, "disconnected", link_id, address, reason)]
@@ -213,8 +218,10 @@ class GatewayCore:
         while self._sessions and next(iter(self._sessions.values())).ends_ms <= now.mono_ms:
             self._sessions.popitem(last=False)
         while self._due and self._due[0][0] <= now.mono_ms:
-            _, payment_id = heapq.heappop(self._due)
-            self._look_at_flight(payment_id, now)
+            when_ms, payment_id = heapq.heappop(self._due)
+            flight = self._flights.get(payment_id)
+            if flight is not None and flight.look_at_ms == when_ms:
+                self._look_at_flight(flight, now)
         if self._refresh_keys_ms is not None and now.mono_ms >= self._refresh_keys_ms:
             self._ask_bank(BankKeysQuery(self._identity.bank_id))
             self._refresh_keys_ms = now.mono_ms + KEY_LIST_REFRESH_MS
@@ -229,8 +236,7 @@ class GatewayCore:
 
     def commit_failed(self, operations: Sequence[Operation], now: Now) -> list[Effect]:
         """The disk is full: everything that depended on these commits is refused (T30)."""
-        text = f"the disk is full: {len(operations)} operations refused; free some space, no restart is needed"
-        return [LogLine(text), *self.committed([StoreUnavailable()] * len(operations), now)]
+        return self.committed([StoreUnavailable()] * len(operations), now)
 
     def drain(self, now: Now) -> list[Effect]:  # the shells' common signature
         """R12: no new payments; those in flight end."""
@@ -245,7 +251,7 @@ class GatewayCore:
     @property
     def bank_is_wanted(self) -> bool:
         """Whether the shell should connect to the bank."""
-        return self._bank_link_id is None
+        return self._bank_link_id is None and not self.is_drained
 
     @property
     def bank_is_open(self) -> bool:
@@ -335,10 +341,9 @@ class GatewayCore:
 
     def _handle_credentials(self, asker: tuple[int, int], message: EncryptedCredentials, now: Now) -> list[Effect]:
         session = self._sessions.get(message.session_id)
-        pending_at_ms = session.ends_ms - PENDING_BEFORE_END_MS if session else 0
-        if session is None or now.mono_ms >= pending_at_ms:
+        if session is None:
             refusal = Reason.DRAINING if self._is_draining else Reason.SESSION
-            return self._refuse_payment(asker, message.payment_id, refusal)
+            return self._refuse_unless_known(asker, message, refusal, None)
         token = session.token
         terms = Terms(
             bank_id=self._identity.bank_id,
@@ -351,12 +356,39 @@ class GatewayCore:
             currency=token.currency,
             authorised_at_ms=message.authorised_at_ms,
         )
-        if self._is_draining or not self._bank_is_open:
-            refusal = Reason.DRAINING if self._is_draining else Reason.BANK_UNREACHABLE
-            record = RefusalRecord(now.wall_ms, terms, refusal)
-            return [record, *self._refuse_payment(asker, message.payment_id, refusal)]
+        pending_at_ms = session.ends_ms - PENDING_BEFORE_END_MS
+        if self._is_draining:
+            return self._refuse_unless_known(asker, message, Reason.DRAINING, terms)
+        if now.mono_ms >= pending_at_ms:
+            return self._refuse_unless_known(asker, message, Reason.SESSION, terms)
+        if not self._bank_is_open:
+            return self._refuse_unless_known(asker, message, Reason.BANK_UNREACHABLE, terms)
         begin = BeginPayment(terms, envelope_hash(message.envelope))
         return [self._commit(begin, partial(self._payment_begun, asker, begin, message, pending_at_ms))]
+
+    def _refuse_unless_known(
+        self, asker: tuple[int, int], message: EncryptedCredentials, refusal: Reason, terms: Terms | None
+    ) -> list[Effect]:
+        # REFUSED says that no money can have moved, which may not be said of the repeat of an earlier payment.
+        recall = RecallPayment(message.payment_id, message.session_id, envelope_hash(message.envelope))
+        return [self._commit(recall, partial(self._payment_recalled, asker, message.payment_id, refusal, terms))]
+
+    def _payment_recalled(
+        self,
+        asker: tuple[int, int],
+        payment_id: bytes,
+        refusal: Reason,
+        terms: Terms | None,
+        outcome: PaymentFound | StoreUnavailable,
+        now: Now,
+    ) -> list[Effect]:
+        if isinstance(outcome, StoreUnavailable):
+            self._refuse(asker, ErrorCode.TOO_MANY_REQUESTS, "the gateway can't look the payment up now; try later")
+            return []
+        if outcome.payment is not None:
+            self._reply(asker, PaymentAck(payment_id, *_answer(outcome.payment)))
+            return []
+        return self._refuse_payment(asker, payment_id, outcome.refusal or refusal, terms, now)
 
     def _payment_begun(
         self,
@@ -368,26 +400,27 @@ class GatewayCore:
         now: Now,
     ) -> list[Effect]:
         if isinstance(outcome, StoreUnavailable):
-            return self._refuse_payment(asker, message.payment_id, Reason.STORE_UNAVAILABLE)
+            return self._refuse_payment(asker, message.payment_id, Reason.STORE_UNAVAILABLE, begin.terms, now)
         payment, token = outcome.payment, outcome.token
         if payment is None:
-            record = RefusalRecord(now.wall_ms, begin.terms, outcome.refusal)
             utr = token.utr if token and outcome.refusal is Reason.TOKEN_PAID else ""
-            return [record, *self._refuse_payment(asker, message.payment_id, outcome.refusal, utr)]
+            effects = self._refuse_payment(asker, message.payment_id, outcome.refusal, begin.terms, now, utr)
+            # It may just have been seen to be expired.
+            return [*effects, TokenRecord(token)] if token else effects
         if payment.outcome is not None:  # A repeat of a payment that has its final outcome: the same bytes again.
             self._reply(asker, PaymentAck(payment.payment_id, *_answer(payment)))
             return []
         flight = self._flights.get(payment.payment_id)
         if flight is None:
-            resolve_at_ms = min(
-                now.mono_ms + BANK_MS_MAX, pending_at_ms + PENDING_BEFORE_END_MS - RESOLVE_BEFORE_END_MS
-            )
-            flight = _Flight(begin.terms, begin.envelope_hash, resolve_at_ms=max(resolve_at_ms, now.mono_ms + 1))
+            latest_ms = pending_at_ms + PENDING_BEFORE_END_MS - RESOLVE_BEFORE_END_MS
+            half_time_ms = (now.mono_ms + pending_at_ms + 1) // 2
+            resolve_at_ms = max(min(now.mono_ms + BANK_MS_MAX, latest_ms), half_time_ms)
+            flight = _Flight(begin.terms, begin.envelope_hash, resolve_at_ms=resolve_at_ms)
             self._flights[payment.payment_id] = flight
         # Whoever repeats a payment in flight waits with the first: one transfer, as many answers.
         flight.waiters.append(asker)
         flight.pending_at_ms = pending_at_ms
-        self._schedule(payment.payment_id, min(flight.resolve_at_ms, pending_at_ms))
+        self._schedule(flight)
         if not outcome.is_new:
             return []
         time_left_ms = min(flight.resolve_at_ms - now.mono_ms, limits.SESSION_MS)
@@ -461,9 +494,9 @@ class GatewayCore:
         self._ask_bank(BankKeysQuery(self._identity.bank_id))
         self._refresh_keys_ms = now.mono_ms + KEY_LIST_REFRESH_MS
         # What was sent on a link that broke may or may not have arrived: only the bank can say.
-        for payment_id, flight in self._flights.items():
+        for flight in self._flights.values():
             flight.resolve_at_ms = now.mono_ms
-            self._schedule(payment_id, now.mono_ms)
+            self._schedule(flight)
         return [LogLine(f"linked to bank {event.peer_id}, {len(self._flights)} payments to resolve")]
 
     def _handle_result(self, message: TransferResult | ResolveResult, now: Now) -> list[Effect]:
@@ -472,15 +505,13 @@ class GatewayCore:
             if flight is not None and message.kind is Kind.TRANSFER_RESULT:
                 # An earlier copy of it may still count, so this is doubt, not refusal.
                 flight.resolve_at_ms = now.mono_ms + self._backoff_ms(flight)
-                self._schedule(message.payment_id, flight.resolve_at_ms)
+                self._schedule(flight)
             return []
         settle = SettlePayment(message.payment_id, message.outcome, message.reason, message.utr, message.receipt)
         return [self._commit(settle, self._payment_settled)]
 
-    def _look_at_flight(self, payment_id: bytes, now: Now) -> None:
-        flight = self._flights.get(payment_id)
-        if flight is None:
-            return
+    def _look_at_flight(self, flight: _Flight, now: Now) -> None:
+        payment_id = flight.terms.payment_id
         if flight.pending_at_ms is not None and now.mono_ms >= flight.pending_at_ms:
             for asker in flight.waiters:
                 self._reply(asker, PaymentAck(payment_id, PaymentStatus.PENDING, Reason.NONE, "", b""))
@@ -490,10 +521,7 @@ class GatewayCore:
             if self._bank_is_open:
                 self._ask_bank(ResolveRequest(flight.terms, flight.envelope_hash))
             flight.resolve_at_ms = now.mono_ms + self._backoff_ms(flight)
-        wanted = (
-            [flight.resolve_at_ms] if flight.pending_at_ms is None else [flight.resolve_at_ms, flight.pending_at_ms]
-        )
-        self._schedule(payment_id, min(wanted))
+        self._schedule(flight)
 
     def _backoff_ms(self, flight: _Flight) -> int:
         # Half fixed, half jitter: never a storm, never later than the cap.
@@ -501,8 +529,12 @@ class GatewayCore:
         flight.resolve_count += 1
         return bound_ms // 2 + int(self._jitter() * (bound_ms // 2))
 
-    def _schedule(self, payment_id: bytes, when_ms: int) -> None:
-        heapq.heappush(self._due, (when_ms, payment_id))
+    def _schedule(self, flight: _Flight) -> None:
+        when_ms = flight.resolve_at_ms
+        if flight.pending_at_ms is not None:
+            when_ms = min(when_ms, flight.pending_at_ms)
+        flight.look_at_ms = when_ms
+        heapq.heappush(self._due, (when_ms, flight.terms.payment_id))
 
     # -- sending ---------------------------------------------------------------------------------------
 
@@ -526,10 +558,17 @@ class GatewayCore:
             link.refuse(asker[1], code, text)
 
     def _refuse_payment(
-        self, asker: tuple[int, int], payment_id: bytes, refusal: Reason, utr: str = ""
+        self,
+        asker: tuple[int, int],
+        payment_id: bytes,
+        refusal: Reason,
+        terms: Terms | None,
+        now: Now,
+        utr: str = "",
     ) -> list[Effect]:
         self._reply(asker, PaymentAck(payment_id, PaymentStatus.REFUSED, refusal, utr, b""))
-        return []
+        # Without a session there are no terms, and so no attempt that a record could tell of.
+        return [RefusalRecord(now.wall_ms, terms, refusal)] if terms else []
 
 
 def _answer(payment: Payment) -> tuple[PaymentStatus, Reason, str, bytes]:

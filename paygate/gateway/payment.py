@@ -16,7 +16,9 @@ from paygate.gateway.tokens import (
     CheckToken,
     Payment,
     PaymentBegun,
+    PaymentFound,
     PaymentSettled,
+    RecallPayment,
     SettlePayment,
     Token,
     TokenChecked,
@@ -93,7 +95,9 @@ def check_passcode(token: Token, passcode: str, now_wall_ms: int) -> tuple[Token
     """
     if token.wrong_passcode_count >= PASSCODE_TRY_COUNT_MAX:
         if now_wall_ms < token.locked_until_ms:
-            return TokenStatus.LOCKED, token
+            # A clock that was wrong and is set right locks nobody out for longer than the lock lasts (T7).
+            locked_until_ms = min(token.locked_until_ms, now_wall_ms + PASSCODE_LOCK_MS)
+            return TokenStatus.LOCKED, replace(token, locked_until_ms=locked_until_ms)
         token = replace(token, wrong_passcode_count=0, locked_until_ms=0)
     if hmac.compare_digest(token.passcode.encode(), passcode.encode()):
         return None, replace(token, wrong_passcode_count=0)
@@ -132,6 +136,15 @@ def decide_begin(
     token = replace(token, state=state, payment_id=operation.terms.payment_id)
     payment = Payment(operation.terms, operation.envelope_hash, begun_ms=now_wall_ms)
     return PaymentBegun(payment, token, is_new=True), token
+
+
+def decide_recall(known: Payment | None, operation: RecallPayment) -> PaymentFound:
+    """Whether this is a repeat: the session ID, which nobody else can know, and the envelope must be its own (T4)."""
+    if known is None:
+        return PaymentFound(None)
+    if known.terms.session_id != operation.session_id or known.envelope_hash != operation.envelope_hash:
+        return PaymentFound(None, Reason.PAYMENT_MISMATCH)
+    return PaymentFound(known)
 
 
 def decide_settle(

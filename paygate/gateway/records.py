@@ -64,6 +64,9 @@ CONNECTIONS_LAYOUT: Final = Layout(
 )
 _ORPHAN_REASON: Final = "the gateway ended without closing it"
 _NEVER: Final = "-"
+_REFUSED: Final = "refused"
+UNWRITTEN_COUNT_MAX: Final = 100_000
+"""Connections and refusals that wait in memory for room on the disk; of more, the oldest are given up."""
 
 
 def token_row(token: Token) -> tuple[str, ...]:
@@ -134,9 +137,8 @@ def _outcome_fields(payment: Payment) -> tuple[str, str, str, str]:
     ended = utc_text(payment.ended_ms)
     if payment.outcome is TransferOutcome.POSTED:
         return "paid", "", payment.utr, ended
-    if payment.outcome is TransferOutcome.MISMATCH:
-        return "refused", "payment mismatch", "", ended
-    return "declined", _words(payment.reason.name), "", ended
+    reason = "payment mismatch" if payment.outcome is TransferOutcome.MISMATCH else _words(payment.reason.name)
+    return "declined", reason, "", ended
 
 
 def _words(name: str) -> str:
@@ -155,6 +157,12 @@ class GatewayRecords:
         self._connections = AppendFile(directory, CONNECTIONS_LAYOUT)
         self._waiting: list[tuple[RawLine, Token]] = []  # good lines that the store has not taken yet
         self._in_flight: dict[bytes, tuple[int, str]] = {}  # payment ID to its row's offset and first field
+        # What is to be written, and stays here while it can't be: connects and disconnects balance (T22, T30).
+        self._new_connections: list[tuple[str, ...]] = []
+        self._new_payments: dict[bytes, Payment] = {}
+        self._new_refusals: list[RefusalRecord] = []
+        self._new_tokens: dict[str, Token] = {}
+        self._trouble = ""
 
     def close(self) -> None:
         """Close the files."""
@@ -177,7 +185,7 @@ class GatewayRecords:
         rows: list[tuple[str, ...]] = []
         known: list[Payment | None] = []
         for row in self._payments.rows(lambda problem: self._log(f"{problem}; the line is left out")):
-            is_refusal = row.fields[6] == "refused" and row.fields[7] != "payment mismatch"
+            is_refusal = row.fields[6] == _REFUSED
             payment = None if is_refusal else payments.pop(row.fields[1], None)
             if is_refusal or payment is not None:
                 rows.append(row.fields if payment is None else payment_row(payment))
@@ -205,8 +213,17 @@ class GatewayRecords:
 
     # -- every second ----------------------------------------------------------------------------------
 
+    def poll(self, now: Now) -> None:
+        """Look for lines that merchants added and for files that were moved away. Raises StoreError."""
+        self._try(lambda: self._look(now))
+
+    def _look(self, now: Now) -> None:
+        self.take_in_tokens(now)
+        self._check_files()
+        self._write()
+
     def take_in_tokens(self, now: Now) -> None:
-        """R13: take in what merchants added since the last call. Raises StoreError."""
+        """R13: take in what merchants added since the last call. Raises StoreError, OSError."""
         news = self._tokens.poll()
         for problem in news.problems:
             self._log(str(problem))
@@ -216,10 +233,7 @@ class GatewayRecords:
             except FieldProblem as bad:
                 self._report(line, bad)
         good = self._waiting
-        operations = [
-            CancelToken(t.transaction_id) if t.state is TokenState.CANCELLED else IssueToken(_as_issued(t))
-            for _, t in good
-        ]
+        operations = [CancelToken(t) if t.state is TokenState.CANCELLED else IssueToken(_as_issued(t)) for _, t in good]
         try:
             outcomes = self._store.apply(operations, now) if operations else []
         except StoreFull as error:
@@ -242,8 +256,7 @@ class GatewayRecords:
             self._rewrite_tokens()
         self._update_tokens(cancelled)
 
-    def check_files(self) -> None:
-        """Notice that somebody moved a log away; it is begun anew (once a second)."""
+    def _check_files(self) -> None:
         if self._payments.check():
             self._in_flight.clear()
             self._log(f"{PAYMENTS_LAYOUT.file_name} was moved away or cut; a new one is begun")
@@ -253,36 +266,55 @@ class GatewayRecords:
     # -- every tick ------------------------------------------------------------------------------------
 
     def record(self, effects: Iterable[Effect]) -> None:
-        """Bring the files up to date with a tick's committed effects: one write a file, or a row in place."""
-        connections: list[tuple[str, ...]] = []
-        payments: list[Payment | RefusalRecord] = []
-        tokens: dict[str, Token] = {}
+        """Bring the files up to date with a tick's committed effects: one write a file, or a row in place.
+
+        What can't be written now is written later (T30): the store has it, and nobody waits for the files.
+        """
         for effect in effects:
             if isinstance(effect, ConnectionRecord):
-                connections.append(_connection_row(effect))
+                self._new_connections.append(_connection_row(effect))
             elif isinstance(effect, PaymentRecord):
-                payments.append(effect.payment)
+                self._new_payments[effect.payment.payment_id] = effect.payment  # its last state
             elif isinstance(effect, RefusalRecord):
-                payments.append(effect)
+                self._new_refusals.append(effect)
             elif isinstance(effect, TokenRecord):
-                tokens[effect.token.transaction_id] = effect.token  # the last state of the tick
-        self._connections.append(connections)
-        self._record_payments(payments)
-        self._update_tokens(tokens.values())
+                self._new_tokens[effect.token.transaction_id] = effect.token
+        self._try(self._write)
 
-    def _record_payments(self, payments: Iterable[Payment | RefusalRecord]) -> None:
-        added: list[Payment | RefusalRecord] = []
-        for payment in payments:
-            if isinstance(payment, Payment) and payment.payment_id in self._in_flight and payment.outcome is not None:
-                offset, key = self._in_flight.pop(payment.payment_id)
-                names = ("outcome", "reason", "UTR", "ended")
-                if self._payments.update(offset, key, dict(zip(names, _outcome_fields(payment), strict=True))):
-                    continue
-            added.append(payment)
-        rows = [_refusal_row(p) if isinstance(p, RefusalRecord) else payment_row(p) for p in added]
-        for payment, row, offset in zip(added, rows, self._payments.append(rows), strict=True):
-            if isinstance(payment, Payment) and payment.outcome is None:
+    def _try(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except OSError as error:
+            del self._new_connections[:-UNWRITTEN_COUNT_MAX]
+            del self._new_refusals[:-UNWRITTEN_COUNT_MAX]
+            if self._trouble != str(error):  # Once, not every second.
+                self._trouble = str(error)
+                self._log(f"the text records could not be read or written ({error}); trying again every second")
+        else:
+            self._trouble = ""
+
+    def _write(self) -> None:
+        self._connections.append(self._new_connections)
+        self._new_connections.clear()
+        # What is written in place now is not written again if the rest fails.
+        self._new_payments = {i: p for i, p in self._new_payments.items() if not self._update_payment(p)}
+        payments = list(self._new_payments.values())
+        rows = [payment_row(p) for p in payments]
+        offsets = self._payments.append([*rows, *map(_refusal_row, self._new_refusals)])
+        for payment, row, offset in zip(payments, rows, offsets, strict=False):  # refusals never change
+            if payment.outcome is None:
                 self._in_flight[payment.payment_id] = (offset, row[0])
+        self._new_payments.clear()
+        self._new_refusals.clear()
+        self._update_tokens(self._new_tokens.values())
+        self._new_tokens.clear()
+
+    def _update_payment(self, payment: Payment) -> bool:
+        if payment.outcome is None or payment.payment_id not in self._in_flight:
+            return False
+        offset, key = self._in_flight.pop(payment.payment_id)
+        names = ("outcome", "reason", "UTR", "ended")
+        return self._payments.update(offset, key, dict(zip(names, _outcome_fields(payment), strict=True)))
 
     def _update_tokens(self, tokens: Iterable[Token]) -> None:
         changes = {t.transaction_id: {"paid/unpaid": t.state.value, "UTR": t.utr} for t in tokens}
@@ -306,8 +338,7 @@ def _conflict(token: Token, outcome: TokenTaken, *, is_own_file: bool) -> FieldP
     known = outcome.token
     if known is None:
         return FieldProblem("transaction ID", "one that the gateway knows, to cancel it", token.transaction_id)
-    same = (known.passcode, known.merchant_id, known.amount_minor, known.currency, known.expires_ms)
-    if same != (token.passcode, token.merchant_id, token.amount_minor, token.currency, token.expires_ms):
+    if not known.is_issued_as(token):
         text = "a new one: this token is known with other contents, and is not changed"
         return FieldProblem("transaction ID", text, token.transaction_id)
     is_refused_cancel = token.state is TokenState.CANCELLED and known.state is not TokenState.CANCELLED
@@ -335,7 +366,7 @@ def _refusal_row(refusal: RefusalRecord) -> tuple[str, ...]:
         amount,
         terms.currency,
         terms.merchant_id,
-        "refused",
+        _REFUSED,
         _words(refusal.reason.name),
         "",
         at,

@@ -23,7 +23,7 @@ from paygate.hardening import protect_process
 from paygate.net.addresses import Address, format_host_port
 from paygate.net.connect import Backoff, connect
 from paygate.net.listen import raise_descriptor_limit
-from paygate.net.loop import Loop
+from paygate.net.loop import Loop, Timer
 from paygate.net.signals import ServerSignals
 from paygate.shell import Server, refuse_remote
 
@@ -96,11 +96,7 @@ class _Performer:
     def __call__(self, effects: list[Effect]) -> None:
         if not effects:
             return
-        try:
-            self._records.record(effects)
-        except OSError as error:
-            # The store has it all; the files are brought up to date at the next start (T30).
-            _log(f"the text records could not be written ({error.strerror}); they are mended at the next start")
+        self._records.record(effects)
         for effect in effects:
             if isinstance(effect, LogLine):
                 _log(effect.text)
@@ -116,9 +112,10 @@ class _BankConnector:
         self._address = options.bank
         self._backoff = Backoff(RECONNECT_BASE_MS, RECONNECT_MS_MAX, random.SystemRandom())
         self._trouble = ""
-        if options.bank_wait_ms is not None:
-            loop.call_later(options.bank_wait_ms, self._wait_is_over)
         self._bank_wait_ms = options.bank_wait_ms
+        self._wait_timer: Timer | None = None
+        if options.bank_wait_ms is not None:
+            self._wait_timer = loop.call_later(options.bank_wait_ms, self._wait_is_over)
         self._connect()
 
     def _connect(self) -> None:
@@ -133,7 +130,8 @@ class _BankConnector:
         )
 
     def _connected(self, sock: socket.socket) -> None:
-        link_id = self._server.attach(sock)
+        self._trouble = ""
+        link_id = self._server.attach(sock, self._address)
         self._server.defer(lambda now: self._core.bank_connected(link_id, now))
         self._loop.call_later(RECONNECT_BASE_MS, self._watch)
 
@@ -149,7 +147,8 @@ class _BankConnector:
             return
         if self._core.bank_is_open:
             self._backoff.reset()
-            self._trouble = ""
+            if self._wait_timer is not None:  # It is for the first link only; later the bank may come and go.
+                self._wait_timer.cancel()
         self._loop.call_later(RECONNECT_BASE_MS, self._watch)
 
     def _wait_is_over(self) -> None:
@@ -177,11 +176,7 @@ class _RecordsPoll:
 
     def _look(self, now: Now) -> list[Effect]:
         self._later()
-        try:
-            self._records.take_in_tokens(now)
-            self._records.check_files()
-        except OSError as error:
-            _log(f"the text records could not be read or written ({error.strerror}); trying again")
+        self._records.poll(now)
         return []
 
 

@@ -30,20 +30,22 @@ def read_identity(state: StateDir) -> GatewayIdentity:
         gateway_id, bank_id = settings["gateway_id"], settings["bank_id"]
     except FileNotFoundError:
         raise StateError(f"{state.path} is no gateway's state; make it with 'paygate-gateway init'") from None
+    except OSError as error:
+        raise StateError(f"could not read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
         raise StateError(f'{path}: expected {{"gateway_id": "...", "bank_id": "..."}} in JSON') from None
     for name, value in (("gateway_id", gateway_id), ("bank_id", bank_id)):
         if not IDENTIFIER.is_legal(value):
             raise StateError(f"{path}, {name}: expected {IDENTIFIER.expected}")
-    return GatewayIdentity(gateway_id, bank_id, parse_link_key(state.read_secret(LINK_KEY_NAME), LINK_KEY_NAME))
+    return GatewayIdentity(gateway_id, bank_id, read_link_key(state.path / LINK_KEY_NAME))
 
 
 def read_link_key(path: Path) -> bytes:
     """The link key that 'paygate-bank add-gateway' wrote. Raises StateError."""
-    return parse_link_key(StateDir(path.parent).read_secret(path.name), str(path))
+    return _parse_link_key(StateDir(path.parent).read_secret(path.name), str(path))
 
 
-def parse_link_key(data: bytes, where: str) -> bytes:
+def _parse_link_key(data: bytes, where: str) -> bytes:
     """32 bytes from 64 hexadecimal digits. Raises PaygateExit that does not show them."""
     try:
         key = bytes.fromhex(data.decode("ascii").strip())

@@ -20,6 +20,7 @@ from paygate.gateway.payment import (
     check_passcode,
     decide_begin,
     decide_check,
+    decide_recall,
     decide_settle,
     next_token_state,
 )
@@ -35,6 +36,7 @@ from paygate.gateway.tokens import (
     PaymentBegun,
     PaymentFound,
     PaymentSettled,
+    RecallPayment,
     SettlePayment,
     Token,
     TokenChecked,
@@ -137,10 +139,12 @@ class SqliteTokens:
                 return self._settle(operation, now_wall_ms)
             case FindPayment():
                 return self._find(operation, now_wall_ms)
+            case RecallPayment():
+                return decide_recall(self._payment(operation.payment_id), operation)
             case IssueToken():
                 return self._issue(operation.token)
             case CancelToken():
-                return self._cancel(operation.transaction_id)
+                return self._cancel(operation.token)
 
     def _check(self, operation: CheckToken, now_wall_ms: int) -> TokenChecked:
         token = self._token(operation.transaction_id)
@@ -230,13 +234,13 @@ class SqliteTokens:
         self._unknown_tried.pop(token.transaction_id, None)
         return TokenTaken(token, True)
 
-    def _cancel(self, transaction_id: str) -> TokenTaken:
-        token = self._token(transaction_id)
-        state = next_token_state(token.state, TokenEvent.CANCEL) if token else None
-        if token is None or state is None:
-            return TokenTaken(token, False)
-        cancelled = replace(token, state=state)
-        self._keep(token, cancelled)
+    def _cancel(self, token: Token) -> TokenTaken:
+        known = self._token(token.transaction_id)
+        state = next_token_state(known.state, TokenEvent.CANCEL) if known else None
+        if known is None or state is None or not known.is_issued_as(token):
+            return TokenTaken(known, False)
+        cancelled = replace(known, state=state)
+        self._keep(known, cancelled)
         return TokenTaken(cancelled, True)
 
     # -- rows ------------------------------------------------------------------------------------------

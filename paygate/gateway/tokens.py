@@ -43,6 +43,12 @@ class Token:
     locked_until_ms: int = 0
     """Wall time; 0 when not locked (T16)."""
 
+    def is_issued_as(self, other: "Token") -> bool:
+        """Whether a merchant's two lines speak of the same order under the same conditions."""
+        mine = (self.transaction_id, self.passcode, self.merchant_id, self.amount_minor, self.currency)
+        theirs = (other.transaction_id, other.passcode, other.merchant_id, other.amount_minor, other.currency)
+        return mine == theirs and self.expires_ms == other.expires_ms
+
 
 @dataclass(frozen=True, slots=True)
 class Payment:
@@ -79,9 +85,9 @@ class IssueToken:
 
 @dataclass(frozen=True, slots=True)
 class CancelToken:
-    """Withdraw an unpaid token. Outcome: TokenTaken."""
+    """Withdraw an unpaid token, given as it was issued: its ID alone is no right. Outcome: TokenTaken."""
 
-    transaction_id: str
+    token: Token
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,16 @@ class FindPayment:
     passcode: str = field(repr=False)
 
 
-Operation = IssueToken | CancelToken | CheckToken | BeginPayment | SettlePayment | FindPayment
+@dataclass(frozen=True, slots=True)
+class RecallPayment:
+    """Is this the repeat of a payment that we know? Asked before one is refused. Outcome: PaymentFound."""
+
+    payment_id: bytes
+    session_id: bytes
+    envelope_hash: bytes
+
+
+Operation = IssueToken | CancelToken | CheckToken | BeginPayment | SettlePayment | FindPayment | RecallPayment
 
 
 # -- outcomes --------------------------------------------------------------------------------------------
@@ -164,7 +179,7 @@ class PaymentSettled:
 
 @dataclass(frozen=True, slots=True)
 class PaymentFound:
-    """The payment, None if this token never had it, or a refusal: PASSCODE or TOKEN_LOCKED."""
+    """The payment, None if there is none such, or a refusal: PASSCODE, TOKEN_LOCKED or PAYMENT_MISMATCH."""
 
     payment: Payment | None
     refusal: Reason = Reason.NONE

@@ -8,7 +8,7 @@ from local_system import ClientRun, LocalSystem, program, start_client
 
 from paygate.cli import ExitCode
 
-ASHA = ("asha", "asha-secret")
+ASHA = ("asha", "correct horse battery")
 
 
 def token_states(system: LocalSystem) -> dict[str, str]:
@@ -35,7 +35,7 @@ def test_a_payment_is_made_once_and_recorded_everywhere(system: LocalSystem) -> 
     utr = run.answer["utr"]
     assert len(utr) == 22
 
-    again = system.pay("TX-1001", "4711", "meera", "meera-secret")
+    again = system.pay("TX-1001", "4711", "meera", "seven brass lamps")
     assert again.exit_code == ExitCode.ALREADY_PAID
     assert again.answer["utr"] == utr
 
@@ -59,7 +59,7 @@ def test_declines_name_their_reason_and_leave_the_token_unpaid(system: LocalSyst
     issue(system, "TX-NOBODY", merchant="M-UNKNOWN")
     issue(system, "TX-EURO", currency="EUR")
     cases = [
-        ("TX-1002", "8086", ("ravi", "ravi-secret"), "FUNDS"),
+        ("TX-1002", "8086", ("ravi", "monsoon-in-mumbai"), "FUNDS"),
         ("TX-1002", "8086", ("asha", "wrong"), "CREDENTIALS"),
         ("TX-1002", "8086", ("nobody", "wrong"), "CREDENTIALS"),
         ("TX-NOBODY", "2468", ASHA, "MERCHANT_UNKNOWN"),
@@ -118,8 +118,8 @@ def _retried(system: LocalSystem, transaction: str, passcode: str) -> ClientRun:
 
 def test_two_clients_race_for_one_token_and_exactly_one_pays(system: LocalSystem) -> None:
     racers = [
-        start_client(system, "TX-1001", "4711", "asha", "asha-secret", state="first"),
-        start_client(system, "TX-1001", "4711", "meera", "meera-secret", state="second"),
+        start_client(system, "TX-1001", "4711", "asha", "correct horse battery", state="first"),
+        start_client(system, "TX-1001", "4711", "meera", "seven brass lamps", state="second"),
     ]
     codes = []
     for racer in racers:

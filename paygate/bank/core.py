@@ -1,0 +1,284 @@
+"""The bank's mind: gateways' requests, envelopes on their way to the decoder, payments; no socket, clock or file.
+
+Strategy: a transfer goes through three steps. FindPayment asks the ledger first, so a repeat is answered with the
+same bytes before anything is decrypted (T1). Then the decoder opens the envelope. Then Transfer decides and, in the
+same transaction, makes the outcome final. What is in memory only is who waits for an answer: if a link breaks or the
+process dies, the outcome stands or falls with its transaction, and ResolveRequest tells which.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from paygate.bank.ledger import (
+    FindPayment,
+    Opened,
+    Outcome,
+    PaymentOperation,
+    PaymentOutcome,
+    Posted,
+    Resolve,
+    Transfer,
+)
+from paygate.clock import Now
+from paygate.codec.errors import ErrorCode
+from paygate.codec.messages import (
+    BankKeys,
+    BankKeysQuery,
+    KeysStatus,
+    Message,
+    OpenedEnvelope,
+    OpenEnvelope,
+    Reason,
+    ResolveRequest,
+    ResolveResult,
+    Role,
+    SealStatus,
+    Terms,
+    TransferOutcome,
+    TransferRequest,
+    TransferResult,
+)
+from paygate.codec.seal import envelope_hash
+from paygate.effects import Commit, Effect
+from paygate.link import KeyOf, Link, LinkEvent, LinkFailed, PeerClosed, RequestReceived
+from paygate.link import Opened as LinkOpened
+from paygate.links import LinkTable
+from paygate.net.addresses import Address
+
+DECODE_COUNT_MAX: Final = 4_096
+"""Envelopes that may be with the decoder at once: at its 100 us each, less than half a second of waiting."""
+
+_NOT_OPENED: Final = {SealStatus.KEY_RETIRED: Reason.KEY_RETIRED, SealStatus.NOT_OPENED: Reason.TERMS}
+_UNAVAILABLE: Final = PaymentOutcome(TransferOutcome.UNAVAILABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Effect: have the decoder open an envelope; the answer comes back through `decoded` with the same tag."""
+
+    tag: int
+    request: OpenEnvelope
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """Effect: tell the operator."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """Whom an answer goes to, if the link is still there."""
+
+    link_id: int
+    correlation_id: int
+    reply: type[TransferResult] | type[ResolveResult]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A transfer whose envelope is with the decoder."""
+
+    asker: _Asker
+    terms: Terms
+    envelope_hash: bytes
+    deadline_mono_ms: int
+
+
+_Then = Callable[[PaymentOutcome, Now], list[Effect]]
+
+
+class BankCore:
+    """One bank, for all gateways that are linked to it. Effects besides the shared ones: Decode, Posted, LogLine."""
+
+    def __init__(
+        self, bank_id: str, signed_key_list: bytes, key_of: KeyOf, *, decode_count_max: int = DECODE_COUNT_MAX
+    ) -> None:
+        """`key_of` finds the link key of a gateway, or gives None for a stranger."""
+        self.signed_key_list = signed_key_list
+        """What BankKeysQuery is answered with; may be replaced at any time (T12)."""
+        self._bank_id = bank_id
+        self._key_of = key_of
+        self._decode_count_max = decode_count_max
+        self._links = LinkTable()
+        self._awaited: deque[tuple[PaymentOperation, _Then]] = deque()  # commits, in the order of their outcomes
+        self._decoding: dict[int, _Waiting] = {}
+        self._next_tag = 1
+        self._is_draining = False
+
+    # -- links -----------------------------------------------------------------------------------------
+
+    def link_connected(self, link_id: int, address: Address, now: Now) -> list[Effect]:
+        """A peer connected; it must say hello as a gateway whose key it can use (T13)."""
+        link = Link(Role.BANK, self._bank_id, Role.GATEWAY, is_caller=False, now_ms=now.mono_ms, key_of=self._key_of)
+        self._links.add(link_id, link)
+        # Also sets the link's clock going: who never says hello is closed.
+        return self._links.effects()
+
+    def link_refused(self, address: Address, reason: str, now: Now) -> list[Effect]:
+        """A peer was turned away at once."""
+        return [LogLine(f"turned {address[0]} port {address[1]} away: {reason}")]
+
+    def receive_data(self, link_id: int, data: bytes, now: Now) -> list[Effect]:
+        """Bytes came on a link."""
+        effects: list[Effect] = []
+        for event in self._links.receive_data(link_id, data, now.mono_ms):
+            effects += self._handle(link_id, event, now)
+        return effects + self._links.effects()
+
+    def receive_eof(self, link_id: int, now: Now) -> list[Effect]:
+        """A link's stream has ended."""
+        effects: list[Effect] = []
+        for event in self._links.receive_eof(link_id):
+            effects += self._handle(link_id, event, now)
+        return effects + self._links.effects()
+
+    def link_closed(self, link_id: int, reason: str, now: Now) -> list[Effect]:
+        """A link is gone; what it asked for is decided all the same."""
+        self._links.remove(link_id)
+        return []
+
+    def receive_timer(self, now: Now) -> list[Effect]:
+        """Fail links whose deadlines have passed."""
+        effects: list[Effect] = []
+        for link_id, event in self._links.receive_timer(now.mono_ms):
+            effects += self._handle(link_id, event, now)
+        return effects + self._links.effects()
+
+    def next_deadline_ms(self) -> int | None:
+        """When `receive_timer` has work."""
+        return self._links.next_deadline_ms()
+
+    def drain(self, now: Now) -> list[Effect]:
+        """R12: answer what is under way, decline new transfers as UNAVAILABLE; replays and fences go on."""
+        self._is_draining = True
+        return []
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether no transfer is under way."""
+        return not self._decoding and not self._awaited
+
+    # -- requests --------------------------------------------------------------------------------------
+
+    def _handle(self, link_id: int, event: LinkEvent, now: Now) -> list[Effect]:
+        match event:
+            case LinkOpened(peer_id=gateway_id):
+                return [LogLine(f"gateway {gateway_id} is linked")]
+            case LinkFailed(error=error):
+                return [LogLine(f"link {link_id} failed: {error.text}")]
+            case PeerClosed(text=text):
+                return [LogLine(f"link {link_id} closed by its peer: {text}")]
+            case RequestReceived(correlation_id=correlation_id, message=message):
+                return self._handle_request(link_id, correlation_id, message, now)
+            case _:
+                return []
+
+    def _handle_request(self, link_id: int, correlation_id: int, message: Message, now: Now) -> list[Effect]:
+        link = self._links.get(link_id)
+        if link is None or link.is_closed:  # An earlier request of the same read broke the rules.
+            return []
+        if isinstance(message, BankKeysQuery):
+            is_ours = message.bank_id == self._bank_id
+            link.send_reply(
+                correlation_id,
+                BankKeys(KeysStatus.AVAILABLE, self.signed_key_list) if is_ours else _UNKNOWN_BANK,
+            )
+            return []
+        assert isinstance(message, TransferRequest | ResolveRequest), "the link lets no other request through"
+        if message.terms.gateway_id != link.peer_id:  # T14: the link's key says who it is.
+            link.fail(ErrorCode.BAD_VALUE, "bad value at terms.gateway_id: expected the gateway of this link")
+            return [LogLine(f"gateway {link.peer_id} sent a request of another gateway; its link is closed")]
+        if message.terms.bank_id != self._bank_id:
+            link.fail(ErrorCode.BAD_VALUE, "bad value at terms.bank_id: expected this bank")
+            return [LogLine(f"gateway {link.peer_id} sent a request for another bank; its link is closed")]
+        if isinstance(message, ResolveRequest):
+            resolve = Resolve(message.terms, message.envelope_hash)
+            asker = _Asker(link_id, correlation_id, ResolveResult)
+            return [self._commit(resolve, partial(self._decided, asker, message.terms.payment_id))]
+        asker = _Asker(link_id, correlation_id, TransferResult)
+        find = FindPayment(message.terms, envelope_hash(message.envelope))
+        deadline_mono_ms = now.mono_ms + message.time_left_ms
+        return [self._commit(find, partial(self._found, asker, message, find.envelope_hash, deadline_mono_ms))]
+
+    def _found(
+        self,
+        asker: _Asker,
+        request: TransferRequest,
+        sent_envelope_hash: bytes,
+        deadline_mono_ms: int,
+        outcome: PaymentOutcome,
+        now: Now,
+    ) -> list[Effect]:
+        payment_id = request.terms.payment_id
+        if outcome.outcome is not None:
+            return self._decided(asker, payment_id, outcome, now)
+        if self._is_draining or len(self._decoding) >= self._decode_count_max:
+            return self._decided(asker, payment_id, _UNAVAILABLE, now)
+        tag = self._next_tag
+        self._next_tag += 1
+        self._decoding[tag] = _Waiting(asker, request.terms, sent_envelope_hash, deadline_mono_ms)
+        return [Decode(tag, OpenEnvelope(request.key_id, request.terms, request.envelope))]
+
+    def decoded(self, tag: int, opened: OpenedEnvelope | None, now: Now) -> list[Effect]:
+        """The decoder's answer to a Decode; None if it died and can't answer."""
+        waiting = self._decoding.pop(tag)
+        if opened is None:
+            return self._decided(waiting.asker, waiting.terms.payment_id, _UNAVAILABLE, now) + self._links.effects()
+        credentials = _NOT_OPENED.get(opened.status) or Opened(opened.user_id, opened.verifier)
+        transfer = Transfer(waiting.terms, waiting.envelope_hash, credentials, waiting.deadline_mono_ms)
+        return [self._commit(transfer, partial(self._decided, waiting.asker, waiting.terms.payment_id))]
+
+    def _decided(self, asker: _Asker, payment_id: bytes, outcome: PaymentOutcome, now: Now) -> list[Effect]:
+        assert outcome.outcome is not None
+        link = self._links.get(asker.link_id)
+        if link is not None:  # The gateway may be gone; the outcome stands, and it will ask.
+            reply = asker.reply(payment_id, outcome.outcome, outcome.reason, outcome.utr, outcome.receipt)
+            link.send_reply(asker.correlation_id, reply)
+        return [outcome.posted] if outcome.posted else []
+
+    # -- commits ---------------------------------------------------------------------------------------
+
+    def _commit(self, operation: PaymentOperation, then: _Then) -> Commit:
+        self._awaited.append((operation, then))
+        return Commit(operation)
+
+    def committed(self, outcomes: Sequence[Outcome], now: Now) -> list[Effect]:
+        """The ledger's outcomes; their statements are on disk, so the answers may leave."""
+        effects: list[Effect] = []
+        for outcome in outcomes:
+            assert isinstance(outcome, PaymentOutcome)
+            _, then = self._awaited.popleft()
+            effects += then(outcome, now)
+        return effects + self._links.effects()
+
+    def commit_failed(self, operations: Sequence[PaymentOperation], now: Now) -> list[Effect]:
+        """T30: the disk is full. What only asks is asked again alone; what would change something is refused."""
+        effects: list[Effect] = []
+        # Asking writes nothing; if even that finds no room, asking again would not end.
+        may_ask = not all(isinstance(operation, FindPayment) for operation in operations)
+        for operation in operations:
+            asked, then = self._awaited.popleft()
+            assert asked is operation
+            if isinstance(operation, Transfer) or not may_ask:
+                effects += then(_UNAVAILABLE, now)
+            else:
+                find = FindPayment(operation.terms, operation.envelope_hash)
+                is_find = isinstance(operation, FindPayment)
+                effects.append(self._commit(find, then if is_find else partial(_found_or_unavailable, then)))
+        return effects + self._links.effects()
+
+
+_UNKNOWN_BANK: Final = BankKeys(KeysStatus.UNKNOWN_BANK, b"")
+
+
+def _found_or_unavailable(then: _Then, outcome: PaymentOutcome, now: Now) -> list[Effect]:
+    # A fence that can't be written is none; the gateway asks again.
+    return then(outcome if outcome.outcome is not None else _UNAVAILABLE, now)
+
+
+__all__ = ["DECODE_COUNT_MAX", "BankCore", "Decode", "LogLine", "Posted"]

@@ -1,0 +1,136 @@
+"""The decoder child: alone holds the bank's sealing keys and the pepper (R23).
+
+    python -m paygate.bank.decoder --state DIR            frames on stdin and stdout, for the bank
+    python -m paygate.bank.decoder --text --state DIR     one JSON object a line, for people
+
+It reads all that is there, answers it in one write, and ends when its stdin does. It is started by the bank that it
+serves, so a malformed frame is a bug of ours: it ends with an error, and never tries to go on. What an envelope
+holds comes from strangers: whatever is wrong with one is an answer.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from paygate.bank.keys import decoder_secrets_mtime_ns, load_pepper, load_sealing_keys
+from paygate.cli import ExitCode, PaygateExit, run
+from paygate.codec import limits
+from paygate.codec.buffer import FrameBuffer
+from paygate.codec.errors import RemoteProtocolError
+from paygate.codec.fields import USER_ID
+from paygate.codec.frame import encode_frame
+from paygate.codec.jsonform import BadJson, from_json, to_json
+from paygate.codec.messages import MakeVerifier, Message, OpenedEnvelope, OpenEnvelope, SealStatus, Verifier
+from paygate.codec.seal import NotOpened, open_envelope, password_key, verifier_of
+from paygate.files.durable import write_all
+from paygate.hardening import protect_process
+
+PROGRAM: Final = "paygate-decoder"
+READ_SIZE: Final = 64 * 1024
+"""What a pipe holds; some forty envelopes a read."""
+
+_STDIN, _STDOUT = 0, 1
+_SETTLE_NS: Final = 1_000_000_000  # a directory changed so recently may change again within its timestamp's step
+
+
+class Decoder:
+    """Opens envelopes and makes verifiers."""
+
+    def __init__(self, directory: Path) -> None:
+        """Load the secrets of a bank's state directory. Raises StateError."""
+        self._directory = directory
+        self._pepper = load_pepper(directory)
+        self._load_keys()
+
+    def reload_if_changed(self) -> None:
+        """Take new and retired keys over (T12): one stat. Raises StateError."""
+        if decoder_secrets_mtime_ns(self._directory) != self._loaded_mtime_ns:
+            self._load_keys()
+
+    def answer(self, request: Message) -> Message:
+        """The reply to a request. Raises PaygateExit for a message that a decoder isn't asked."""
+        if isinstance(request, OpenEnvelope):
+            return self._open(request)
+        if isinstance(request, MakeVerifier):
+            key = password_key(request.password_key, request.bank_id, request.user_id, request.password)
+            return Verifier(verifier_of(self._pepper, key))
+        raise PaygateExit(f"expected OPEN_ENVELOPE or MAKE_VERIFIER, got {request.kind.name}")
+
+    def _open(self, request: OpenEnvelope) -> OpenedEnvelope:
+        key = self._keys.get(request.key_id)
+        if key is None:
+            return _failed(SealStatus.KEY_RETIRED)
+        try:
+            credentials = open_envelope(key, request.key_id, request.terms, request.envelope)
+        except NotOpened:
+            return _failed(SealStatus.NOT_OPENED)
+        # What a stranger's program sealed need not be a user ID; no customer has such a one.
+        if not USER_ID.is_legal(credentials.user_id):
+            return _failed(SealStatus.NOT_OPENED)
+        return OpenedEnvelope(SealStatus.DONE, credentials.user_id, verifier_of(self._pepper, credentials.password_key))
+
+    def _load_keys(self) -> None:
+        mtime_ns = decoder_secrets_mtime_ns(self._directory)
+        self._keys = load_sealing_keys(self._directory)
+        self._loaded_mtime_ns = mtime_ns if time.time_ns() - mtime_ns > _SETTLE_NS else None
+
+
+def _failed(status: SealStatus) -> OpenedEnvelope:
+    return OpenedEnvelope(status, "-", bytes(limits.VERIFIER_SIZE))
+
+
+def serve_frames(decoder: Decoder, read: Callable[[], bytes], write: Callable[[bytes], None]) -> None:
+    """Answer frames until `read` gives nothing. Raises PaygateExit for a malformed one."""
+    buffer = FrameBuffer()
+    try:
+        while data := read():
+            buffer.receive_data(data)
+            decoder.reload_if_changed()
+            output = bytearray()
+            while (frame := buffer.next_frame()) is not None:
+                output += encode_frame(decoder.answer(frame.message()), frame.correlation_id)
+            if output:
+                write(bytes(output))
+        buffer.receive_eof()
+    except RemoteProtocolError as error:
+        raise PaygateExit(f"malformed frame on stdin: {error.text}") from None
+
+
+def serve_text(decoder: Decoder, lines: Sequence[str] | None = None) -> None:
+    """Open one envelope a line, as `scripts/encode` prints them, until stdin ends. Raises PaygateExit."""
+    for number, line in enumerate(sys.stdin if lines is None else lines, 1):
+        if not line.strip():
+            continue
+        try:
+            request = from_json(OpenEnvelope, json.loads(line))
+        except BadJson as error:
+            raise PaygateExit(f"line {number}: {error}", ExitCode.USAGE) from None
+        except ValueError:
+            raise PaygateExit(f"line {number}: expected one JSON object", ExitCode.USAGE) from None
+        sys.stdout.write(json.dumps(to_json(decoder.answer(request))) + "\n")
+        sys.stdout.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Returns its exit code."""
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Opens envelopes with the bank's keys.")
+    parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="the bank's state directory")
+    parser.add_argument("--text", action="store_true", help="one JSON object a line instead of frames")
+    options = parser.parse_args(arguments)
+    protect_process()  # T20: not inherited through exec
+    decoder = Decoder(options.state)
+    if options.text:
+        serve_text(decoder)
+    else:
+        serve_frames(decoder, partial(os.read, _STDIN, READ_SIZE), partial(write_all, _STDOUT))
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(run(PROGRAM, main))

@@ -1,0 +1,440 @@
+"""The bank's text records: what people read and add accounts to; never what recovery trusts (R16 to R18)."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Final, Generic, Protocol, TypeVar
+
+from paygate.bank.ledger import (
+    AccountOutcome,
+    Customer,
+    Ledger,
+    Merchant,
+    OpenCustomer,
+    OpenMerchant,
+    Posted,
+    Posting,
+)
+from paygate.clock import Now, utc_text
+from paygate.codec.fields import IDENTIFIER, MERCHANT_NAME_OR_EMPTY, PASSWORD, USER_ID, UTR_OR_EMPTY, Text
+from paygate.codec.messages import MakeVerifier, PasswordKeyParameters
+from paygate.codec.money import BadAmount, format_amount, parse_amount
+from paygate.files.durable import replace_file
+from paygate.files.sqlite import StoreFull
+from paygate.files.text_records import AppendFile, Column, FieldProblem, Layout, RawLine, SharedFile
+
+_AMOUNT_WIDTH: Final = 22  # the largest balance, with its point and a sign
+_VERIFIER_MARK: Final = "verifier:"
+_VERIFIER: Final = re.compile(rf"{_VERIFIER_MARK}([0-9a-f]{{64}})")
+_APPENDED_COUNT: Final = 10_000  # rows gathered for one write while TransactionID.txt is mended
+
+USERS_LAYOUT: Final = Layout(
+    "NetbankingUsers.txt",
+    "Net-banking customers (R16). Add one by adding a line; a running bank takes it in within a second.",
+    (
+        Column("customer ID", 16, "letters, digits, '.', '_', '-'; at most 32"),
+        Column("user ID", 20, "what the customer types", secret=True),
+        Column("password", 73, "plain in a new line; the bank puts its verifier in its place", secret=True),
+        Column("amount available", _AMOUNT_WIDTH, "decimal; the opening balance in a new line", align="right"),
+    ),
+    required_count=4,
+)
+MERCHANTS_LAYOUT: Final = Layout(
+    "Merchant.txt",
+    "Merchants (R17). Add one by adding a line; a running bank takes it in within a second.",
+    (
+        Column("merchant ID", 16, "letters, digits, '.', '_', '-'; at most 32"),
+        Column("name", 32, "for people; may be empty"),
+        Column("account balance", _AMOUNT_WIDTH, "decimal; the opening balance in a new line", align="right"),
+    ),
+    required_count=3,
+)
+TRANSACTIONS_LAYOUT: Final = Layout(
+    "TransactionID.txt",
+    "Payments that moved money (R18), one line for each Unique Transaction Reference. Written by the bank only.",
+    (
+        Column("UTR", 22, "bank code, P, channel digit, date, sequence number"),
+        Column("customer ID", 16, "who paid"),
+        Column("merchant ID", 16, "who was paid"),
+        Column("amount", 18, "decimal", align="right"),
+        Column("currency", 8, "ISO 4217 code"),
+        Column("transaction ID", 16, "the merchant's order"),
+        Column("time", 24, "when, by the bank's clock, UTC"),
+    ),
+    required_count=7,
+)
+_BALANCE_COLUMN: Final = {USERS_LAYOUT.file_name: "amount available", MERCHANTS_LAYOUT.file_name: "account balance"}
+
+
+# -- lines -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerLine:
+    """A new customer as a line says it: with a plain password or with its verifier."""
+
+    customer_id: str
+    user_id: str = field(repr=False)
+    password: str | None = field(repr=False)
+    verifier: bytes = field(repr=False)
+    """Empty with a plain password."""
+    amount_minor: int
+
+
+def parse_customer(fields: Sequence[str], currency: str) -> CustomerLine:
+    """A customer from a line's fields. Raises FieldProblem."""
+    customer_id, user_id, password, amount_text = fields
+    # Other programs may write the same letters in another form; the wire knows form C only.
+    user_id, password = (unicodedata.normalize("NFC", text) for text in (user_id, password))
+    _require(IDENTIFIER, "customer ID", customer_id)
+    _require(USER_ID, "user ID", user_id)
+    amount_minor = _parse_balance("amount available", amount_text, currency)
+    if not password.startswith(_VERIFIER_MARK):
+        _require(PASSWORD, "password", password)
+        return CustomerLine(customer_id, user_id, password, b"", amount_minor)
+    match = _VERIFIER.fullmatch(password)
+    if match is None:
+        raise FieldProblem("password", f"a password, or {_VERIFIER_MARK} and 64 hexadecimal digits", "")
+    return CustomerLine(customer_id, user_id, None, bytes.fromhex(match[1]), amount_minor)
+
+
+def parse_merchant(fields: Sequence[str], currency: str) -> OpenMerchant:
+    """A merchant from a line's fields. Raises FieldProblem."""
+    merchant_id, name, amount_text = fields
+    name = unicodedata.normalize("NFC", name)
+    _require(IDENTIFIER, "merchant ID", merchant_id)
+    _require(MERCHANT_NAME_OR_EMPTY, "name", name)
+    return OpenMerchant(merchant_id, name, _parse_balance("account balance", amount_text, currency))
+
+
+def _require(text_field: Text, column: str, text: str) -> None:
+    if not text_field.is_legal(text):
+        raise FieldProblem(column, text_field.expected, text)
+
+
+def _parse_balance(column: str, text: str, currency: str) -> int:
+    try:
+        return parse_amount(text, currency, zero_allowed=True)
+    except BadAmount as bad:
+        raise FieldProblem(column, str(bad), text) from None
+
+
+def customer_row(customer: Customer, currency: str) -> tuple[str, ...]:
+    """A customer's line in NetbankingUsers.txt."""
+    password = f"{_VERIFIER_MARK}{customer.verifier.hex()}"
+    return customer.customer_id, customer.user_id, password, format_amount(customer.balance_minor, currency)
+
+
+def merchant_row(merchant: Merchant, currency: str) -> tuple[str, ...]:
+    """A merchant's line in Merchant.txt."""
+    return merchant.merchant_id, merchant.name, format_amount(merchant.balance_minor, currency)
+
+
+def transaction_row(posting: Posting) -> tuple[str, ...]:
+    """A UTR's line in TransactionID.txt."""
+    return (
+        posting.utr,
+        posting.customer_id,
+        posting.merchant_id,
+        format_amount(posting.amount_minor, posting.currency),
+        posting.currency,
+        posting.transaction_id,
+        utc_text(posting.bank_time_ms),
+    )
+
+
+# -- files that people add accounts to -------------------------------------------------------------------
+
+D = TypeVar("D")
+D_co = TypeVar("D_co", covariant=True)
+
+
+class _Accounts(Protocol[D_co]):
+    """What a shared file needs to know of its accounts."""
+
+    layout: Layout
+
+    def parse(self, fields: Sequence[str]) -> D_co:
+        """A new account from a line's fields. Raises FieldProblem."""
+
+    def row(self, key: str) -> tuple[str, ...] | None:
+        """The row of a known account, by its first field."""
+
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """The rows of all accounts."""
+
+
+class _CustomerAccounts:
+    layout = USERS_LAYOUT
+
+    def __init__(self, ledger: Ledger, currency: str) -> None:
+        self._ledger = ledger
+        self._currency = currency
+
+    def parse(self, fields: Sequence[str]) -> CustomerLine:
+        return parse_customer(fields, self._currency)
+
+    def row(self, key: str) -> tuple[str, ...] | None:
+        customer = self._ledger.find_customer(key)
+        return customer_row(customer, self._currency) if customer else None
+
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        return (customer_row(customer, self._currency) for customer in self._ledger.customers())
+
+
+class _MerchantAccounts:
+    layout = MERCHANTS_LAYOUT
+
+    def __init__(self, ledger: Ledger, currency: str) -> None:
+        self._ledger = ledger
+        self._currency = currency
+
+    def parse(self, fields: Sequence[str]) -> OpenMerchant:
+        return parse_merchant(fields, self._currency)
+
+    def row(self, key: str) -> tuple[str, ...] | None:
+        merchant = self._ledger.find_merchant(key)
+        return merchant_row(merchant, self._currency) if merchant else None
+
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        return (merchant_row(merchant, self._currency) for merchant in self._ledger.merchants())
+
+
+class _AccountFile(Generic[D]):
+    """One shared file, with the lines that wait to be taken in."""
+
+    def __init__(self, directory: Path, accounts: _Accounts[D], log: Callable[[str], None]) -> None:
+        self._accounts = accounts
+        self._file = SharedFile(directory, accounts.layout)
+        self._log = log
+        self.pending: list[tuple[RawLine, D]] = []
+        """Good lines of new accounts. Until they are taken in the file is not polled again."""
+        self._known: list[RawLine] = []
+
+    def poll(self) -> None:
+        """Sort out the lines that came since the last poll. Raises OSError."""
+        if self.pending:
+            return
+        news = self._file.poll()
+        for problem in news.problems:
+            self._log(str(problem))
+        for line in news.lines:
+            try:
+                fields = self._accounts.layout.parse(line.raw)
+                row = self._accounts.row(fields[0])
+                if row is None:
+                    self.pending.append((line, self._accounts.parse(fields)))
+                    continue
+                self._known.append(line)
+                if row != fields:
+                    self._tell_known(line, fields[0])
+            except FieldProblem as bad:
+                self._report(line, bad)
+
+    def take_in(self, outcomes: Sequence[AccountOutcome]) -> None:
+        """Put rows in the place of the pending lines, by what became of each. Raises OSError."""
+        columns = self._accounts.layout.columns
+        taken: list[tuple[RawLine, tuple[str, ...] | None]] = [(line, None) for line in self._known]
+        for (line, _), outcome in zip(self.pending, outcomes, strict=True):
+            key = self._accounts.layout.parse(line.raw)[0]
+            if outcome is AccountOutcome.OPENED:
+                taken.append((line, self._accounts.row(key)))
+            elif outcome is AccountOutcome.KNOWN:
+                taken.append((line, None))
+                self._tell_known(line, key)
+            elif outcome is AccountOutcome.USER_ID_TAKEN:
+                self._report(line, FieldProblem("user ID", "one that no other customer has", ""))
+            else:
+                expected = "an amount with which the bank's books can still count all its money"
+                self._report(line, FieldProblem(columns[-1].name, expected, "more"))
+        self.pending, self._known = [], []
+        if not self._file.take_in_all(taken):
+            self.rewrite()
+
+    def update(self, balances: Mapping[str, str]) -> None:
+        """Change balances in place. Raises OSError."""
+        column = _BALANCE_COLUMN[self._accounts.layout.file_name]
+        changes = {key: {column: text} for key, text in balances.items()}
+        # With lines pending the rewrite waits until they are taken in, since it would part with them.
+        if changes and not self._file.update_many(changes) and not (self.pending or self._known):
+            self.rewrite()
+
+    def rewrite(self) -> None:
+        """Build the file anew from the ledger. Raises OSError."""
+        self._file.rewrite(self._accounts.rows())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _tell_known(self, line: RawLine, key: str) -> None:
+        bad = FieldProblem(self._accounts.layout.columns[0].name, "a new one", key)
+        text = "this account is known and can't be changed here; its line says again what the ledger says"
+        self._log(f"{self._accounts.layout.problem(line.number, bad)}; {text}")
+
+    def _report(self, line: RawLine, bad: FieldProblem) -> None:
+        self._log(f"{self._accounts.layout.problem(line.number, bad)}; the line is skipped")
+
+
+# -- the bank's three files ------------------------------------------------------------------------------
+
+
+class BankRecords:
+    """The three files, kept in step with the ledger."""
+
+    def __init__(
+        self,
+        directory: Path,
+        ledger: Ledger,
+        bank_id: str,
+        currency: str,
+        password_key: PasswordKeyParameters,
+        log: Callable[[str], None],
+    ) -> None:
+        """Open or make the files. `log` gets one line for whatever a person should know. Raises OSError."""
+        self._ledger = ledger
+        self._bank_id = bank_id
+        self._currency = currency
+        self._password_key = password_key
+        self._log = log
+        self._customers = _AccountFile(directory, _CustomerAccounts(ledger, currency), log)
+        self._merchants = _AccountFile(directory, _MerchantAccounts(ledger, currency), log)
+        self._transactions = AppendFile(directory, TRANSACTIONS_LAYOUT)
+        self._is_behind = False
+
+    def close(self) -> None:
+        """Close the files."""
+        self._customers.close()
+        self._merchants.close()
+        self._transactions.close()
+
+    def heal(self, now: Now, make_verifiers: Callable[[Sequence[MakeVerifier]], list[bytes]]) -> None:
+        """At start: take new lines in, and bring every file to what the ledger says. Raises OSError, StoreError."""
+        self.take_in(now, make_verifiers(self.look()))
+        self._mend()
+
+    # -- every second ----------------------------------------------------------------------------------
+
+    def look(self) -> list[MakeVerifier]:
+        """Look for new lines, and give the plain passwords whose verifiers `take_in` needs. Raises OSError.
+
+        Until `take_in` has been called it gives the same again.
+        """
+        if self._is_behind:
+            self._mend()
+        if self._transactions.check():
+            self._log(f"{TRANSACTIONS_LAYOUT.file_name} was moved away or cut; it is built anew")
+            self._mend_transactions()
+        self._customers.poll()
+        self._merchants.poll()
+        return [
+            MakeVerifier(self._bank_id, self._password_key, line.user_id, line.password)
+            for _, line in self._customers.pending
+            if line.password is not None
+        ]
+
+    def take_in(self, now: Now, verifiers: Sequence[bytes]) -> None:
+        """Open the accounts that `look` found; `verifiers` are of its passwords, in order.
+
+        With a full disk the lines wait. Raises OSError, StoreError.
+        """
+        made = iter(verifiers)
+        customers = [
+            OpenCustomer(line.customer_id, line.user_id, line.verifier or next(made), line.amount_minor)
+            for _, line in self._customers.pending
+        ]
+        merchants = [merchant for _, merchant in self._merchants.pending]
+        try:
+            outcomes = self._ledger.apply([*customers, *merchants], now) if customers or merchants else []
+        except StoreFull as full:
+            self._log(f"new accounts wait: {full}")
+            return
+        account_outcomes = [outcome for outcome in outcomes if isinstance(outcome, AccountOutcome)]
+        self._customers.take_in(account_outcomes[: len(customers)])
+        self._merchants.take_in(account_outcomes[len(customers) :])
+
+    # -- every tick ------------------------------------------------------------------------------------
+
+    def record(self, moved: Sequence[Posted]) -> None:
+        """Bring the files up to date with a tick's payments. A failure is logged, and mended a second later."""
+        if not moved or self._is_behind:
+            return
+        payers = {m.posting.customer_id: format_amount(m.customer_balance_minor, self._currency) for m in moved}
+        payees = {m.posting.merchant_id: format_amount(m.merchant_balance_minor, self._currency) for m in moved}
+        try:
+            self._transactions.append(transaction_row(m.posting) for m in moved)
+            self._customers.update(payers)
+            self._merchants.update(payees)
+        except OSError as error:
+            self._is_behind = True
+            self._log(f"the text records could not be written ({error.strerror}); trying again")
+
+    # -- from the ledger -------------------------------------------------------------------------------
+
+    def _mend(self) -> None:
+        self._is_behind = True
+        self._mend_transactions()
+        if not self._customers.pending:
+            self._customers.rewrite()
+        if not self._merchants.pending:
+            self._merchants.rewrite()
+        # A file with lines pending is built anew once they are taken in.
+        self._is_behind = bool(self._customers.pending or self._merchants.pending)
+
+    def _mend_transactions(self) -> None:
+        """Add what is missing; if the file says anything else than the ledger, build it anew."""
+        missing: list[tuple[str, ...]] = []
+        for row, posting in zip_longest(self._transactions.rows(self._ignore), self._ledger.postings()):
+            if row is not None and (posting is None or row.fields != transaction_row(posting)):
+                self._rebuild_transactions()
+                return
+            if row is None:
+                missing.append(transaction_row(posting))
+            if len(missing) >= _APPENDED_COUNT:
+                # The file is at its end by now, so what is added isn't read again.
+                self._transactions.append(missing)
+                missing.clear()
+        self._transactions.append(missing)
+
+    def _rebuild_transactions(self) -> None:
+        utrs = {posting.utr for posting in self._ledger.postings()}
+        unknown = [
+            row.fields
+            for row in self._transactions.rows(lambda problem: self._log(f"{problem}; the line is left out"))
+            if row.fields[0] not in utrs and row.fields[0] and UTR_OR_EMPTY.is_legal(row.fields[0])
+        ]
+        if unknown:
+            # Money moved under these; an older copy of the ledger doesn't know. They are never given out again.
+            self._log(
+                f"{TRANSACTIONS_LAYOUT.file_name} has {len(unknown)} UTRs that the ledger does not know, the last "
+                f"{unknown[-1][0]}: was an older copy of the ledger restored? They are kept in the file"
+            )
+            self._ledger.skip_utrs(max(int(fields[0][-8:]) for fields in unknown))
+
+        def rows() -> Iterator[tuple[str, ...]]:
+            yield from (transaction_row(posting) for posting in self._ledger.postings())
+            yield from unknown
+
+        self._transactions.rewrite(rows())
+
+    def _ignore(self, problem: object) -> None:
+        """A line that is no record shows up as a difference, and the rebuilding tells it."""
+
+
+def export_records(directory: Path, ledger: Ledger, currency: str) -> None:
+    """All records as text files in a directory. Raises OSError."""
+    files: tuple[tuple[Layout, Iterable[tuple[str, ...]]], ...] = (
+        (USERS_LAYOUT, (customer_row(customer, currency) for customer in ledger.customers())),
+        (MERCHANTS_LAYOUT, (merchant_row(merchant, currency) for merchant in ledger.merchants())),
+        (TRANSACTIONS_LAYOUT, (transaction_row(posting) for posting in ledger.postings())),
+    )
+    for layout, rows in files:
+        replace_file(directory / layout.file_name, _text(layout, rows))
+
+
+def _text(layout: Layout, rows: Iterable[tuple[str, ...]]) -> Iterator[bytes]:
+    yield layout.header
+    for row in rows:
+        yield layout.format(row)

@@ -1,0 +1,104 @@
+"""The program `paygate-client`."""
+
+import argparse
+import sys
+
+from paygate.cli import ExitCode, PaygateExit, run
+from paygate.client.args import parser
+from paygate.client.client import PaygateClient
+from paygate.client.pay import PROGRAM, pay, status_command
+from paygate.client.payment import Outcome, Payment, PaymentResult
+from paygate.client.root import read_root
+from paygate.client.show import (
+    payment_fields,
+    payment_text,
+    put,
+    put_json,
+    result_fields,
+    statement_fields,
+    statement_text,
+)
+from paygate.client.terminal import EndedBySignal
+from paygate.escape import escape_line
+from paygate.net.addresses import AddressError
+
+
+def main() -> int:
+    """The console script: parses the command line, runs the command, gives the exit code."""
+    options = parser().parse_args()
+    try:
+        return run(PROGRAM, lambda: _command(options))
+    except EndedBySignal as ended:
+        ended.die()
+        raise  # The signal is blocked or ignored by whoever started us; then this ends us.
+
+
+def _command(options: argparse.Namespace) -> int:
+    commands = {"pay": pay, "status": _status, "list": _list, "receipts": _list, "verify": _verify}
+    try:
+        return commands[options.command](options)
+    except AddressError as error:
+        raise PaygateExit(f"--gateway: {error}", ExitCode.USAGE) from None
+
+
+def _status(options: argparse.Namespace) -> int:
+    """Asks for one payment, whatever its record says, or for all whose outcome isn't known."""
+    with PaygateClient(state_dir=options.state, status_command=status_command(options.state)) as client:
+        is_all = options.payment == "all"
+        asked = client.payments(pending_only=True) if is_all else [client.store.load(options.payment)]
+        _refuse_other_roots(asked, options)
+        if not asked and not options.json:
+            put("No payment waits for an outcome.")
+        results = [_ask(client, payment, options) for payment in asked]
+    return _gravest(results)
+
+
+def _refuse_other_roots(payments: list[Payment], options: argparse.Namespace) -> None:
+    root = read_root(options.bank_root) if options.bank_root else None
+    for payment in payments:
+        if root is not None and payment.root != root:
+            which = f"payment {payment.payment_id.hex()}"
+            raise PaygateExit(f"{which} was made with another root key than {options.bank_root}", ExitCode.UNTRUSTED)
+
+
+def _ask(client: PaygateClient, payment: Payment, options: argparse.Namespace) -> PaymentResult:
+    result = client.status(payment.payment_id, gateway=options.gateway)
+    path = client.save_receipt(payment.payment_id) if result.outcome is Outcome.PAID else None
+    if options.json:
+        put_json(result_fields(result, payment=payment, receipt_file=path))
+    else:
+        put(f"{payment.payment_id.hex()}: {escape_line(result.text)}")
+        if path is not None:
+            put(f"Receipt: {escape_line(str(path))}")
+    return result
+
+
+def _gravest(results: list[PaymentResult]) -> int:
+    """The exit code of the gravest outcome, money in doubt first; 0 when all that was asked for is paid."""
+    gravest = (Outcome.UNTRUSTED, Outcome.UNKNOWN, Outcome.NO_CONNECTION, Outcome.REFUSED, Outcome.DECLINED)
+    codes = {result.outcome.exit_code for result in results}
+    return next((outcome.exit_code for outcome in gravest if outcome.exit_code in codes), ExitCode.OK)
+
+
+def _list(options: argparse.Namespace) -> int:
+    with PaygateClient(state_dir=options.state) as client:
+        payments = client.payments()
+    for payment in payments:
+        if options.json:
+            put_json(payment_fields(payment))
+        else:
+            put(payment_text(payment))
+    return ExitCode.OK
+
+
+def _verify(options: argparse.Namespace) -> int:
+    statement = PaygateClient.verify(options.file, read_root(options.bank_root))
+    if options.json:
+        put_json(statement_fields(statement))
+    else:
+        put(statement_text(statement))
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""The command line of `paygate-client`. There is no option that takes a password: argv is public (R4)."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Final
+
+from paygate.cli import ExitCode
+from paygate.client.client import GATEWAY_DEFAULT, STATE_DIR_DEFAULT
+from paygate.codec import limits
+from paygate.codec.messages import KemId
+
+PASSWORD_FILE_VARIABLE: Final = "PAYGATE_PASSWORD_FILE"  # noqa: S105  # its name, not a password
+
+_EXIT_TEXTS: Final = {
+    ExitCode.OK: "paid, with the bank's receipt; or done",
+    ExitCode.DECLINED: "the bank declined, with its receipt; no money moved",
+    ExitCode.USAGE: "wrong command line, or something needed was not given",
+    ExitCode.SESSION_TIMED_OUT: "the session ended before anything was sent; no money moved",
+    ExitCode.OUTCOME_UNKNOWN: "sent, and no final answer yet; money may have moved, ask with `status`",
+    ExitCode.NO_CONNECTION: "the gateway could not be reached; with `pay`, no money moved",
+    ExitCode.TOKEN_REFUSED: "the token is invalid, expired, locked, or being paid right now",
+    ExitCode.ALREADY_PAID: "the token is paid already",
+    ExitCode.CANCELLED: "cancelled before anything was sent",
+    ExitCode.UNTRUSTED: "a key, signature or receipt does not hold; believe nothing that was shown",
+    ExitCode.REFUSED: "the gateway did not forward the payment, by its own word; no money moved",
+    ExitCode.BAD_STATE: "the state directory or a record in it can't be used",
+    ExitCode.INTERNAL: "a bug in paygate",
+}
+EXIT_CODES_HELP: Final = "exit codes:\n" + "\n".join(f"  {int(code):>2}  {t}" for code, t in _EXIT_TEXTS.items())
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; each command sets `command`."""
+    top = _parser(argparse.ArgumentParser, prog="paygate-client", description="Pay a merchant's payment token.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_pay(commands)
+    _add_status(commands)
+    for name in ("list", "receipts"):
+        listing = _command(commands, name, "show the payments that this client has sent")
+        _add_common(listing)
+    verify = _command(commands, "verify", "check a receipt file offline")
+    verify.add_argument("file", type=Path, metavar="FILE", help="a receipt file, as `pay` writes them")
+    _add_root(verify)
+    verify.add_argument("--json", action="store_true", help="print one JSON object")
+    return top
+
+
+def _add_pay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    pay = _command(commands, "pay", "pay a token; asks for whatever is not given, on a terminal")
+    pay.add_argument(
+        "--gateway", default=GATEWAY_DEFAULT, metavar="HOST:PORT", help="the gateway (default: %(default)s)"
+    )
+    _add_root(pay)
+    _add_common(pay)
+    pay.add_argument("--transaction", metavar="ID", help="the token's transaction ID")
+    passcode = pay.add_mutually_exclusive_group()
+    passcode.add_argument("--passcode-fd", type=_fd, metavar="N", help="read the token's passcode, one line, from here")
+    passcode.add_argument("--passcode-file", type=Path, metavar="FILE", help="the passcode is in this private file")
+    pay.add_argument("--user", metavar="ID", help="the net-banking user ID")
+    password = pay.add_mutually_exclusive_group()
+    password.add_argument("--password-fd", type=_fd, metavar="N", help="read the password, one line, from here")
+    variable = os.environ.get(PASSWORD_FILE_VARIABLE)
+    password.add_argument(
+        "--password-file",
+        type=Path,
+        metavar="FILE",
+        help=f"the password is in this private file (default: ${PASSWORD_FILE_VARIABLE})",
+    )
+    pay.set_defaults(password_file_default=Path(variable) if variable else None)
+    pay.add_argument("--yes", action="store_true", help="don't ask whether to pay when all is given")
+    pay.add_argument("--receipt", type=Path, metavar="FILE", help="write the receipt here (default: in the state)")
+    pay.add_argument("--kem", choices=list(KemId.__members__), help="seal for this suite (default: the best one)")
+
+
+def _add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    status = _command(commands, "status", "ask what became of payments; never moves money")
+    status.add_argument(
+        "payment",
+        nargs="?",
+        default="all",
+        type=_payment_id,
+        metavar="PAYMENT_ID|all",
+        help="which payment; `all` (default): every one without a final outcome; the exit code is the gravest",
+    )
+    status.add_argument("--gateway", metavar="HOST:PORT", help="ask here (default: where the payment was sent)")
+    status.add_argument(
+        "--bank-root", type=Path, metavar="FILE", help="refuse payments made with another root key than this one"
+    )
+    _add_common(status)
+
+
+def _add_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bank-root",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the bank's root key, got from the bank itself: one line `BANKID HEX64`",
+    )
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=Path(STATE_DIR_DEFAULT),
+        metavar="DIR",
+        help="where payments are kept (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, nothing secret in it")
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, words: str
+) -> argparse.ArgumentParser:
+    return _parser(commands.add_parser, name, help=words, description=f"{words[:1].upper()}{words[1:]}.")
+
+
+def _parser(make: object, *names: str, **settings: object) -> argparse.ArgumentParser:
+    # Abbreviations would make today's `--pass` mean something else when an option is added.
+    assert callable(make)
+    made = make(
+        *names,
+        **settings,
+        epilog=EXIT_CODES_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    assert isinstance(made, argparse.ArgumentParser)
+    return made
+
+
+def _payment_id(text: str) -> bytes | str:
+    if text == "all":
+        return text
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        data = b""
+    if len(data) != limits.PAYMENT_ID_SIZE:
+        raise argparse.ArgumentTypeError(f"expected {2 * limits.PAYMENT_ID_SIZE} hexadecimal digits, or all")
+    return data
+
+
+def _fd(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError("expected the number of an open descriptor")
+    return int(text)

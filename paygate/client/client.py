@@ -1,0 +1,304 @@
+"""The library: pay tokens and ask about payments from a program of one's own."""
+
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from paygate.cli import ExitCode, PaygateExit
+from paygate.client.core import Core
+from paygate.client.payment import Outcome, Payment, PaymentResult, PaymentState
+from paygate.client.pending import PendingStore
+from paygate.client.receipt_file import receipt_file_text, verify_receipt_file
+from paygate.client.root import BankRoot, parse_root
+from paygate.client.session import ENCODER_ARGV, LoopAlarm, Session, SessionAlarm
+from paygate.client.states import State
+from paygate.clock import Now, system_now
+from paygate.codec import limits
+from paygate.codec.errors import LocalProtocolError
+from paygate.codec.fields import IDENTIFIER, PASSCODE
+from paygate.codec.messages import KemId, ReceiptStatement, TokenStatus
+from paygate.net.addresses import parse_host_port
+from paygate.net.loop import Loop
+
+GATEWAY_DEFAULT: Final = "127.0.0.1:15000"
+STATE_DIR_DEFAULT: Final = "var/client"
+WAIT_TICK_MS: Final = 200
+"""How often `on_wait` is called at least: often enough for a countdown in seconds."""
+
+MakeAlarm = Callable[[Loop, Callable[[], None]], SessionAlarm]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAnswer:
+    """R2: what the gateway says of a token. Amount and merchant are what a payment will be bound to."""
+
+    status: TokenStatus
+    transaction_id: str
+    merchant_id: str
+    merchant_name: str
+    """For people, from the gateway: escape it before it is shown (T21)."""
+    amount_minor: int
+    currency: str
+    gateway_id: str
+    bank_id: str
+    utr: str
+    """With PAID, by the gateway's word."""
+    session_left_ms: int
+    """With VALID: the time left to pay, when the answer came (R10)."""
+    text: str
+    """Why it can't be paid, for people; empty with VALID."""
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether `pay` may follow."""
+        return self.status is TokenStatus.VALID
+
+
+class SessionFailed(PaygateExit):
+    """No answer about the token came, or it can't be trusted. Nothing was sent; `result` says more."""
+
+    def __init__(self, result: PaymentResult) -> None:
+        self.result = result
+        super().__init__(result.text, result.outcome.exit_code)
+
+
+class PaygateClient:
+    """A customer's end of paygate. Calls block; use it from one thread, the main one.
+
+    >>> with PaygateClient("127.0.0.1:15000", bank_root="DEMOBANK 3f...", state_dir="var/client") as client:
+    ...     token = client.query("TX-1001", "4711")
+    ...     if token.is_valid:  # show the customer token.merchant_name, token.amount_minor, token.currency
+    ...         result = client.pay(user_id="asha", password="...")
+
+    After a valid `query` the session runs 30 seconds (R10). By default a timer ends it and no signal is touched; a
+    program that wants SIGALRM gives `make_alarm=paygate.net.signals.Alarm`. Payments are kept in `state_dir` from
+    before they are sent, so `status` can ask again, also after a crash. A process may use several clients.
+    """
+
+    def __init__(
+        self,
+        gateway: str = GATEWAY_DEFAULT,
+        *,
+        bank_root: str | BankRoot | None = None,
+        state_dir: str | Path = STATE_DIR_DEFAULT,
+        kem_id: KemId | None = None,
+        make_alarm: MakeAlarm = LoopAlarm,
+        clock: Callable[[], Now] = system_now,
+        status_command: str = "paygate-client status",
+        encoder_argv: Sequence[str] = ENCODER_ARGV,
+    ) -> None:
+        """gateway: host and port; loopback only, until there is TLS. bank_root: the pinned root key, needed to pay.
+
+        kem_id: seal for this suite instead of the best one that the bank's list holds. status_command: what texts
+        tell the customer to type. encoder_argv: how the encoder child is started.
+        Raises BadRoot, StateError, AddressError.
+        """
+        parse_host_port(gateway)
+        self._gateway = gateway
+        self._root = parse_root(bank_root) if isinstance(bank_root, str) else bank_root
+        self._kem_id = kem_id
+        self._clock = clock
+        self._status_command = status_command
+        self._encoder_argv = encoder_argv
+        self._randomness = random.Random(int.from_bytes(os.urandom(8)))
+        self._transaction_id = ""
+        self.store = PendingStore(Path(state_dir))
+        """The payments on disk."""
+        self.loop = Loop()
+        """What everything runs in; a program may watch descriptors of its own with it."""
+        self._session: Session | None = None
+        self._alarm = make_alarm(self.loop, self._time_up)
+
+    def __enter__(self) -> "PaygateClient":
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what runs and free everything. A payment that was sent can be asked for later."""
+        self._end_session()
+        self._alarm.close()
+        self.loop.close()
+
+    # -- paying ----------------------------------------------------------------------------------------
+
+    def query(self, transaction_id: str, passcode: str) -> TokenAnswer:
+        """R1, R2: ask for a token, and open its session if it is valid.
+
+        Raises SessionFailed if the gateway can't be reached or the bank's keys can't be trusted; ValueError for
+        an ID or passcode that no token can have.
+        """
+        for name, field, value in (
+            ("transaction ID", IDENTIFIER, transaction_id),
+            ("passcode", PASSCODE, passcode),
+        ):
+            if not field.is_legal(value):
+                raise ValueError(f"{name}: expected {field.expected}")
+        if self._root is None:
+            raise PaygateExit("the bank's root key is needed to pay", ExitCode.USAGE)
+        self._end_session()
+        self._transaction_id = transaction_id
+        core = Core(
+            root=self._root,
+            gateway=self._gateway,
+            transaction_id=transaction_id,
+            passcode=passcode,
+            serial_min=self.store.serial_min(self._root),
+            randomness=self._randomness,
+            kem_id=self._kem_id,
+            status_command=self._status_command,
+        )
+        session = self._start(core, self._gateway, self._encoder_argv)
+        while not session.is_over and core.state is not State.ACKNOWLEDGED:
+            session.run_once()
+        return self._token_answer(core)
+
+    def pay(
+        self,
+        user_id: str,
+        password: str,
+        *,
+        on_sending: Callable[[], None] | None = None,
+        on_wait: Callable[[], None] | None = None,
+    ) -> PaymentResult:
+        """R3, R4: seal the credentials for the bank, send them, and wait for an answer or the session's end.
+
+        `on_sending` is called once, just before the payment is written down and sent: from then on it can't be
+        cancelled, and a program holds its signals (R11). `on_wait` is called several times a second meanwhile.
+        Raises BadInput for a user ID or password that can't be sent (the session goes on), LocalProtocolError
+        without a valid `query` before. A session that is over gives its result.
+        """
+        session = self._session
+        if session is None:
+            raise LocalProtocolError("pay needs a valid query before")
+        if not session.is_over:
+            session.on_sending = on_sending
+            payment_id = os.urandom(limits.PAYMENT_ID_SIZE)
+            session.feed(session.core.authorise(user_id, password, payment_id, self._clock()))
+        return self._finish(session, on_wait)
+
+    def cancel(self) -> PaymentResult:
+        """The customer gives up before `pay`. Nothing was sent."""
+        if self._session is None:
+            raise LocalProtocolError("there is no session to cancel")
+        if not self._session.is_over:
+            self._session.feed(self._session.core.cancel(self._clock()))
+        return self._finish(self._session, None)
+
+    @property
+    def result(self) -> PaymentResult | None:
+        """How the session ended; None while it runs or when there was none."""
+        return self._session.core.result if self._session else None
+
+    @property
+    def session_left_ms(self) -> int:
+        """Time left of the session; 0 if there is none or it is over."""
+        end_ms = self._session.session_end_ms if self._session and not self._session.is_over else None
+        return max(0, end_ms - self._clock().mono_ms) if end_ms is not None else 0
+
+    def run_once(self, timeout_ms: int | None = None) -> None:
+        """Let the session live while a program waits for something of its own: one tick of `loop`."""
+        if self._session is None:
+            self.loop.run_once(timeout_ms)
+        else:
+            self._session.run_once(timeout_ms)
+
+    # -- afterwards ------------------------------------------------------------------------------------
+
+    def status(self, payment_id: bytes, *, gateway: str | None = None) -> PaymentResult:
+        """Ask what became of an earlier payment, and write it down. It moves no money.
+
+        Asks the gateway and trusts the root key that the payment was made with; `gateway`: ask at this address.
+        Raises PaygateExit(USAGE) for an unknown payment, StateError for a record that was changed.
+        """
+        payment = self.store.load(payment_id)
+        self._end_session()
+        core = Core.question(
+            payment,
+            serial_min=self.store.serial_min(payment.root),
+            randomness=self._randomness,
+            status_command=self._status_command,
+        )
+        return self._finish(self._start(core, gateway or payment.gateway, None), None)
+
+    def payments(self, *, pending_only: bool = False) -> list[Payment]:
+        """The payments on disk, oldest first. Raises StateError."""
+        found = self.store.load_all()
+        return [p for p in found if p.state is PaymentState.PENDING] if pending_only else found
+
+    def save_receipt(self, payment_id: bytes, path: Path | None = None) -> Path:
+        """Write the receipt of a paid payment as a file that stands alone, and give its path.
+
+        Raises StateError, and PaygateExit if `path` can't be written.
+        """
+        payment = self.store.load(payment_id)
+        data = receipt_file_text(payment)
+        if path is None:
+            return self.store.save_receipt(payment.utr, data)
+        try:
+            with path.open("xb", buffering=0) as file:
+                file.write(data)
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise PaygateExit(f"could not write the receipt to {path}: {error.strerror}", ExitCode.BAD_STATE) from None
+        return path
+
+    @staticmethod
+    def verify(path: str | Path, bank_root: str | BankRoot) -> ReceiptStatement:
+        """Check a receipt file offline: what the bank states in it. Raises ReceiptFileError, BadRoot."""
+        root = parse_root(bank_root) if isinstance(bank_root, str) else bank_root
+        return verify_receipt_file(Path(path), root)
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _start(self, core: Core, gateway: str, encoder_argv: Sequence[str] | None) -> Session:
+        address = parse_host_port(gateway)
+        self._session = Session(
+            self.loop, core, self.store, address, self._alarm, self._clock, encoder_argv=encoder_argv
+        )
+        return self._session
+
+    def _finish(self, session: Session, on_wait: Callable[[], None] | None) -> PaymentResult:
+        while not session.is_over:
+            if on_wait is not None:
+                on_wait()
+            session.run_once(WAIT_TICK_MS)
+        result = session.core.result
+        assert result is not None
+        return result
+
+    def _token_answer(self, core: Core) -> TokenAnswer:
+        token, result = core.token, core.result
+        told = (None, Outcome.TOKEN_REFUSED, Outcome.ALREADY_PAID)
+        if token is None or (result.outcome if result else None) not in told:
+            assert result is not None
+            raise SessionFailed(result)
+        return TokenAnswer(
+            status=token.status,
+            transaction_id=self._transaction_id,
+            merchant_id=token.merchant_id,
+            merchant_name=token.merchant_name,
+            amount_minor=token.amount_minor,
+            currency=token.currency,
+            gateway_id=token.gateway_id,
+            bank_id=token.bank_id,
+            utr=token.utr,
+            session_left_ms=token.session_left_ms,
+            text=result.text if result else "",
+        )
+
+    def _time_up(self) -> None:
+        if self._session is not None:
+            self._session.time_up()
+
+    def _end_session(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None

@@ -1,0 +1,491 @@
+"""The client's session without its sockets, files, clocks and children (R1-R4, R10).
+
+Strategy: the shell tells what happened (`connected`, `receive_data`, `authorise`, `sealed`, `saved`, `time_up`, ...)
+and performs the effects that come back, in their order. A table says what may happen when. The line that matters
+runs between SAVING and SENT: before it, every end means that no money has moved; after it, only the bank's proof
+or the end of all asking ends a session, and whatever is not proven is told as not known (T8).
+
+A token is acknowledged only when the bank's keys are proven too, so nobody types a password for nothing (R3).
+"""
+
+import contextlib
+import random
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from paygate.client.effects import Connect, Disconnect, Effect, KeepSerial, Save, Seal, Send, StartSession
+from paygate.client.payment import Outcome, Payment, PaymentResult
+from paygate.client.root import BankRoot
+from paygate.client.states import TRANSITIONS, Event, State
+from paygate.client.verdict import NOTHING_SENT, TrustedKeys, judge, token_result, unknown_text
+from paygate.clock import Now
+from paygate.codec import limits
+from paygate.codec.errors import LocalProtocolError
+from paygate.codec.fields import PASSWORD, USER_ID
+from paygate.codec.messages import (
+    BankKeys,
+    BankKeysQuery,
+    EncryptedCredentials,
+    Error,
+    KemId,
+    KeysStatus,
+    Message,
+    PaymentAnswer,
+    Role,
+    SealCredentials,
+    StatusQuery,
+    SuiteKey,
+    Terms,
+    TokenAck,
+    TokenQuery,
+    TokenStatus,
+)
+from paygate.codec.seal import BadKeyList, choose_suite_key, envelope_hash, verify_key_list
+from paygate.link import Link, LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived
+
+ANSWER_MS: Final = 10_000
+"""A gateway answers queries from its own records at once; after so long it will not answer any more."""
+POLL_MS: Final = 1_000
+"""Between two status queries while the session runs."""
+RECONNECT_DELAYS_MS: Final = (200, 400, 800, 1_600)
+"""Bounds of the jittered waits before each new connection; the last one repeats until the session ends."""
+QUESTION_MS: Final = 10_000
+"""How long a question about an earlier payment may take in all."""
+
+
+class BadInput(ValueError):
+    """User ID or password can't be sent; the text names which and what is expected, never what was typed."""
+
+
+class Core:
+    """One session for one token, or one question about an earlier payment (`Core.question`)."""
+
+    def __init__(
+        self,
+        *,
+        root: BankRoot,
+        gateway: str,
+        transaction_id: str,
+        passcode: str,
+        serial_min: int,
+        randomness: random.Random,
+        kem_id: KemId | None = None,
+        status_command: str = "paygate-client status",
+    ) -> None:
+        """`serial_min`: the highest key list serial seen of this bank. `kem_id`: use this suite and no better one.
+
+        `gateway` is only written down. `randomness` spreads reconnections. `status_command` is what texts tell
+        the customer to type.
+        """
+        self.state = State.CONNECTING
+        self.token: TokenAck | None = None
+        """The acknowledgement that the customer is shown (R2)."""
+        self.payment: Payment | None = None
+        """From SAVING on: what is written down."""
+        self.result: PaymentResult | None = None
+        """Set when ENDED."""
+        self._root = root
+        self._gateway = gateway
+        self._transaction_id = transaction_id
+        self._passcode = passcode
+        self._serial_min = serial_min
+        self._randomness = randomness
+        self._kem_id = kem_id
+        self._status_command = status_command
+        self._asks_once = False
+        self._link: Link | None = None
+        self._keys_answer: BankKeys | None = None
+        self._keys: list[TrustedKeys] = []
+        self._suite_key: SuiteKey | None = None
+        self._terms: Terms | None = None
+        self._credentials: EncryptedCredentials | None = None
+        self._session_ms = QUESTION_MS
+        self._retry_count = 0
+        self._deadline_ms: int | None = None  # what it means follows from the state, see `_deadline_due`
+        self._is_asking = False
+
+    @classmethod
+    def question(
+        cls,
+        payment: Payment,
+        *,
+        serial_min: int,
+        randomness: random.Random,
+        status_command: str = "paygate-client status",
+    ) -> "Core":
+        """A core that asks once what became of a payment, and moves no money."""
+        core = cls(
+            root=payment.root,
+            gateway=payment.gateway,
+            transaction_id=payment.terms.transaction_id,
+            passcode=payment.passcode,
+            serial_min=serial_min,
+            randomness=randomness,
+            status_command=status_command,
+        )
+        core.state = State.RECONNECTING
+        core.payment = payment
+        core._asks_once = True
+        return core
+
+    # -- what the shell tells --------------------------------------------------------------------------
+
+    def start(self, now: Now) -> list[Effect]:
+        """Begin. A question adds the keys that it has itself, and is limited in time from here on."""
+        assert self._link is None
+        assert self._deadline_ms is None
+        if self.payment is None:
+            return [Connect()]
+        # The bank may sign a late answer with a key that came after the payment, so its list is asked for too.
+        try:
+            self._keys.append(TrustedKeys(self.payment.signed_key_list, self.payment.key_list()))
+        except BadKeyList as error:
+            self._step(Event.GIVEN_UP)
+            why = f"The record of this payment was changed: {error}."
+            return self._end(self._open_outcome(Outcome.UNTRUSTED, why), now)
+        return [StartSession(QUESTION_MS), Connect()]
+
+    def connected(self, now: Now) -> list[Effect]:
+        """The connection is up."""
+        self._step(Event.CONNECTED)
+        if self.state is State.ENDED:
+            return [Disconnect()]
+        # A client's own ID is free and means nothing (spec 5.1).
+        self._link = Link(Role.CLIENT, "client", Role.GATEWAY, is_caller=True, now_ms=now.mono_ms)
+        self._deadline_ms = None
+        return self._output()
+
+    def receive_data(self, data: bytes, now: Now) -> list[Effect]:
+        """Bytes came from the gateway."""
+        return self._handle(self._link.receive_data(data, now.mono_ms), now) if self._link else []
+
+    def receive_eof(self, now: Now) -> list[Effect]:
+        """The gateway sends no more."""
+        return self._handle(self._link.receive_eof(), now) if self._link else []
+
+    def connection_lost(self, text: str, now: Now) -> list[Effect]:
+        """Connecting failed, or the connection is gone; `text` says why, for people."""
+        return self._lost(text, now)
+
+    def authorise(self, user_id: str, password: str, payment_id: bytes, now: Now) -> list[Effect]:
+        """R3: the customer pays what was shown. `payment_id`: 16 random bytes, never used before.
+
+        Raises BadInput and leaves everything as it was.
+        """
+        if self.state is not State.ACKNOWLEDGED:
+            raise LocalProtocolError(f"authorised while {self.state.value}")
+        # Keyboards differ in how they compose a letter; the bank knows one form (spec 8.3).
+        user_id, password = (unicodedata.normalize("NFC", text) for text in (user_id, password))
+        for name, field, value in (("user ID", USER_ID, user_id), ("password", PASSWORD, password)):
+            if not field.is_legal(value):
+                raise BadInput(f"{name}: expected {field.expected}")
+        assert self.token is not None
+        assert self._suite_key is not None
+        self._step(Event.AUTHORISED)
+        # T2: only what the customer was shown, and what we made ourselves.
+        self._terms = Terms(
+            bank_id=self._root.bank_id,
+            gateway_id=self.token.gateway_id,
+            merchant_id=self.token.merchant_id,
+            transaction_id=self._transaction_id,
+            payment_id=payment_id,
+            session_id=self.token.session_id,
+            amount_minor=self.token.amount_minor,
+            currency=self.token.currency,
+            authorised_at_ms=now.wall_ms,
+        )
+        password_key = self._keys[0].key_list.password_key
+        return [Seal(SealCredentials(self._suite_key, password_key, self._terms, user_id, password))]
+
+    def cancel(self, now: Now) -> list[Effect]:
+        """The customer gives up. Raises LocalProtocolError once the payment is being sent (R11)."""
+        self._step(Event.CANCELLED)
+        return self._end(PaymentResult(Outcome.CANCELLED, f"Cancelled. {NOTHING_SENT}"), now)
+
+    def sealed(self, envelope: bytes, now: Now) -> list[Effect]:
+        """The encoder's envelope. The payment is written down before a byte of it leaves."""
+        self._step(Event.SEALED)
+        if self.state is State.ENDED:
+            return []
+        assert self._terms is not None
+        assert self._suite_key is not None
+        assert self.token is not None
+        self.payment = Payment(
+            terms=self._terms,
+            envelope_hash=envelope_hash(envelope),
+            passcode=self._passcode,
+            merchant_name=self.token.merchant_name,
+            gateway=self._gateway,
+            root=self._root,
+            signed_key_list=self._keys[0].signed,
+        )
+        self._credentials = EncryptedCredentials(
+            session_id=self._terms.session_id,
+            payment_id=self._terms.payment_id,
+            authorised_at_ms=self._terms.authorised_at_ms,
+            key_id=self._suite_key.key_id,
+            envelope=envelope,
+        )
+        return [Save(self.payment)]
+
+    def seal_failed(self, text: str, now: Now) -> list[Effect]:
+        """The encoder gave no envelope."""
+        self._step(Event.SEAL_FAILED)
+        return self._end(PaymentResult(Outcome.FAILED, f"{text}. {NOTHING_SENT}"), now)
+
+    def saved(self, now: Now) -> list[Effect]:
+        """What `Save` asked for is on disk; only now may the credentials leave."""
+        self._step(Event.SAVED)
+        if self.state is State.ENDED:
+            return []
+        assert self._link is not None
+        assert self._credentials is not None
+        self._link.send_request(self._credentials)
+        return self._output()
+
+    def save_failed(self, text: str, now: Now) -> list[Effect]:
+        """What `Save` asked for is not on disk. An outcome that is known is told all the same."""
+        self._step(Event.SAVE_FAILED)
+        if self.result is not None:
+            self.result = replace(self.result, text=f"{self.result.text} (It could not be written down: {text})")
+            return []
+        self.payment = None
+        return self._end(PaymentResult(Outcome.FAILED, f"{text}. {NOTHING_SENT}"), now)
+
+    def time_up(self, now: Now) -> list[Effect]:
+        """R10: the session's time is over."""
+        was_sent = self.state in (State.SENT, State.RECONNECTING, State.ASKING_STATUS)
+        self._step(Event.TIME_UP)
+        if self.result is not None:
+            return []
+        seconds = f"{round(self._session_ms / 1_000)} seconds"
+        if self._asks_once:
+            why = f"The gateway did not answer within {seconds}; the payment's outcome is not known."
+            return self._end(self._open_outcome(Outcome.UNKNOWN, why), now)
+        if was_sent:
+            why = f"Session ended after {seconds}; the payment was sent; its outcome is not known yet."
+            return self._end(self._open_outcome(Outcome.UNKNOWN, why), now)
+        return self._end(PaymentResult(Outcome.TIMED_OUT, f"Session ended after {seconds}. {NOTHING_SENT}"), now)
+
+    def next_deadline_ms(self) -> int | None:
+        """When `receive_timer` has work, on the monotonic clock; None for never."""
+        link_ms = self._link.next_deadline_ms() if self._link else None
+        return min((d for d in (link_ms, self._deadline_ms) if d is not None), default=None)
+
+    def receive_timer(self, now: Now) -> list[Effect]:
+        """The time is now `now`; harmless when nothing is due."""
+        effects = self._handle(self._link.receive_timer(now.mono_ms), now) if self._link else []
+        if self._deadline_ms is not None and now.mono_ms >= self._deadline_ms:
+            self._deadline_ms = None
+            effects += self._deadline_due(now)
+        return effects
+
+    # -- what comes from the link ----------------------------------------------------------------------
+
+    def _handle(self, events: Sequence[LinkEvent], now: Now) -> list[Effect]:
+        effects: list[Effect] = []
+        for event in events:
+            if self._link is None:  # An earlier one of them ended it.
+                break
+            if isinstance(event, Opened):
+                effects += self._opened(now)
+            elif isinstance(event, ReplyReceived):
+                effects += self._replied(event.message, now)
+            elif isinstance(event, PeerClosed):
+                effects += self._lost(f"the gateway closed the link ({event.text})", now)
+            elif isinstance(event, LinkFailed):
+                effects += self._lost(f"the link to the gateway failed ({event.error.text})", now)
+        return effects + self._output()
+
+    def _opened(self, now: Now) -> list[Effect]:
+        assert self._link is not None
+        self._step(Event.OPENED)
+        self._retry_count = 0
+        self._link.send_request(BankKeysQuery(self._root.bank_id))
+        if self.state is State.ASKING:
+            self._link.send_request(TokenQuery(self._transaction_id, self._passcode))
+        # The status is asked for when the keys are there: a late receipt may need newer ones than ours.
+        self._is_asking = True
+        self._deadline_ms = now.mono_ms + ANSWER_MS
+        return []
+
+    def _replied(self, message: Message, now: Now) -> list[Effect]:
+        if isinstance(message, TokenAck):
+            return self._token_told(message, now)
+        if isinstance(message, BankKeys):
+            return self._keys_told(message, now)
+        if isinstance(message, PaymentAnswer):
+            return self._answered(message, now)
+        assert isinstance(message, Error)
+        if self.state is State.ASKING:
+            return self._lost(f"the gateway refused the query ({message.text or message.code.name.lower()})", now)
+        if self.state in (State.SENT, State.ASKING_STATUS):
+            # An Error never speaks of a payment's outcome (spec 9), so it is still asked for.
+            return self._not_final(None, now)
+        return []
+
+    def _token_told(self, token: TokenAck, now: Now) -> list[Effect]:
+        self.token = token
+        effects: list[Effect] = []
+        if token.status is TokenStatus.VALID:
+            self._session_ms = min(token.session_left_ms, limits.SESSION_MS)
+            effects.append(StartSession(self._session_ms))
+        return effects + self._maybe_acknowledge(now)
+
+    def _keys_told(self, answer: BankKeys, now: Now) -> list[Effect]:
+        if self.state is State.ASKING:
+            self._keys_answer = answer
+            return self._maybe_acknowledge(now)
+        assert self.state is State.ASKING_STATUS
+        effects: list[Effect] = []
+        if answer.status is KeysStatus.AVAILABLE:
+            # It only adds keys to check receipts with; a list that doesn't hold adds none.
+            with contextlib.suppress(BadKeyList):
+                effects = self._trust(answer.signed_key_list, now)
+        self._ask_status(now)
+        return effects
+
+    def _trust(self, signed_key_list: bytes, now: Now) -> list[Effect]:
+        key_list = verify_key_list(
+            signed_key_list, self._root.public_key, self._root.bank_id, now.wall_ms, self._serial_min
+        )
+        self._keys.append(TrustedKeys(signed_key_list, key_list))
+        if key_list.serial == self._serial_min:
+            return []
+        self._serial_min = key_list.serial
+        return [KeepSerial(self._root, key_list.serial)]
+
+    def _maybe_acknowledge(self, now: Now) -> list[Effect]:
+        if self.token is None:
+            return []
+        if self.token.status is not TokenStatus.VALID:
+            return self._turn_down(token_result(self.token), now)
+        if self._keys_answer is None:
+            return []
+        if self.token.bank_id != self._root.bank_id:
+            why = f"The gateway pays through bank {self.token.bank_id}; the root key is of {self._root.bank_id}."
+            return self._turn_down(PaymentResult(Outcome.UNTRUSTED, f"{why} {NOTHING_SENT}"), now)
+        if self._keys_answer.status is not KeysStatus.AVAILABLE:
+            why = f"The gateway has no keys of bank {self._root.bank_id} now; pay again later."
+            return self._turn_down(PaymentResult(Outcome.REFUSED, f"{why} {NOTHING_SENT}"), now)
+        try:
+            effects = self._trust(self._keys_answer.signed_key_list, now)
+            key_list = self._keys[0].key_list
+            if self._kem_id is not None:
+                wanted = tuple(k for k in key_list.suite_keys if k.kem_id is self._kem_id)
+                key_list = replace(key_list, suite_keys=wanted)
+            self._suite_key = choose_suite_key(key_list)
+        except BadKeyList as error:
+            text = f"The bank's keys can't be trusted: {error}. {NOTHING_SENT}"
+            return self._turn_down(PaymentResult(Outcome.UNTRUSTED, text), now)
+        self._step(Event.ACCEPTED)
+        self._deadline_ms = None
+        return effects
+
+    def _turn_down(self, result: PaymentResult, now: Now) -> list[Effect]:
+        self._step(Event.TURNED_DOWN)
+        return self._end(result, now)
+
+    def _answered(self, answer: PaymentAnswer, now: Now) -> list[Effect]:
+        assert self.payment is not None
+        result = judge(answer, self.payment, self._keys, now.wall_ms, self._status_command)
+        if result.outcome is Outcome.UNKNOWN:
+            return self._not_final(result, now)
+        self._step(Event.FINAL)
+        return self._end(result, now)
+
+    def _not_final(self, result: PaymentResult | None, now: Now) -> list[Effect]:
+        if self._asks_once:
+            self._step(Event.GIVEN_UP)
+            why = "The gateway did not answer the question; the payment's outcome is not known."
+            return self._end(result or self._open_outcome(Outcome.UNKNOWN, why), now)
+        self._step(Event.NOT_FINAL)
+        self._is_asking = False
+        self._deadline_ms = now.mono_ms + POLL_MS
+        return []
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _deadline_due(self, now: Now) -> list[Effect]:
+        if self.state is State.RECONNECTING:
+            return [Connect()]
+        if self.state is State.ASKING_STATUS and not self._is_asking:
+            self._ask_status(now)
+            return self._output()
+        return self._lost("the gateway does not answer", now)
+
+    def _ask_status(self, now: Now) -> None:
+        assert self._link is not None
+        assert self.payment is not None
+        self._link.send_request(StatusQuery(self.payment.payment_id, self._transaction_id, self._passcode))
+        self._is_asking = True
+        self._deadline_ms = now.mono_ms + ANSWER_MS
+
+    def _lost(self, text: str, now: Now) -> list[Effect]:
+        self._step(Event.LOST)
+        if self.result is not None:
+            return []
+        effects = self._drop_link()
+        if self.state is State.RECONNECTING:
+            return effects + self._retry(text, now)
+        result = PaymentResult(Outcome.NO_CONNECTION, f"{_sentence(text)} {NOTHING_SENT}")
+        return effects + self._end(result, now)
+
+    def _retry(self, text: str, now: Now) -> list[Effect]:
+        if self._asks_once:
+            self._step(Event.GIVEN_UP)
+            why = f"{_sentence(text)} The payment's outcome is not known."
+            return self._end(self._open_outcome(Outcome.NO_CONNECTION, why), now)
+        bound_ms = RECONNECT_DELAYS_MS[min(self._retry_count, len(RECONNECT_DELAYS_MS) - 1)]
+        self._retry_count += 1
+        self._deadline_ms = now.mono_ms + self._randomness.randint(bound_ms // 2, bound_ms)
+        return []
+
+    def _open_outcome(self, outcome: Outcome, why: str) -> PaymentResult:
+        assert self.payment is not None
+        text = unknown_text(self.payment, why, self._status_command)
+        return PaymentResult(outcome, text, money_may_have_moved=True, payment_id=self.payment.payment_id)
+
+    def _end(self, result: PaymentResult, now: Now) -> list[Effect]:
+        assert self.state is State.ENDED
+        if self.result is not None:
+            return []
+        self.result = result
+        self._credentials = None
+        effects = self._drop_link()
+        if self.payment is None:
+            return effects
+        settled = result
+        if result.outcome in (Outcome.TIMED_OUT, Outcome.NO_CONNECTION) and not result.money_may_have_moved:
+            # It was written down and never sent, so the record may say so: nobody has to ask for it.
+            settled = replace(result, outcome=Outcome.NOT_FORWARDED)
+        written = self.payment.after(settled, now.wall_ms)
+        if written is not self.payment:
+            self.payment = written
+            effects.append(Save(written))
+        return effects
+
+    def _drop_link(self) -> list[Effect]:
+        self._deadline_ms = None
+        if self._link is None:
+            return []
+        self._link.close()
+        effects = self._output()
+        self._link = None
+        return [*effects, Disconnect()]
+
+    def _output(self) -> list[Effect]:
+        data = self._link.data_to_send() if self._link else b""
+        return [Send(data)] if data else []
+
+    def _step(self, event: Event) -> None:
+        next_state = TRANSITIONS[self.state].get(event)
+        if next_state is None:
+            raise LocalProtocolError(f"{event.value}, while {self.state.value}")
+        self.state = next_state
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

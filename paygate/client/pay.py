@@ -1,0 +1,203 @@
+"""`paygate-client pay`: from the token to the receipt, on a terminal or without one (R1-R3, R7, R10, R11)."""
+
+import argparse
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from paygate.cli import ExitCode, PaygateExit
+from paygate.client.client import STATE_DIR_DEFAULT, PaygateClient, SessionFailed, TokenAnswer
+from paygate.client.core import BadInput
+from paygate.client.payment import Outcome, PaymentResult
+from paygate.client.root import read_root
+from paygate.client.secret_input import read_line_from_fd, read_line_from_file
+from paygate.client.show import complain, put, put_json, result_fields, token_text
+from paygate.client.terminal import Terminal
+from paygate.client.verdict import NOTHING_SENT
+from paygate.codec.messages import KemId
+from paygate.escape import escape_line
+from paygate.hardening import protect_process
+from paygate.net.signals import Alarm, hold_signals
+
+PROGRAM: Final = "paygate-client"
+_STDIN: Final = 0
+
+
+def status_command(state: Path) -> str:
+    """What a customer types to ask again."""
+    default = Path(STATE_DIR_DEFAULT)
+    return "paygate-client status" + ("" if state == default else f" --state {shlex.quote(str(state))}")
+
+
+def pay(options: argparse.Namespace) -> int:
+    """Run the command. Raises PaygateExit, EndedBySignal."""
+    protect_process()  # T20: the password is typed into this process
+    root = read_root(options.bank_root)
+    if options.receipt is not None and options.receipt.exists():
+        raise PaygateExit(f"--receipt {options.receipt}: the file exists; give another name", ExitCode.USAGE)
+    with (
+        _terminal_fd() as fd,
+        PaygateClient(
+            options.gateway,
+            bank_root=root,
+            state_dir=options.state,
+            kem_id=KemId[options.kem] if options.kem else None,
+            make_alarm=Alarm,
+            status_command=status_command(options.state),
+        ) as client,
+    ):
+        terminal = None if fd is None else Terminal(fd, client.loop)
+        return _Pay(options, client, terminal).run()
+
+
+class _Pay:
+    """One payment at the command line."""
+
+    def __init__(self, options: argparse.Namespace, client: PaygateClient, terminal: Terminal | None) -> None:
+        self._options = options
+        self._client = client
+        self._terminal = terminal
+        self._token: TokenAnswer | None = None
+
+    def run(self) -> int:
+        """Ask, pay, tell."""
+        # Before there is a session, so that a descriptor that nobody writes to costs none of its time.
+        passcode, password = _given_secrets(self._options)
+        if self._terminal is None:
+            self._refuse_gaps(passcode, password)
+        with self._terminal.quiet() if self._terminal else nullcontext(), ExitStack() as held:
+            try:
+                result = self._pay(passcode, password, held)
+            except KeyboardInterrupt:
+                # Only before sending: from then on SIGINT is ignored (R11).
+                result = PaymentResult(Outcome.CANCELLED, f"Cancelled. {NOTHING_SENT}")
+            except SessionFailed as error:
+                result = error.result
+            # Inside, since a signal that was held may end us as soon as it is let go.
+            return self._tell(result)
+
+    def _pay(self, passcode: str | None, password: str | None, held: ExitStack) -> PaymentResult:
+        client, options = self._client, self._options
+        transaction_id = options.transaction or self._ask("Transaction ID: ")
+        if transaction_id and not passcode:
+            passcode = self._ask("Passcode: ", is_hidden=True)
+        if not transaction_id or not passcode:
+            return PaymentResult(Outcome.CANCELLED, f"Cancelled. {NOTHING_SENT}")
+        try:
+            token = self._token = client.query(transaction_id, passcode)
+        except ValueError as error:
+            raise PaygateExit(str(error), ExitCode.USAGE) from None
+        if not token.is_valid:
+            assert client.result is not None
+            return client.result
+        self._say(token_text(token))
+        user_id, password = self._credentials(password)
+        if not user_id or not password:
+            return client.cancel()  # or the session's own end, if its time was up
+        try:
+            return client.pay(
+                user_id,
+                password,
+                on_sending=lambda: held.enter_context(hold_signals()),
+                on_wait=partial(self._draw_countdown, "Paying ..."),
+            )
+        except BadInput as error:
+            raise PaygateExit(str(error), ExitCode.USAGE) from None
+
+    def _credentials(self, password: str | None) -> tuple[str | None, str | None]:
+        user_id = self._options.user
+        if user_id and password and self._terminal and not self._options.yes:
+            # Nobody has typed anything since the amount was shown.
+            answer = self._ask("Pay this? [y/N] ")
+            return (user_id, password) if (answer or "").strip().lower() in ("y", "yes") else (None, None)
+        user_id = user_id or self._ask("User ID: ")
+        if not user_id:
+            return None, None
+        return user_id, password or self._ask("Password: ", is_hidden=True)
+
+    def _ask(self, prompt: str, *, is_hidden: bool = False) -> str | None:
+        assert self._terminal is not None, "gaps were refused before"
+        return self._terminal.ask(
+            lambda: f"{self._countdown()}{prompt}",
+            is_hidden=is_hidden,
+            run_once=self._client.run_once,
+            is_over=lambda: self._client.result is not None,
+        )
+
+    def _countdown(self) -> str:
+        left_ms = self._client.session_left_ms
+        return f"[{-(-left_ms // 1_000):>2} s] " if left_ms else ""
+
+    def _draw_countdown(self, words: str) -> None:
+        if self._terminal is not None:
+            self._terminal.draw(f"{self._countdown()}{words}")
+
+    def _say(self, text: str) -> None:
+        if self._terminal is not None:
+            self._terminal.say(text)
+        elif not self._options.json:
+            put(text)
+
+    def _refuse_gaps(self, passcode: str | None, password: str | None) -> None:
+        gaps = {
+            "--transaction": self._options.transaction,
+            "--passcode-fd or --passcode-file": passcode,
+            "--user": self._options.user,
+            "--password-fd or --password-file": password,
+        }
+        for flag, value in gaps.items():
+            if not value:
+                raise PaygateExit(f"there is no terminal to ask on: give {flag}", ExitCode.USAGE)
+
+    def _tell(self, result: PaymentResult) -> int:
+        if self._terminal is not None:
+            self._terminal.end_line()
+        path = None
+        if result.outcome is Outcome.PAID:
+            try:
+                path = self._client.save_receipt(result.payment_id, self._options.receipt)
+            except PaygateExit as error:
+                # Paid is paid; the receipt is in the payment's own record as well.
+                result = replace(result, text=f"{result.text} ({error})")
+        if self._options.json:
+            put_json(result_fields(result, token=self._token, receipt_file=path))
+        elif path is not None:
+            put(f"{escape_line(result.text)}\nReceipt: {escape_line(str(path))}")
+        if path is None:
+            complain(PROGRAM, result.text)
+        return result.outcome.exit_code
+
+
+def _given_secrets(options: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Passcode and password as far as they were given without a prompt. Raises PaygateExit."""
+    passcode = password = None
+    if options.passcode_fd is not None:
+        passcode = read_line_from_fd(options.passcode_fd, "--passcode-fd")
+    elif options.passcode_file is not None:
+        passcode = read_line_from_file(options.passcode_file, "--passcode-file")
+    if options.password_fd is not None:
+        password = read_line_from_fd(options.password_fd, "--password-fd")
+    elif options.password_file or options.password_file_default:
+        password = read_line_from_file(options.password_file or options.password_file_default, "--password-file")
+    return passcode, password
+
+
+@contextmanager
+def _terminal_fd() -> Iterator[int | None]:
+    """A descriptor of the customer's terminal, if stdin is one: our own, since stdin may be open for reading only."""
+    if not os.isatty(_STDIN):
+        yield None
+        return
+    try:
+        fd = os.open(os.ttyname(_STDIN), os.O_RDWR | os.O_NOCTTY)
+    except OSError:
+        fd = os.dup(_STDIN)  # a terminal of another container has no name here
+    try:
+        yield fd
+    finally:
+        os.close(fd)
