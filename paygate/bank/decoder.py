@@ -111,7 +111,7 @@ def serve_text(decoder: Decoder, lines: Sequence[str] | None = None) -> None:
             request = from_json(OpenEnvelope, json.loads(line))
         except BadJson as error:
             raise PaygateExit(f"line {number}: {error}", ExitCode.USAGE) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise PaygateExit(f"line {number}: expected one JSON object", ExitCode.USAGE) from None
         sys.stdout.write(json.dumps(to_json(decoder.answer(request))) + "\n")
         sys.stdout.flush()

@@ -1,0 +1,202 @@
+"""The pure decision: every reason, in the order of its code; password attempts; time; UTRs."""
+
+from dataclasses import replace
+
+import pytest
+from bank_books import IDENTITY, LATER_MONO_MS, VERIFIER, WRONG_VERIFIER, build_transfer
+from builders import MERCHANT_ID, NOW_MS, USER_ID, build_terms
+
+from paygate.bank.ledger import (
+    FREE_FAILURE_COUNT,
+    LOCK_MS_MAX,
+    LOCK_MS_MIN,
+    MISMATCH,
+    Customer,
+    FindPayment,
+    Merchant,
+    Payment,
+    PaymentOperation,
+    Resolve,
+    Situation,
+    Transfer,
+    bank_time,
+    check_password,
+    decide,
+    lock_ms_after,
+    replay,
+    utr_of,
+)
+from paygate.codec import limits
+from paygate.codec.fields import UTR_OR_EMPTY
+from paygate.codec.messages import Reason, TransferOutcome
+
+CUSTOMER = Customer(2, "C-1", USER_ID, VERIFIER, balance_minor=125_000)
+MERCHANT = Merchant(3, MERCHANT_ID, "Books", 0)
+GOOD = Situation(NOW_MS, "INR", token_is_paid=False, merchant=MERCHANT, customer=CUSTOMER)
+TRANSFER = build_transfer()
+MONO_MS = 1_000
+
+# Each makes its own check fail and leaves the others as they are; in the order of the codes.
+SPOILERS = {
+    Reason.LATE: (replace(TRANSFER, deadline_mono_ms=MONO_MS), GOOD),
+    Reason.KEY_RETIRED: (replace(TRANSFER, opened=Reason.KEY_RETIRED), GOOD),
+    Reason.TERMS: (replace(TRANSFER, opened=Reason.TERMS), GOOD),
+    Reason.TOKEN_ALREADY_PAID: (TRANSFER, replace(GOOD, token_is_paid=True)),
+    Reason.MERCHANT_UNKNOWN: (TRANSFER, replace(GOOD, merchant=None)),
+    Reason.CURRENCY: (TRANSFER, replace(GOOD, currency="EUR")),
+    Reason.CREDENTIALS: (TRANSFER, replace(GOOD, customer=None)),
+    Reason.FUNDS: (TRANSFER, replace(GOOD, customer=replace(CUSTOMER, balance_minor=124_999))),
+}
+
+
+def test_enough_money_and_the_right_password_move_the_money() -> None:
+    assert decide(TRANSFER, GOOD, MONO_MS).reason is Reason.NONE
+
+
+@pytest.mark.parametrize("reason", SPOILERS, ids=lambda reason: reason.name)
+def test_each_reason_has_its_own_cause(reason: Reason) -> None:
+    transfer, situation = SPOILERS[reason]
+    assert decide(transfer, situation, MONO_MS).reason is reason
+
+
+def test_the_spoilers_cover_every_reason_of_the_bank_but_the_fence() -> None:
+    assert set(SPOILERS) == {reason for reason in Reason if reason.is_banks} - {Reason.FENCED}
+    assert list(SPOILERS) == sorted(SPOILERS)
+
+
+@pytest.mark.parametrize("first", SPOILERS, ids=lambda reason: reason.name)
+@pytest.mark.parametrize("second", SPOILERS, ids=lambda reason: reason.name)
+def test_of_two_causes_the_lower_code_is_told(first: Reason, second: Reason) -> None:
+    if {first, second} == {Reason.KEY_RETIRED, Reason.TERMS}:
+        return  # one field can't say both
+    transfer, situation = TRANSFER, GOOD
+    for reason in (first, second):
+        spoiled_transfer, spoiled = SPOILERS[reason]
+        changed = {n: getattr(spoiled, n) for n in Situation.__slots__ if getattr(spoiled, n) != getattr(GOOD, n)}
+        # Nobody and too little money both change the customer; nobody then stands for both.
+        if situation.customer is None:
+            changed.pop("customer", None)
+        situation = replace(situation, **changed)
+        if spoiled_transfer.opened != TRANSFER.opened:
+            transfer = replace(transfer, opened=spoiled_transfer.opened)
+        if spoiled_transfer.deadline_mono_ms != LATER_MONO_MS:
+            transfer = replace(transfer, deadline_mono_ms=MONO_MS)
+    assert decide(transfer, situation, MONO_MS).reason is min(first, second)
+
+
+@pytest.mark.parametrize(
+    ("skew_ms", "is_late"),
+    [(-300_001, True), (-300_000, False), (0, False), (300_000, False), (300_001, True)],
+)
+def test_an_authorisation_is_taken_within_five_minutes_either_way(skew_ms: int, is_late: bool) -> None:
+    transfer = build_transfer(authorised_at_ms=NOW_MS + skew_ms)
+    assert (decide(transfer, GOOD, MONO_MS).reason is Reason.LATE) is is_late
+
+
+def test_the_whole_balance_may_be_spent() -> None:
+    assert decide(build_transfer(amount_minor=125_000), GOOD, MONO_MS).reason is Reason.NONE
+    assert decide(build_transfer(amount_minor=125_001), GOOD, MONO_MS).reason is Reason.FUNDS
+
+
+@pytest.mark.parametrize("reason", [r for r in SPOILERS if r < Reason.CREDENTIALS], ids=lambda reason: reason.name)
+def test_what_is_declined_before_the_password_counts_no_attempt(reason: Reason) -> None:
+    transfer, situation = SPOILERS[reason]
+    if not isinstance(transfer.opened, Reason):
+        transfer = replace(transfer, opened=replace(transfer.opened, verifier=WRONG_VERIFIER))
+    assert decide(transfer, situation, MONO_MS).customer is None
+
+
+# -- passwords -------------------------------------------------------------------------------------------
+
+
+def test_the_third_wrong_password_locks_and_each_further_one_doubles_the_time() -> None:
+    customer: Customer | None = CUSTOMER
+    now_ms, lock_times = NOW_MS, []
+    for _ in range(12):
+        is_accepted, customer = check_password(customer, WRONG_VERIFIER, now_ms)
+        assert customer is not None
+        assert not is_accepted
+        lock_times.append(max(0, customer.locked_until_ms - now_ms))
+        now_ms = max(now_ms, customer.locked_until_ms)
+    doubled = [30_000 * 2**n for n in range(7)]
+    assert lock_times == [0, 0, *doubled, LOCK_MS_MAX, LOCK_MS_MAX, LOCK_MS_MAX]
+
+
+def test_a_locked_account_refuses_even_the_right_password_and_counts_nothing() -> None:
+    locked = replace(CUSTOMER, failure_count=3, locked_until_ms=NOW_MS + 1)
+    for verifier in (VERIFIER, WRONG_VERIFIER):
+        assert check_password(locked, verifier, NOW_MS) == (False, locked)
+
+
+def test_the_right_password_after_the_lock_forgets_the_failures() -> None:
+    locked = replace(CUSTOMER, failure_count=7, locked_until_ms=NOW_MS)
+    assert check_password(locked, VERIFIER, NOW_MS) == (True, CUSTOMER)
+
+
+def test_an_unknown_user_is_refused_even_with_the_verifier_that_stands_in() -> None:
+    assert check_password(None, bytes(32), NOW_MS) == (False, None)
+
+
+def test_lock_times_stay_within_their_bounds() -> None:
+    assert lock_ms_after(FREE_FAILURE_COUNT) == 0
+    assert lock_ms_after(FREE_FAILURE_COUNT + 1) == LOCK_MS_MIN
+    assert lock_ms_after(10**9) == LOCK_MS_MAX
+
+
+# -- replays ---------------------------------------------------------------------------------------------
+
+FINAL = [
+    (TransferOutcome.POSTED, Reason.NONE, "PGBKP12026010200000001"),
+    (TransferOutcome.DECLINED, Reason.FUNDS, ""),
+    (TransferOutcome.FENCED, Reason.FENCED, ""),
+]
+
+
+def operations() -> list[PaymentOperation]:
+    return [
+        FindPayment(TRANSFER.terms, TRANSFER.envelope_hash),
+        TRANSFER,
+        Resolve(TRANSFER.terms, TRANSFER.envelope_hash),
+    ]
+
+
+@pytest.mark.parametrize("operation", operations(), ids=lambda operation: type(operation).__name__)
+@pytest.mark.parametrize("final", FINAL, ids=lambda final: final[0].name)
+def test_every_final_outcome_is_replayed_to_every_operation(
+    operation: PaymentOperation, final: tuple[TransferOutcome, Reason, str]
+) -> None:
+    known = Payment(TRANSFER.terms, TRANSFER.envelope_hash, *final, receipt=b"receipt")
+    answer = replay(known, operation)
+    assert answer is not None
+    assert (answer.outcome, answer.reason, answer.utr, answer.receipt, answer.posted) == (*final, b"receipt", None)
+
+
+@pytest.mark.parametrize("operation", operations(), ids=lambda operation: type(operation).__name__)
+@pytest.mark.parametrize("final", FINAL, ids=lambda final: final[0].name)
+def test_other_terms_or_another_envelope_learn_nothing(
+    operation: PaymentOperation, final: tuple[TransferOutcome, Reason, str]
+) -> None:
+    known = Payment(TRANSFER.terms, TRANSFER.envelope_hash, *final, receipt=b"receipt")
+    assert replay(known, replace(operation, envelope_hash=bytes(32))) is MISMATCH
+    assert replay(known, replace(operation, terms=build_terms(amount_minor=1))) is MISMATCH
+    assert (MISMATCH.reason, MISMATCH.utr, MISMATCH.receipt) == (Reason.NONE, "", b"")
+
+
+@pytest.mark.parametrize("operation", operations(), ids=lambda operation: type(operation).__name__)
+def test_an_unknown_payment_is_not_replayed(operation: Transfer) -> None:
+    assert replay(None, operation) is None
+
+
+# -- time and UTRs ---------------------------------------------------------------------------------------
+
+
+def test_bank_time_never_goes_back() -> None:
+    assert bank_time(NOW_MS, NOW_MS - 1) == NOW_MS
+    assert bank_time(NOW_MS - 10**9, NOW_MS) == NOW_MS
+    assert bank_time(limits.TIME_MS_MAX + 1, 0) == limits.TIME_MS_MAX
+
+
+def test_a_utr_says_bank_channel_day_and_sequence() -> None:
+    assert utr_of(IDENTITY.bank_code, NOW_MS, 7) == "PGBKP12026010200000007"
+    assert utr_of(IDENTITY.bank_code, NOW_MS - 1, 10**8 + 7) == "PGBKP12026010100000007"
+    assert UTR_OR_EMPTY.is_legal(utr_of(IDENTITY.bank_code, limits.TIME_MS_MAX, 99_999_999))

@@ -1,0 +1,305 @@
+"""The bank's text records: intake of lines, passwords, balances in place, healing from the ledger."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bank_books import ASHA_MINOR, IDENTITY, VERIFIER, Books
+from builders import BANK_ID, CHEAP_PASSWORD_KEY, MERCHANT_ID
+
+from paygate.bank.records import (
+    MERCHANTS_LAYOUT,
+    TRANSACTIONS_LAYOUT,
+    USERS_LAYOUT,
+    BankRecords,
+    export_records,
+)
+from paygate.codec.messages import MakeVerifier
+from paygate.files.sqlite import StoreFull
+from paygate.files.text_records import Layout
+
+CANARY = "correct-horse-battery-staple"
+
+
+def fake_verifiers(requests: Sequence[MakeVerifier]) -> list[bytes]:
+    return [hashlib.sha256(f"{r.user_id} {r.password}".encode()).digest() for r in requests]
+
+
+class Office:
+    """The records of some books, and the directory in which people edit them."""
+
+    def __init__(self, books: Books, directory: Path) -> None:
+        self.books = books
+        self.directory = directory
+        self.log: list[str] = []
+        directory.mkdir(exist_ok=True)
+        self.records = self.open()
+
+    def open(self) -> BankRecords:
+        records = BankRecords(
+            self.directory, self.books.ledger, BANK_ID, IDENTITY.currency, CHEAP_PASSWORD_KEY, self.log.append
+        )
+        records.heal(self.books.now, fake_verifiers)
+        return records
+
+    def restart(self) -> None:
+        self.records.close()
+        self.records = self.open()
+
+    def add(self, layout: Layout, *lines: str) -> None:
+        """Somebody appends lines; within a second they are looked at."""
+        with (self.directory / layout.file_name).open("a") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+        self.look()
+
+    def look(self) -> None:
+        requests = self.records.look()
+        self.records.take_in(self.books.now, fake_verifiers(requests))
+
+    def pay(self, *args: Any, **changes: Any) -> str:
+        outcome = self.books.pay(*args, **changes)
+        assert outcome.posted is not None
+        self.records.record([outcome.posted])
+        return outcome.utr
+
+    def text(self, layout: Layout) -> str:
+        return (self.directory / layout.file_name).read_text()
+
+    def rows(self, layout: Layout) -> list[tuple[str, ...]]:
+        lines = self.text(layout).splitlines()
+        return [layout.parse(line.encode()) for line in lines if line.strip() and not line.startswith("#")]
+
+    def told(self, text: str) -> bool:
+        return any(text in line for line in self.log)
+
+
+@pytest.fixture
+def office(books: Books, tmp_path: Path) -> Iterator[Office]:
+    office = Office(books, tmp_path / "records")
+    yield office
+    office.records.close()
+
+
+def test_the_files_say_what_the_ledger_says(office: Office) -> None:
+    users = office.rows(USERS_LAYOUT)
+    assert users[0] == ("C-1", "asha", f"verifier:{VERIFIER.hex()}", "50000.00")
+    assert [row[0] for row in users] == ["C-1", "C-2"]
+    assert office.rows(MERCHANTS_LAYOUT) == [(MERCHANT_ID, "Books", "0.00"), ("M-200", "Tea", "1500.00")]
+    assert office.rows(TRANSACTIONS_LAYOUT) == []
+    assert office.log == []
+
+
+# -- intake ----------------------------------------------------------------------------------------------
+
+
+def test_a_new_customers_password_is_gone_once_taken_in(office: Office) -> None:
+    office.add(USERS_LAYOUT, f"C-3 | meera | {CANARY} | 125.50")
+    customer = office.books.ledger.find_customer("C-3")
+    assert customer is not None
+    assert (customer.user_id, customer.balance_minor) == ("meera", 12_550)
+    assert customer.verifier == hashlib.sha256(f"meera {CANARY}".encode()).digest()
+    assert CANARY not in office.text(USERS_LAYOUT)
+    assert office.rows(USERS_LAYOUT)[-1] == ("C-3", "meera", f"verifier:{customer.verifier.hex()}", "125.50")
+    for path in office.directory.parent.rglob("*"):
+        assert not path.is_file() or CANARY.encode() not in path.read_bytes(), path
+
+
+def test_a_line_with_a_verifier_is_taken_as_it_is(office: Office) -> None:
+    office.add(USERS_LAYOUT, f"C-3|meera|verifier:{'ab' * 32}|0")
+    customer = office.books.ledger.find_customer("C-3")
+    assert customer is not None
+    assert customer.verifier == b"\xab" * 32
+
+
+def test_a_new_merchant_is_taken_in(office: Office) -> None:
+    office.add(MERCHANTS_LAYOUT, "M-9 | Nine & Sons | 9.90")
+    assert office.rows(MERCHANTS_LAYOUT)[-1] == ("M-9", "Nine & Sons", "9.90")
+    assert office.books.ledger.find_merchant("M-9") is not None
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("C-3 | meera | secret-pw", "line: expected 4 columns with | between them, got 3"),
+        ("C 3 | meera | secret-pw | 1.00", "customer ID: expected 1 to 32 bytes of letters"),
+        ("C-3 |  | secret-pw | 1.00", "user ID: expected 1 to 64 bytes of printable text"),
+        ("C-3 | meera |  | 1.00", "password: expected 1 to 255 bytes of printable text"),
+        ("C-3 | meera | verifier:12 | 1.00", "password: expected a password, or verifier: and 64 hexadecimal digits"),
+        ("C-3 | meera | secret-pw | -1.00", "amount available: expected a decimal amount in INR without sign"),
+        ("C-3 | meera | secret-pw | 1.005", "amount available: expected at most 2 decimals"),
+        ("C-3 | meera | secret-pw | 10000000000000.00", "amount available: expected at most 9999999999999.99"),
+        ("C-3 | asha | secret-pw | 1.00", "user ID: expected one that no other customer has"),
+    ],
+)
+def test_a_bad_line_is_told_by_number_and_field_and_left_for_its_writer(office: Office, line: str, told: str) -> None:
+    number = office.text(USERS_LAYOUT).count("\n") + 1
+    office.add(USERS_LAYOUT, line, "C-4 | good | pw | 1.00")
+    assert [text for text in office.log if f"NetbankingUsers.txt line {number}, {told}" in text]
+    assert not office.told("secret-pw")
+    assert line in office.text(USERS_LAYOUT).splitlines()
+    assert office.books.ledger.find_customer("C-3") is None
+    assert office.books.ledger.find_customer("C-4") is not None
+    # Told once, and again only when the bank is started again.
+    office.log.clear()
+    office.look()
+    assert office.log == []
+    office.restart()
+    assert office.told(told)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("M 9 | Nine | 1.00", "merchant ID: expected"),
+        ("M-9 | Ni\u202ene | 1.00", "name: expected 0 to 64 bytes of printable text"),
+        ("M-9 | Nine | one", "account balance: expected a decimal amount"),
+    ],
+)
+def test_a_bad_merchant_line_is_told_and_left(office: Office, line: str, told: str) -> None:
+    office.add(MERCHANTS_LAYOUT, line)
+    assert office.told(f"Merchant.txt line {office.text(MERCHANTS_LAYOUT).count(chr(10))}, {told}")
+    assert line in office.text(MERCHANTS_LAYOUT)
+
+
+def test_a_mended_line_is_taken_in(office: Office) -> None:
+    office.add(USERS_LAYOUT, "C-3 | meera | pw | 1.005")
+    path = office.directory / USERS_LAYOUT.file_name
+    path.write_text(path.read_text().replace("1.005", "1.00"))
+    office.look()
+    assert office.books.ledger.find_customer("C-3") is not None
+
+
+def test_a_changed_line_of_a_known_customer_is_put_back_and_told(office: Office) -> None:
+    path = office.directory / USERS_LAYOUT.file_name
+    before = office.rows(USERS_LAYOUT)
+    path.write_text(path.read_text().replace("50000.00", "99999.00"))
+    office.look()
+    assert office.told('customer ID: expected a new one, got "C-1"; this account is known')
+    assert office.rows(USERS_LAYOUT) == before
+    assert office.books.balance("C-1") == ASHA_MINOR
+
+
+def test_a_second_line_for_a_known_customer_is_removed_with_its_password(office: Office) -> None:
+    office.add(USERS_LAYOUT, f"C-1 | asha | {CANARY} | 1.00", f"C-3 | m1 | {CANARY} | 1.00", f"C-3 | m2 | {CANARY} | 1")
+    assert CANARY not in office.text(USERS_LAYOUT)
+    assert [row[:2] for row in office.rows(USERS_LAYOUT)] == [("C-1", "asha"), ("C-2", "ravi"), ("C-3", "m1")]
+    assert office.books.balance("C-1") == ASHA_MINOR
+
+
+def test_other_forms_of_the_same_letters_are_one_user_id(office: Office) -> None:
+    office.add(USERS_LAYOUT, "C-3 | Jose\u0301 | pw | 1.00")
+    customer = office.books.ledger.find_customer("C-3")
+    assert customer is not None
+    assert customer.user_id == "Jos\u00e9"
+
+
+def test_lines_wait_while_the_disk_is_full(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise StoreFull("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(office.books.ledger, "apply", full)
+        office.add(USERS_LAYOUT, f"C-3 | meera | {CANARY} | 1.00")
+        assert office.told("new accounts wait: no room")
+        assert CANARY in office.text(USERS_LAYOUT)
+    office.look()
+    assert CANARY not in office.text(USERS_LAYOUT)
+    assert office.books.balance("C-3") == 100
+
+
+def test_payments_go_on_while_passwords_are_with_the_decoder(office: Office) -> None:
+    with (office.directory / USERS_LAYOUT.file_name).open("a") as file:
+        file.write(f"C-3 | meera | {CANARY} | 1.00\n")
+    requests = office.records.look()
+    utr = office.pay(1)
+    office.records.take_in(office.books.now, fake_verifiers(requests))
+    users = {row[0]: row[3] for row in office.rows(USERS_LAYOUT)}
+    assert users == {"C-1": "48750.00", "C-2": "900.00", "C-3": "1.00"}
+    assert [row[0] for row in office.rows(TRANSACTIONS_LAYOUT)] == [utr]
+
+
+# -- payments --------------------------------------------------------------------------------------------
+
+
+def test_each_payment_is_in_the_files_at_once(office: Office) -> None:
+    utrs = [office.pay(n, amount_minor=100_000) for n in range(3)]
+    assert [row[3] for row in office.rows(USERS_LAYOUT)] == ["47000.00", "900.00"]
+    assert [row[2] for row in office.rows(MERCHANTS_LAYOUT)] == ["3000.00", "1500.00"]
+    assert office.rows(TRANSACTIONS_LAYOUT) == [
+        (utr, "C-1", MERCHANT_ID, "1000.00", "INR", f"TX-{n}", "2026-01-02T00:00:00.000Z") for n, utr in enumerate(utrs)
+    ]
+
+
+def test_a_crash_between_ledger_and_files_heals_at_start(office: Office) -> None:
+    recorded = office.pay(1)
+    lost = office.books.pay(2).utr
+    assert [row[0] for row in office.rows(TRANSACTIONS_LAYOUT)] == [recorded]
+    office.restart()
+    assert [row[0] for row in office.rows(TRANSACTIONS_LAYOUT)] == [recorded, lost]
+    assert office.rows(USERS_LAYOUT)[0][3] == "47500.00"
+    assert office.rows(MERCHANTS_LAYOUT)[0][2] == "2500.00"
+
+
+def test_files_that_are_gone_are_built_anew(office: Office) -> None:
+    utr = office.pay(1)
+    for layout in (USERS_LAYOUT, MERCHANTS_LAYOUT, TRANSACTIONS_LAYOUT):
+        (office.directory / layout.file_name).unlink()
+    for _ in range(3):
+        office.look()
+    assert [row[0] for row in office.rows(TRANSACTIONS_LAYOUT)] == [utr]
+    assert [row[0] for row in office.rows(USERS_LAYOUT)] == ["C-1", "C-2"]
+    assert [row[0] for row in office.rows(MERCHANTS_LAYOUT)] == [MERCHANT_ID, "M-200"]
+
+
+def test_an_edited_transaction_record_is_built_anew(office: Office) -> None:
+    office.pay(1)
+    office.pay(2)
+    before = office.rows(TRANSACTIONS_LAYOUT)
+    path = office.directory / TRANSACTIONS_LAYOUT.file_name
+    path.write_text(path.read_text().replace("1250.00", "9250.00", 1))
+    office.restart()
+    assert office.rows(TRANSACTIONS_LAYOUT) == before
+
+
+def test_utrs_that_an_older_ledger_does_not_know_are_kept_and_never_given_again(office: Office) -> None:
+    office.pay(1)
+    office.books.ledger.close()
+    backup = office.books.path.read_bytes()
+    office.books.reopen()
+    office.restart()
+    lost = [office.pay(n) for n in (2, 3)]
+    office.books.ledger.close()
+    office.books.path.write_bytes(backup)
+    office.books.reopen()
+    office.restart()
+    assert office.told("has 2 UTRs that the ledger does not know")
+    assert [row[0] for row in office.rows(TRANSACTIONS_LAYOUT)][-2:] == lost
+    assert office.pay(4) > max(lost)
+    office.restart()
+    assert len(office.rows(TRANSACTIONS_LAYOUT)) == 4
+
+
+def test_a_failed_write_is_made_up_for_a_second_later(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("paygate.files.append_file.AppendFile.append", failing)
+        first = office.pay(1)
+    assert office.told("No space left on device")
+    second = office.pay(2)
+    office.look()
+    assert [row[0] for row in office.rows(TRANSACTIONS_LAYOUT)] == [first, second]
+    assert office.rows(USERS_LAYOUT)[0][3] == "47500.00"
+
+
+def test_export_writes_all_records(office: Office, tmp_path: Path) -> None:
+    office.pay(1)
+    target = tmp_path / "export"
+    target.mkdir()
+    export_records(target, office.books.ledger, IDENTITY.currency)
+    for layout in (USERS_LAYOUT, MERCHANTS_LAYOUT, TRANSACTIONS_LAYOUT):
+        assert (target / layout.file_name).read_text() == office.text(layout)
+        assert (target / layout.file_name).stat().st_mode & 0o077 == 0
