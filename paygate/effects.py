@@ -1,7 +1,7 @@
 """What a core wants done: plain data, performed by the shell in order, once a tick (architecture: effects).
 
 A tick's commits go first, in one durable transaction; only then does anything leave (style 9). A role adds
-effects of its own beside these three.
+effects of its own beside these.
 """
 
 from dataclasses import dataclass
@@ -31,5 +31,12 @@ class CloseLink:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """Tell the operator."""
+
+    text: str
+
+
 Effect = Any
-"""Commit, Send, CloseLink, or an effect of the role's own."""
+"""One of these, or an effect of the role's own."""

@@ -5,11 +5,11 @@ import getpass
 import os
 import shutil
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from paygate.arguments import exit_codes_line, port
 from paygate.bank.decoding import make_verifiers
 from paygate.bank.keys import (
     add_gateway,
@@ -34,15 +34,12 @@ from paygate.cli import ExitCode, PaygateExit, run
 from paygate.clock import system_now, utc_text
 from paygate.codec import limits
 from paygate.codec.messages import KeyList, MakeVerifier
-from paygate.escape import escape_field
+from paygate.files.added_line import add_line, read_rows
 from paygate.files.state_dir import StateDir, StateError
 from paygate.files.text_records import FieldProblem, Layout
 from paygate.hardening import protect_process
-from paygate.net.addresses import AddressError, parse_host_port
 
 DEFAULT_STATE: Final = "var/bank"
-_WAIT_FOR_SERVER_S: Final = 10
-_WAIT_STEP_S: Final = 0.05
 
 
 def main() -> int:
@@ -64,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="A bank that opens envelopes, moves money and signs receipts.",
-        epilog="exit codes: " + ", ".join(f"{int(c)} {c.name.lower().replace('_', ' ')}" for c in codes),
+        epilog=exit_codes_line(codes),
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -91,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
     server = add("serve", _serve, "Run the bank until SIGTERM drains it.")
     server.add_argument("--host", default="127.0.0.1", help="loopback address to listen on (127.0.0.1)")
-    server.add_argument("--port", type=_port, default=15001, help="port to listen on; 0 for any free one (15001)")
+    server.add_argument("--port", type=port, default=15001, help="port to listen on; 0 for any free one (15001)")
     server.add_argument("--ignore-sigterm", action="store_true", help="ignore SIGTERM too; only SIGKILL ends it")
 
     account = add("add-account", _add_account, "Add a customer. The password never touches the disk.")
@@ -161,7 +158,7 @@ def _add_account(options: argparse.Namespace) -> int:
         line = parse_customer((options.customer, options.user, password, options.amount), identity.currency)
     except FieldProblem as bad:
         raise _usage(USERS_LAYOUT, bad) from None
-    for row in _rows(options.state, USERS_LAYOUT):
+    for row in read_rows(options.state, USERS_LAYOUT):
         if row[0] == line.customer_id or row[1] == line.user_id:
             which = f"customer {line.customer_id}" if row[0] == line.customer_id else "a customer with this user ID"
             raise PaygateExit(f"there is {which} already", ExitCode.USAGE)
@@ -171,7 +168,7 @@ def _add_account(options: argparse.Namespace) -> int:
         request = MakeVerifier(identity.bank_id, parameters, line.user_id, line.password)
         verifier = make_verifiers(options.state, [request])[0]
     fields = (line.customer_id, line.user_id, f"verifier:{verifier.hex()}", options.amount)
-    _add_line(options.state, USERS_LAYOUT, fields)
+    add_line(options.state, USERS_LAYOUT, fields, lambda: take_in_now(options.state))
     _say(f"customer {line.customer_id} has an account")
     return ExitCode.OK
 
@@ -183,9 +180,9 @@ def _add_merchant(options: argparse.Namespace) -> int:
         parse_merchant(fields, identity.currency)
     except FieldProblem as bad:
         raise _usage(MERCHANTS_LAYOUT, bad) from None
-    if any(row[0] == options.merchant for row in _rows(options.state, MERCHANTS_LAYOUT)):
+    if any(row[0] == options.merchant for row in read_rows(options.state, MERCHANTS_LAYOUT)):
         raise PaygateExit(f"there is merchant {options.merchant} already", ExitCode.USAGE)
-    _add_line(options.state, MERCHANTS_LAYOUT, fields)
+    add_line(options.state, MERCHANTS_LAYOUT, fields, lambda: take_in_now(options.state))
     _say(f"merchant {options.merchant} has an account")
     return ExitCode.OK
 
@@ -249,59 +246,6 @@ def _export(options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-# -- adding a line ---------------------------------------------------------------------------------------
-
-
-def _add_line(directory: Path, layout: Layout, fields: Sequence[str]) -> None:
-    """Append a line as anybody may (R16, R17), and see to it that it is taken in."""
-    path = directory / layout.file_name
-    # Without the padding of the bank's own rows, so that it can be seen when it was taken in.
-    line = f"{'|'.join(escape_field(text) for text in fields)}\n".encode()
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_APPEND)
-        try:
-            size = os.fstat(fd).st_size
-            if size and os.pread(fd, 1, size - 1) != b"\n":
-                raise StateError(f"{path}: its last line has no end; end it with a newline first")
-            os.write(fd, line)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise StateError(f"could not add a line to {path}: {error.strerror}") from None
-    state = StateDir(directory)
-    if state.try_lock():
-        take_in_now(directory)
-        state.close()
-    deadline = time.monotonic() + _WAIT_FOR_SERVER_S
-    while True:
-        waits = line in path.read_bytes().splitlines(keepends=True)
-        if not waits and any(row[0] == fields[0] for row in _rows(directory, layout)):
-            return
-        if time.monotonic() >= deadline:
-            raise PaygateExit(
-                f"the line was added to {path} and not taken in within {_WAIT_FOR_SERVER_S} s; the bank's log says why",
-                ExitCode.BAD_STATE,
-            )
-        time.sleep(_WAIT_STEP_S)
-
-
-def _rows(directory: Path, layout: Layout) -> list[tuple[str, ...]]:
-    rows = []
-    try:
-        lines = (directory / layout.file_name).read_bytes().splitlines()
-    except FileNotFoundError:
-        raise StateError(f"there is no {directory / layout.file_name}; start the bank once") from None
-    except OSError as error:
-        raise StateError(f"could not read {directory / layout.file_name}: {error.strerror}") from None
-    for line in lines:
-        if line.strip() and not line.startswith(b"#"):
-            try:
-                rows.append(layout.parse(line))
-            except FieldProblem:
-                continue  # the bank's business, and its log's
-    return rows
-
-
 # -- in and out ------------------------------------------------------------------------------------------
 
 
@@ -340,13 +284,6 @@ def _show(key_list: KeyList) -> None:
     )
     for key in key_list.suite_keys:
         _say(f"{key.key_id.hex()} {key.kem_id.name}")
-
-
-def _port(text: str) -> int:
-    try:
-        return parse_host_port(f"127.0.0.1:{text}")[1]
-    except AddressError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _say(line: str) -> None:

@@ -18,7 +18,6 @@ from paygate.bank.ledger import (
     Outcome,
     PaymentOperation,
     PaymentOutcome,
-    Posted,
     Resolve,
     Transfer,
 )
@@ -42,7 +41,7 @@ from paygate.codec.messages import (
     TransferResult,
 )
 from paygate.codec.seal import envelope_hash
-from paygate.effects import Commit, Effect
+from paygate.effects import Commit, Effect, LogLine
 from paygate.link import KeyOf, Link, LinkEvent, LinkFailed, PeerClosed, RequestReceived
 from paygate.link import Opened as LinkOpened
 from paygate.links import LinkTable
@@ -61,13 +60,6 @@ class Decode:
 
     tag: int
     request: OpenEnvelope
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """Effect: tell the operator."""
-
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +271,3 @@ _UNKNOWN_BANK: Final = BankKeys(KeysStatus.UNKNOWN_BANK, b"")
 def _found_or_unavailable(then: _Then, outcome: PaymentOutcome, now: Now) -> list[Effect]:
     # A fence that can't be written is none; the gateway asks again.
     return then(outcome if outcome.outcome is not None else _UNAVAILABLE, now)
-
-
-__all__ = ["DECODE_COUNT_MAX", "BankCore", "Decode", "LogLine", "Posted"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from paygate.bank.core import BankCore, Decode, LogLine
+from paygate.bank.core import BankCore, Decode
 from paygate.bank.decoding import DecoderProcess, VerifierBatch, decoder_argv, make_verifiers
 from paygate.bank.keys import (
     KEY_LIST_NAME,
@@ -23,7 +23,7 @@ from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.cli import ExitCode, log
 from paygate.clock import Now, system_now
 from paygate.codec.messages import MakeVerifier, OpenedEnvelope
-from paygate.effects import Effect
+from paygate.effects import Effect, LogLine
 from paygate.files.state_dir import StateDir, StateError
 from paygate.hardening import protect_process
 from paygate.net.addresses import format_host_port
