@@ -4,7 +4,7 @@ A tick's commits go first, in one durable transaction; only then does anything l
 effects of its own beside these.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -20,7 +20,7 @@ class Send:
     """Send these bytes on a link, after the tick's commits."""
 
     link_id: int
-    data: bytes
+    data: bytes = field(repr=False)  # may hold a passcode
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,8 @@ class GatewayCore:
         self._client_addresses: dict[int, Address] = {}
         self._bank_link_id: int | None = None  # set while a link to the bank is up, open or not
         self._bank_is_open = False
+        self.bank_was_open = False
+        """Whether there ever was an open link to the bank in this run."""
         self.bank_trouble = NO_ANSWER_YET
         """Why there is no open link to the bank; empty while there is one."""
         self._signed_key_list = b""
@@ -489,7 +491,7 @@ class GatewayCore:
             self._links.close(self._bank_link_id, "another bank than configured")
             self.bank_trouble = f"the bank there is {event.peer_id}, not {self._identity.bank_id}"
             return []
-        self._bank_is_open = True
+        self._bank_is_open = self.bank_was_open = True
         self.bank_trouble = ""
         self._ask_bank(BankKeysQuery(self._identity.bank_id))
         self._refresh_keys_ms = now.mono_ms + KEY_LIST_REFRESH_MS

@@ -23,7 +23,7 @@ from paygate.hardening import protect_process
 from paygate.net.addresses import Address, format_host_port
 from paygate.net.connect import Backoff, connect
 from paygate.net.listen import raise_descriptor_limit
-from paygate.net.loop import Loop, Timer
+from paygate.net.loop import Loop
 from paygate.net.signals import ServerSignals
 from paygate.shell import Server, refuse_remote
 
@@ -113,9 +113,8 @@ class _BankConnector:
         self._backoff = Backoff(RECONNECT_BASE_MS, RECONNECT_MS_MAX, random.SystemRandom())
         self._trouble = ""
         self._bank_wait_ms = options.bank_wait_ms
-        self._wait_timer: Timer | None = None
         if options.bank_wait_ms is not None:
-            self._wait_timer = loop.call_later(options.bank_wait_ms, self._wait_is_over)
+            loop.call_later(options.bank_wait_ms, self._wait_is_over)
         self._connect()
 
     def _connect(self) -> None:
@@ -147,12 +146,10 @@ class _BankConnector:
             return
         if self._core.bank_is_open:
             self._backoff.reset()
-            if self._wait_timer is not None:  # It is for the first link only; later the bank may come and go.
-                self._wait_timer.cancel()
         self._loop.call_later(RECONNECT_BASE_MS, self._watch)
 
     def _wait_is_over(self) -> None:
-        if not self._core.bank_is_open:
+        if not self._core.bank_was_open:  # Later it may come and go.
             host, port = self._address
             raise PaygateExit(
                 f"no link to the bank at {format_host_port(host, port)} within {self._bank_wait_ms} ms: "

@@ -1,0 +1,254 @@
+"""A payment in doubt: no answer, a lost link, a restart. It is asked about until the bank says what it became."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from builders import BANK_ID, GATEWAY_ID, UTR, build_terms
+from gateway.failing_disk import FailingDisk
+from gateway.world import World, hash_of, payment_id
+
+from paygate.codec.errors import ErrorCode
+from paygate.codec.messages import Error, PaymentStatus, Reason, ResolveRequest, TokenStatus, TransferOutcome
+from paygate.gateway.core import RESOLVE_BACKOFF_BASE_MS, RESOLVE_BACKOFF_MS_MAX
+from paygate.gateway.tokens import TokenState
+
+FIRST = payment_id("first")
+
+
+def test_no_answer_for_20_seconds_is_asked_about(world: World) -> None:
+    client = world.connect_client()
+    question = client.pay()
+    world.advance(19_999)
+    assert world.bank.resolves == []
+    world.advance(1)
+    assert world.bank.resolves == [ResolveRequest(world.bank.transfers[0].terms, hash_of())]
+    receipt = world.bank.answer(world.bank.resolves[0], TransferOutcome.FENCED, Reason.FENCED)
+    answer = client.told_payment(question)
+    assert (answer.status, answer.reason, answer.receipt) == (PaymentStatus.DECLINED, Reason.FENCED, receipt)
+    assert world.token().state is TokenState.UNPAID
+    world.advance(120_000)
+    assert len(world.bank.resolves) == 1
+
+
+def test_a_resolve_that_finds_the_money_moved(world: World) -> None:
+    client = world.connect_client()
+    question = client.pay()
+    world.advance(20_000)
+    world.bank.post(world.bank.resolves[0])
+    assert client.told_payment(question).status is PaymentStatus.PAID
+    # The transfer's own answer, later still, is the same news.
+    world.bank.post(world.bank.transfers[0])
+    assert world.token().state is TokenState.PAID
+
+
+def test_unavailable_is_doubt_and_is_asked_about_soon(world: World) -> None:
+    client = world.connect_client()
+    question = client.pay()
+    world.bank.answer(world.bank.transfers[0], TransferOutcome.UNAVAILABLE)
+    assert question not in client.replies
+    assert world.token().state is TokenState.IN_FLIGHT
+    world.advance(RESOLVE_BACKOFF_BASE_MS)
+    assert len(world.bank.resolves) == 1
+    world.bank.answer(world.bank.resolves[0], TransferOutcome.UNAVAILABLE)
+    world.advance(2 * RESOLVE_BACKOFF_BASE_MS)
+    assert len(world.bank.resolves) == 2
+    world.bank.post(world.bank.resolves[1])
+    assert client.told_payment(question).status is PaymentStatus.PAID
+
+
+def test_a_request_that_the_bank_refuses_with_an_error_is_in_doubt(world: World) -> None:
+    client = world.connect_client()
+    question = client.pay()
+    busy = Error(code=ErrorCode.TOO_MANY_REQUESTS, closes=False, text="busy")
+    world.bank.refuse(world.bank.transfers[0], busy)
+    assert world.token().state is TokenState.IN_FLIGHT
+    world.advance(20_000)
+    world.bank.answer(world.bank.resolves[0], TransferOutcome.FENCED, Reason.FENCED)
+    assert client.told_payment(question).reason is Reason.FENCED
+
+
+def test_pending_at_28_seconds_and_resolved_in_the_background(world: World) -> None:
+    client = world.connect_client()
+    question = client.pay()
+    world.advance(27_999)
+    assert question not in client.replies
+    world.advance(1)
+    answer = client.told_payment(question)
+    assert (answer.status, answer.reason, answer.receipt) == (PaymentStatus.PENDING, Reason.NONE, b"")
+    assert client.query_token().status is TokenStatus.IN_FLIGHT
+
+    # Back-off: half of it fixed, half jitter, which is 0.5 here; never above the cap.
+    world.advance(300_000)
+    asked_ms = world.bank.resolved_at_ms
+    waits_ms = [later - earlier for earlier, later in pairwise(asked_ms)]
+    assert waits_ms[:5] == [750, 1_500, 3_000, 6_000, 12_000]
+    assert set(waits_ms[5:]) == {RESOLVE_BACKOFF_MS_MAX * 3 // 4}
+    assert len(waits_ms) > 12
+
+    world.bank.post(world.bank.resolves[-1])
+    assert world.token().state is TokenState.PAID
+    assert world.connect_client().query_status(FIRST).status is PaymentStatus.PAID
+
+
+def test_a_lost_link_leaves_the_payment_in_doubt_until_it_is_back(world: World) -> None:
+    client = world.connect_client()
+    question = client.pay()
+    world.cut(world.bank)
+    assert world.core.bank_is_wanted
+    world.advance(5_000)
+    world.connect_bank()
+    world.advance(0)
+    assert [r.terms.payment_id for r in world.bank.resolves] == [FIRST]
+    receipt = world.bank.post(world.bank.resolves[0])
+    assert client.told_payment(question).receipt == receipt
+
+
+def test_a_bank_that_stays_away_leaves_it_pending(world: World) -> None:
+    client = world.connect_client()
+    question = client.pay()
+    world.cut(world.bank)
+    world.advance(28_000)
+    assert client.told_payment(question).status is PaymentStatus.PENDING
+    world.advance(3_600_000)
+    assert world.token().state is TokenState.IN_FLIGHT
+    world.connect_bank()
+    world.advance(0)
+    world.bank.answer(world.bank.resolves[0], TransferOutcome.DECLINED, Reason.FUNDS)
+    assert world.token().state is TokenState.UNPAID
+
+
+def test_a_result_is_matched_by_payment_not_by_link_or_request(world: World) -> None:
+    world.issue(transaction_id="TX-2")
+    client = world.connect_client()
+    first = client.pay()
+    second = client.pay(client.query_token("TX-2").session_id, "second")
+    # Replies overtake each other.
+    world.bank.post(world.bank.transfers[1])
+    assert client.told_payment(second).status is PaymentStatus.PAID
+    assert first not in client.replies
+    # The answer to one payment's resolving speaks of another one.
+    world.cut(world.bank)
+    world.connect_bank()
+    world.advance(0)
+    world.bank.answer(world.bank.resolves[0], TransferOutcome.DECLINED, Reason.FUNDS, of=FIRST)
+    assert client.told_payment(first).reason is Reason.FUNDS
+
+
+def test_a_late_result_still_counts(world: World) -> None:
+    client = world.connect_client()
+    client.pay()
+    world.advance(28_000)
+    world.bank.post(world.bank.transfers[0])
+    assert world.token().state is TokenState.PAID
+    assert client.query_status(FIRST).status is PaymentStatus.PAID
+
+
+def test_a_result_of_a_payment_that_nobody_began_is_told_to_the_operator(world: World) -> None:
+    client = world.connect_client()
+    client.pay()
+    world.bank.answer(world.bank.transfers[0], TransferOutcome.DECLINED, Reason.FUNDS, of=payment_id("nobody's"))
+    assert any("does not know" in line for line in world.logged())
+    assert world.token().state is TokenState.IN_FLIGHT
+
+
+def test_a_restart_resolves_what_was_in_flight(world: World) -> None:
+    client = world.connect_client()
+    client.pay()
+    world.advance(1_000)
+    world.restart()
+    assert any("1 payments in flight" in line for line in world.logged())
+    world.advance(60_000)  # the bank is not there yet
+    world.connect_bank()
+    world.advance(0)
+    terms = build_terms(payment_id=FIRST, session_id=world.bank.resolves[0].terms.session_id)
+    assert world.bank.resolves == [ResolveRequest(terms, hash_of())]
+    world.bank.post(world.bank.resolves[0])
+    assert (world.token().state, world.token().utr) == (TokenState.PAID, UTR)
+    world.restart()
+    world.connect_bank()
+    world.advance(60_000)
+    assert world.bank.resolves == []
+
+
+def test_a_bank_link_that_comes_and_goes_costs_no_more_than_one_question_each_time(world: World) -> None:
+    world.connect_client().pay()
+    for _ in range(50):
+        world.cut(world.bank)
+        world.connect_bank()
+        world.advance(0)
+        assert len(world.bank.resolves) == 1
+    world.advance(120_000)
+    # One deadline that counts, however often the payment was put on the list.
+    assert len(world.core._due) == 1
+
+
+def test_a_transfer_that_found_the_link_gone_is_resolved(world: World) -> None:
+    client = world.connect_client()
+    session = client.query_token().session_id
+    old_bank = world.bank
+    # The link breaks in the very tick in which the payment is committed.
+    client.send_credentials(session)
+    arrived = world.on_its_way.popleft()
+    effects = world.core.receive_data(*arrived, world.now)
+    effects += world.core.link_closed(old_bank.link_id, "reset by peer", world.now)
+    world._perform(effects)
+    assert (old_bank.transfers, world.token().state) == ([], TokenState.IN_FLIGHT)
+    world.connect_bank()
+    world.advance(0)
+    world.bank.answer(world.bank.resolves[0], TransferOutcome.FENCED, Reason.FENCED)
+    assert world.token().state is TokenState.UNPAID
+
+
+# -- the link to the bank --------------------------------------------------------------------------------
+
+
+def test_another_bank_than_configured_is_left(tmp_path: Path, disk: FailingDisk) -> None:
+    world = World(tmp_path, disk)
+    world.connect_bank(bank_id="EVIL")
+    assert not world.core.bank_is_open
+    assert not world.bank.is_connected
+    assert world.core.bank_trouble == f"the bank there is EVIL, not {BANK_ID}"
+    assert world.core.bank_is_wanted
+    assert world.bank.keys_query_count == 0
+    world.store.close()
+
+
+def test_a_bank_that_does_not_know_our_key_is_named_as_the_trouble(tmp_path: Path, disk: FailingDisk) -> None:
+    world = World(tmp_path, disk)
+    world.connect_bank(link_key=b"another key of thirty-two bytes.")
+    assert not world.core.bank_is_open
+    assert "bad_mac" in world.core.bank_trouble
+    assert GATEWAY_ID not in world.core.bank_trouble
+    # The next trouble takes the place of the last one.
+    world.connect_bank()
+    assert (world.core.bank_is_open, world.core.bank_trouble) == (True, "")
+    world.cut(world.bank)
+    assert world.core.bank_trouble == "reset by peer"
+    world.store.close()
+
+
+@pytest.mark.parametrize("size", [1, 10])
+def test_garbage_from_the_bank_closes_the_link_and_the_payment_is_resolved_on_the_next(world: World, size: int) -> None:
+    world.connect_client().pay()
+    world.on_its_way.append((world.bank.link_id, b"\0" * 20 * size))
+    world.settle()
+    assert world.core.bank_is_wanted
+    world.connect_bank()
+    world.advance(0)
+    assert len(world.bank.resolves) == 1
+
+
+def test_an_idle_link_to_the_bank_is_tested_and_stays(world: World) -> None:
+    world.advance(600_000)
+    assert world.core.bank_is_open
+    assert world.bank.is_connected
+
+
+def test_a_silent_bank_is_given_up(world: World) -> None:
+    world.connect_client().pay()
+    bank = world.bank
+    bank.receive = lambda data: None  # type: ignore[method-assign]  # its machine is gone, its socket is not
+    world.advance(30_000)
+    assert bank.close_reason == "protocol: idle timeout"
+    assert world.core.bank_is_wanted
