@@ -10,6 +10,7 @@ from paygate.client.pay import PROGRAM, pay, status_command
 from paygate.client.payment import Outcome, Payment, PaymentResult
 from paygate.client.root import read_root
 from paygate.client.show import (
+    complain,
     payment_fields,
     payment_text,
     put,
@@ -63,7 +64,13 @@ def _refuse_other_roots(payments: list[Payment], options: argparse.Namespace) ->
 
 def _ask(client: PaygateClient, payment: Payment, options: argparse.Namespace) -> PaymentResult:
     result = client.status(payment.payment_id, gateway=options.gateway)
-    path = client.save_receipt(payment.payment_id) if result.outcome is Outcome.PAID else None
+    path = None
+    if result.outcome is Outcome.PAID:
+        try:
+            path = client.save_receipt(payment.payment_id)
+        except PaygateExit as error:
+            # Paid is paid; the receipt is in the payment's own record as well.
+            complain(PROGRAM, str(error))
     if options.json:
         put_json(result_fields(result, payment=payment, receipt_file=path))
     else:

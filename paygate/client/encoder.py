@@ -14,19 +14,13 @@ from paygate.codec.buffer import FrameBuffer
 from paygate.codec.errors import RemoteProtocolError
 from paygate.codec.frame import Frame, encode_frame
 from paygate.codec.messages import SealCredentials, SealedCredentials
-from paygate.codec.seal import SealError, password_key, seal_credentials
+from paygate.codec.seal import SealError, seal_request
 from paygate.files.durable import write_all
 from paygate.hardening import HardeningError, protect_process
 
 PROGRAM = "paygate-encoder"
 READ_SIZE = 65_536
 _STDIN, _STDOUT = 0, 1
-
-
-def seal(request: SealCredentials, nonce: bytes) -> bytes:
-    """The envelope for a request; `nonce` is 16 random bytes. Costs an Argon2id. Raises BadKeyList."""
-    key = password_key(request.password_key, request.terms.bank_id, request.user_id, request.password)
-    return seal_credentials(request.suite_key, request.terms, request.user_id, key, nonce)
 
 
 def answer(frame: Frame) -> bytes:
@@ -38,7 +32,7 @@ def answer(frame: Frame) -> bytes:
     if not isinstance(request, SealCredentials) or frame.mac:
         raise PaygateExit(f"a {frame.kind.name} came, and only SEAL_CREDENTIALS can be served")
     try:
-        envelope = seal(request, os.urandom(limits.ENVELOPE_NONCE_SIZE))
+        envelope = seal_request(request, os.urandom(limits.ENVELOPE_NONCE_SIZE))
     except SealError as error:
         raise PaygateExit(str(error)) from None
     return encode_frame(SealedCredentials(envelope), frame.correlation_id)

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from paygate.cli import ExitCode, PaygateExit
-from paygate.client.encoder import seal
 from paygate.client.secret_input import read_line_from_fd
 from paygate.clock import system_now
 from paygate.codec import limits
@@ -32,7 +31,7 @@ from paygate.codec.fields import fields_of
 from paygate.codec.frame import decode_record
 from paygate.codec.jsonform import BadJson, from_json, to_json
 from paygate.codec.messages import KemId, KeyList, SealCredentials, SignedKeyList, Terms
-from paygate.codec.seal import SealError, choose_suite_key
+from paygate.codec.seal import SealError, choose_suite_key, seal_request
 from paygate.files.durable import write_all
 
 _STDIN, _STDOUT = 0, 1
@@ -95,7 +94,7 @@ def _key_list(signed_hex: str, kem: str | None) -> KeyList:
 
 def _sealed(request: SealCredentials) -> dict[str, Any]:
     """Raises SealError."""
-    envelope = seal(request, os.urandom(limits.ENVELOPE_NONCE_SIZE))
+    envelope = seal_request(request, os.urandom(limits.ENVELOPE_NONCE_SIZE))
     return {"terms": to_json(request.terms), "key_id": request.suite_key.key_id.hex(), "envelope": envelope.hex()}
 
 

@@ -87,15 +87,13 @@ class Choice(Field):
         self.choices = choices
         self.size_min = self.size_max = width
         self.expected = f"one of the {choices.__name__} codes {', '.join(str(int(c)) for c in choices)}"
+        self._by_code = {int(c): c for c in choices}
 
     def is_legal(self, value: Any) -> bool:
         return isinstance(value, self.choices)
 
     def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
-        try:
-            return self.choices(obj)
-        except ValueError:
-            raise BadValue(self.expected, path) from None
+        return self._check(self._by_code.get(obj), path)
 
 
 class Boolean(Field):
@@ -179,11 +177,7 @@ class Text(Field):
         return self._matches(value) is not None if self._matches else is_plain_text(value)
 
     def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
-        try:
-            text = obj.decode()
-        except UnicodeDecodeError:
-            raise BadValue(self.expected, path) from None
-        return self._check(text, path)
+        return self._check(utf8_text(obj), path)
 
     def _encode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
         return self._check(obj, path).encode()
@@ -246,8 +240,25 @@ class Nested(Field):
 
     def _encode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
         self._check(obj, path)
-        _check_whole(obj, path)
         return {f.name: getattr(obj, f.name) for f in fields_of(self.record)}
+
+    def _build(self, obj: Any, stream: Any, context: Any, path: str) -> Any:  # construct's signature
+        built = super()._build(obj, stream, context, path)
+        # Only now, when each field is legal by itself, may a rule between fields look at them.
+        _check_whole(obj, path)
+        return built
+
+
+def utf8_text(data: bytes) -> str | None:
+    """The text that bytes are in UTF-8, or None.
+
+    No exception: a UnicodeDecodeError holds the bytes, which may be a secret, and would hang on to whatever is
+    raised because of it as its context.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def is_plain_text(value: str) -> bool:

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import construct
@@ -88,8 +88,10 @@ def decode_record(cls: type[R], data: bytes) -> R:
 
 
 def _field_path(error: construct.ConstructError) -> str:
-    # construct says "(parsing) -> record -> terms -> amount_minor"; only names may pass, never its message.
-    return ".".join((error.path or "").split(" -> ")[2:])
+    # construct says "(parsing) -> record -> terms -> amount_minor"; only names may pass, never its message. "count"
+    # and "items" are its own names for the insides of a counted field.
+    names = (error.path or "").split(" -> ")[2:]
+    return ".".join(name for name in names if name not in ("count", "items"))
 
 
 def body_size_range(kind: Kind) -> tuple[int, int]:
@@ -112,8 +114,8 @@ class Frame:
 
     kind: Kind
     correlation_id: int
-    signed: bytes  # header and body: what the MAC covers
-    mac: bytes  # empty without the AUTHENTICATED flag
+    signed: bytes = field(repr=False)  # header and body: what the MAC covers; may hold secrets (R4)
+    mac: bytes = field(repr=False)  # empty without the AUTHENTICATED flag
 
     @property
     def body(self) -> bytes:

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from paygate.codec import limits
-from paygate.codec.errors import ProtocolError, RemoteProtocolError
-from paygate.codec.fields import fields_of
+from paygate.codec.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
+from paygate.codec.fields import PASSWORD, USER_ID, Text, fields_of, utf8_text
 from paygate.codec.frame import decode_record, encode_record
 from paygate.codec.messages import (
     AeadId,
@@ -31,6 +31,7 @@ from paygate.codec.messages import (
     PasswordKeyParameters,
     Receipt,
     ReceiptStatement,
+    SealCredentials,
     SignedKeyList,
     SuiteKey,
     Terms,
@@ -155,9 +156,9 @@ def envelope_hash(envelope: bytes) -> bytes:
 def seal_credentials(suite_key: SuiteKey, terms: Terms, user_id: str, password_key: bytes, nonce: bytes) -> bytes:
     """Seal user ID and password key so that only the bank can read them (R4). `nonce`: 16 random bytes.
 
-    Raises LocalProtocolError for a user ID of the wrong size, BadKeyList for a public key that is none.
+    Raises LocalProtocolError for a user ID that the field can't hold, BadKeyList for a public key that is none.
     """
-    encoded = unicodedata.normalize("NFC", user_id).encode()
+    encoded = _normal("user ID", USER_ID, user_id)
     plaintext = CredentialsPlaintext(
         format_version=1,
         user_id_size=len(encoded),
@@ -196,9 +197,12 @@ def open_envelope(key: SealingKey, key_id: bytes, terms: Terms, envelope: bytes)
     try:
         plaintext = _SUITES[key.kem_id].decrypt(envelope, key._hpke_key(), info=envelope_info(key_id, terms))
         opened = decode_record(CredentialsPlaintext, plaintext)
-        user_id = opened.user_id[: opened.user_id_size].decode()
     except (InvalidTag, ValueError, RemoteProtocolError):
         raise NotOpened("the envelope does not open under these terms") from None
+    user_id = utf8_text(opened.user_id[: opened.user_id_size])
+    # The sealed bytes are a stranger's: a user ID that no message can hold would break whoever sends it on.
+    if user_id is None or not USER_ID.is_legal(user_id):
+        raise NotOpened("the envelope does not open under these terms")
     return Credentials(user_id, opened.password_key)
 
 
@@ -206,13 +210,19 @@ def open_envelope(key: SealingKey, key_id: bytes, terms: Terms, envelope: bytes)
 
 
 def password_salt(bank_id: str, user_id: str) -> bytes:
-    """16 bytes of SHA-256 over label, bank ID, a zero byte (no bank ID holds one) and user ID."""
-    normal_user_id = unicodedata.normalize("NFC", user_id).encode()
+    """16 bytes of SHA-256 over label, bank ID, a zero byte (no bank ID holds one) and user ID.
+
+    Raises LocalProtocolError for a user ID that the field can't hold.
+    """
+    normal_user_id = _normal("user ID", USER_ID, user_id)
     return hashlib.sha256(LABEL_SALT + bank_id.encode() + b"\0" + normal_user_id).digest()[:_SALT_SIZE]
 
 
 def password_key(parameters: PasswordKeyParameters, bank_id: str, user_id: str, password: str) -> bytes:
-    """Argon2id (RFC 9106) of the password in normal form C; costs the client, never the bank (T18)."""
+    """Argon2id (RFC 9106) of the password in normal form C; costs the client, never the bank (T18).
+
+    Raises LocalProtocolError for a user ID or password that its field can't hold.
+    """
     derivation = Argon2id(
         salt=password_salt(bank_id, user_id),
         length=limits.PASSWORD_KEY_SIZE,
@@ -220,12 +230,29 @@ def password_key(parameters: PasswordKeyParameters, bank_id: str, user_id: str, 
         lanes=parameters.lane_count,
         memory_cost=parameters.memory_kib,
     )
-    return derivation.derive(unicodedata.normalize("NFC", password).encode())
+    return derivation.derive(_normal("password", PASSWORD, password))
+
+
+def _normal(name: str, field: Text, text: str) -> bytes:
+    # Checked before it is encoded: a UnicodeEncodeError would hold the whole text.
+    normal = unicodedata.normalize("NFC", text)
+    if not field.is_legal(normal):
+        raise LocalProtocolError(f"the {name} can't be used: expected {field.expected}")
+    return normal.encode()
 
 
 def verifier_of(pepper: bytes, key: bytes) -> bytes:
     """What the bank keeps of a password: HMAC-SHA-256 of the password key under the pepper (T18)."""
     return hmac.digest(pepper, LABEL_VERIFIER + key, hashlib.sha256)
+
+
+def seal_request(request: SealCredentials, nonce: bytes) -> bytes:
+    """The envelope that a SealCredentials asks for; costs an Argon2id. `nonce`: 16 random bytes.
+
+    Raises LocalProtocolError, BadKeyList.
+    """
+    key = password_key(request.password_key, request.terms.bank_id, request.user_id, request.password)
+    return seal_credentials(request.suite_key, request.terms, request.user_id, key, nonce)
 
 
 # -- key list (spec 8.4) ---------------------------------------------------------------------------------

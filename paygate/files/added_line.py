@@ -52,16 +52,24 @@ def add_line(directory: Path, layout: Layout, fields: Sequence[str], take_in_now
     line = f"{'|'.join(escape_field(text) for text in fields)}\n".encode()
     _append(path, line)
     state = StateDir(directory)
-    if state.try_lock():
-        try:
-            take_in_now()
-        finally:
-            state.close()
     deadline = time.monotonic() + WAIT_S
-    while line in path.read_bytes().splitlines(keepends=True):
+    while _waits(path, line):
+        # Asked each time: whoever has the lock now may be about to end, and never look at the file again.
+        if state.try_lock():
+            try:
+                take_in_now()
+            finally:
+                state.close()
+            if _waits(path, line):
+                raise StateError(f"the line added to {path} can't be taken in; it is left there")
+            return
         if time.monotonic() >= deadline:
             raise StateError(f"the line added to {path} was not taken in within {WAIT_S} s; the server's log says why")
         time.sleep(_WAIT_STEP_S)
+
+
+def _waits(path: Path, line: bytes) -> bool:
+    return line in path.read_bytes().splitlines(keepends=True)
 
 
 def _append(path: Path, line: bytes) -> None:

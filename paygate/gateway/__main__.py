@@ -2,20 +2,19 @@
 
 import argparse
 import json
-import os
 import secrets
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from paygate.cli import ExitCode, PaygateExit, log, run
+from paygate.arguments import address, exit_codes_line, identifier, port
+from paygate.cli import ExitCode, PaygateExit, run
 from paygate.clock import utc_text
 from paygate.codec import limits
-from paygate.codec.fields import IDENTIFIER
 from paygate.codec.money import format_amount
+from paygate.files.added_line import add_line, read_rows
 from paygate.files.state_dir import StateDir, StateError
 from paygate.files.text_records import FieldProblem
 from paygate.gateway.core import GatewayIdentity
@@ -23,11 +22,8 @@ from paygate.gateway.records import TOKENS_LAYOUT, parse_token, token_row
 from paygate.gateway.server import PROGRAM, GatewayOptions, serve, take_in_now
 from paygate.gateway.settings import read_link_key, write_identity
 from paygate.gateway.tokens import Token, TokenState
-from paygate.net.addresses import Address, AddressError, parse_host_port
 
 DEFAULT_STATE: Final = "var/gateway"
-_WAIT_FOR_SERVER_S: Final = 5
-_LOOK_AGAIN_S: Final = 0.05
 _PASSCODE_DIGIT_COUNT: Final = 8
 
 
@@ -48,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="A payment gateway that forwards bank credentials which it cannot read.",
-        epilog="exit codes: " + ", ".join(f"{int(c)} {c.name.lower().replace('_', ' ')}" for c in codes),
+        epilog=exit_codes_line(codes),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -59,16 +55,16 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     init = add("init", _init, "Make a new gateway's state directory.")
-    init.add_argument("--gateway-id", required=True, type=_identifier, help="this gateway's ID, as the bank knows it")
-    init.add_argument("--bank-id", required=True, type=_identifier, help="the bank that it pays through")
+    init.add_argument("--gateway-id", required=True, type=identifier, help="this gateway's ID, as the bank knows it")
+    init.add_argument("--bank-id", required=True, type=identifier, help="the bank that it pays through")
     init.add_argument("--link-key", required=True, type=Path, help="file that 'paygate-bank add-gateway' wrote")
     init.add_argument("--from", dest="source", type=Path, help=f"folder whose {TOKENS_LAYOUT.file_name} to copy")
 
     server = add("serve", _serve, "Run the gateway until SIGTERM drains it.")
     server.add_argument("--host", default="127.0.0.1", help="loopback address to listen on (127.0.0.1)")
-    server.add_argument("--port", type=_port, default=15000, help="port to listen on; 0 for any free one (15000)")
+    server.add_argument("--port", type=port, default=15000, help="port to listen on; 0 for any free one (15000)")
     server.add_argument(
-        "--bank", type=_address, default=("127.0.0.1", 15001), help="the bank's HOST:PORT (127.0.0.1:15001)"
+        "--bank", type=address, default=("127.0.0.1", 15001), help="the bank's HOST:PORT (127.0.0.1:15001)"
     )
     server.add_argument(
         "--bank-wait",
@@ -206,81 +202,19 @@ def _cancel(arguments: argparse.Namespace) -> int:
 
 def _tokens(state_path: Path) -> Iterator[Token]:
     """The tokens of the record file; lines that are none are left to the server to report."""
-    path = state_path / TOKENS_LAYOUT.file_name
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise StateError(f"could not read {path}: {error.strerror}; is {state_path} a gateway's state?") from None
-    for line in data.split(b"\n"):
-        if line.strip() and not line.startswith(b"#"):
-            try:
-                yield parse_token(TOKENS_LAYOUT.parse(line))
-            except FieldProblem:
-                continue
+    for fields in read_rows(state_path, TOKENS_LAYOUT):
+        try:
+            yield parse_token(fields)
+        except FieldProblem:
+            continue
 
 
 def _add_line(state_path: Path, token: Token) -> None:
-    """Add a token's line as merchants do, then see that a gateway, running or not, takes it in."""
-    path = state_path / TOKENS_LAYOUT.file_name
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_APPEND)
-    except OSError as error:
-        raise StateError(f"could not open {path}: {error.strerror}") from None
-    try:
-        size = os.fstat(fd).st_size
-        if size and os.pread(fd, 1, size - 1) != b"\n":
-            raise StateError(f"{path}: its last line has no end; end it with a newline first")
-        # Without the padding of the gateway's own rows, so that it can be seen when it was taken in.
-        os.write(fd, f"{' | '.join(token_row(token))}\n".encode())
-    finally:
-        os.close(fd)
-    state = StateDir(state_path)
-    deadline = time.monotonic() + _WAIT_FOR_SERVER_S
-    while not _is_taken_in(state_path, token):
-        # Asked each time: whoever has the lock now may be about to end, and never look at the file again.
-        if state.try_lock():
-            take_in_now(state, lambda text: log(PROGRAM, text))
-            state.close()
-            if not _is_taken_in(state_path, token):
-                raise PaygateExit(f"transaction {token.transaction_id} was not taken in", ExitCode.TOKEN_REFUSED)
-            return
-        if time.monotonic() >= deadline:
-            raise PaygateExit(
-                f"the running gateway did not take transaction {token.transaction_id} in within "
-                f"{_WAIT_FOR_SERVER_S} s; see its log for why",
-                ExitCode.BAD_STATE,
-            )
-        time.sleep(_LOOK_AGAIN_S)
-
-
-def _is_taken_in(state_path: Path, token: Token) -> bool:
-    found = [t for t in _tokens(state_path) if t.transaction_id == token.transaction_id]
-    # One line is the gateway's own; a second one is ours, still waiting.
-    return len(found) == 1 and found[0].state is token.state and _is_normal(state_path, found[0])
-
-
-def _is_normal(state_path: Path, token: Token) -> bool:
-    return TOKENS_LAYOUT.format(token_row(token)) in (state_path / TOKENS_LAYOUT.file_name).read_bytes()
+    """Add a token's line as merchants do, and see to it that a gateway, running or not, takes it in."""
+    add_line(state_path, TOKENS_LAYOUT, token_row(token), lambda: take_in_now(state_path))
 
 
 # -- arguments -------------------------------------------------------------------------------------------
-
-
-def _identifier(text: str) -> str:
-    if not IDENTIFIER.is_legal(text):
-        raise argparse.ArgumentTypeError(f"expected {IDENTIFIER.expected}")
-    return text
-
-
-def _port(text: str) -> int:
-    return _address(f"127.0.0.1:{text}")[1]
-
-
-def _address(text: str) -> Address:
-    try:
-        return parse_host_port(text)
-    except AddressError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _bank_wait(text: str) -> int | None:

@@ -9,7 +9,6 @@ capped, jittered back-off until it is answered. The client hears PENDING at `pen
 alarm (R10). Results are matched by payment ID, not by link or request, so a late one still counts.
 """
 
-import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,8 +43,9 @@ from paygate.codec.messages import (
     TransferResult,
 )
 from paygate.codec.seal import envelope_hash
-from paygate.effects import Commit, Effect
-from paygate.gateway.effects import ConnectionRecord, LogLine, PaymentRecord, RefusalRecord, TokenRecord
+from paygate.effects import Commit, Effect, LogLine
+from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
+from paygate.gateway.flights import PENDING_BEFORE_END_MS, Asker, Flights
 from paygate.gateway.tokens import (
     BeginPayment,
     CheckToken,
@@ -65,15 +65,6 @@ from paygate.link import Link, LinkEvent, LinkFailed, Opened, PeerClosed, ReplyR
 from paygate.links import LinkTable
 from paygate.net.addresses import Address
 
-BANK_MS_MAX: Final = 20_000
-"""The bank has 20 of the session's 30 seconds from the moment that the credentials arrive."""
-RESOLVE_BEFORE_END_MS: Final = 5_000
-"""Resolving begins so long before the session's end, but the bank has at least half of the time till PENDING."""
-PENDING_BEFORE_END_MS: Final = 2_000
-"""The client hears PENDING at 28 s, in time before its own alarm at 30 s."""
-RESOLVE_BACKOFF_BASE_MS: Final = 1_000
-RESOLVE_BACKOFF_MS_MAX: Final = 30_000
-"""A bank that is back is asked within half a minute: a payment is final within its session and 60 s of healing."""
 KEY_LIST_REFRESH_MS: Final = 60_000
 """How old the relayed key list may be; a rotation overlaps far longer (T12)."""
 SESSION_COUNT_MAX: Final = 100_000
@@ -87,19 +78,6 @@ class Session:
 
     token: Token
     ends_ms: int  # monotonic
-
-
-@dataclass(slots=True)
-class _Flight:
-    """A payment that waits for the bank's final word."""
-
-    terms: Terms
-    envelope_hash: bytes
-    waiters: list[tuple[int, int]] = field(default_factory=list)  # (link ID, correlation ID) of PaymentAcks
-    resolve_at_ms: int = 0
-    pending_at_ms: int | None = None  # None once nobody waits
-    resolve_count: int = 0
-    look_at_ms: int | None = None  # its one entry in the heap that counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +105,6 @@ class GatewayCore:
     ) -> None:
         self._identity = identity
         self._random_bytes = random_bytes
-        self._jitter = jitter
         self._session_ms = session_ms
         self._links = LinkTable()
         self._client_addresses: dict[int, Address] = {}
@@ -140,8 +117,7 @@ class GatewayCore:
         self._signed_key_list = b""
         self._refresh_keys_ms: int | None = None
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()  # in order of their end: all last equally long
-        self._flights: dict[bytes, _Flight] = {}
-        self._due: list[tuple[int, bytes]] = []  # heap of (when, payment ID): times to look at a flight
+        self._flights = Flights(jitter)
         self._awaited: deque[_Then] = deque()  # what follows each commit that was asked for, in order
         self._is_draining = False
 
@@ -150,7 +126,7 @@ class GatewayCore:
     def resume(self, payments: Sequence[Payment], now: Now) -> list[Effect]:
         """At start: take up what was in flight when the last run ended; each is resolved once the bank is there."""
         for payment in payments:
-            self._flights[payment.payment_id] = _Flight(payment.terms, payment.envelope_hash, resolve_at_ms=now.mono_ms)
+            self._flights.resume(payment.terms, payment.envelope_hash, now.mono_ms)
         return [LogLine(f"{len(payments)} payments in flight from before will be resolved")] if payments else []
 
     def link_connected(self, link_id: int, address: Address, now: Now) -> list[Effect]:
@@ -206,7 +182,7 @@ class GatewayCore:
         """When `receive_timer` has work, on the monotonic clock."""
         deadlines = (
             self._links.next_deadline_ms(),
-            self._due[0][0] if self._due else None,
+            self._flights.next_deadline_ms(),
             self._refresh_keys_ms,
             next(iter(self._sessions.values())).ends_ms if self._sessions else None,
         )
@@ -219,11 +195,12 @@ class GatewayCore:
             effects += self._handle_event(link_id, event, now)
         while self._sessions and next(iter(self._sessions.values())).ends_ms <= now.mono_ms:
             self._sessions.popitem(last=False)
-        while self._due and self._due[0][0] <= now.mono_ms:
-            when_ms, payment_id = heapq.heappop(self._due)
-            flight = self._flights.get(payment_id)
-            if flight is not None and flight.look_at_ms == when_ms:
-                self._look_at_flight(flight, now)
+        for flight, told, is_to_resolve in self._flights.take_due(now.mono_ms):
+            for asker in told:
+                payment_id = flight.terms.payment_id
+                self._reply(asker, PaymentAck(payment_id, PaymentStatus.PENDING, Reason.NONE, "", b""))
+            if is_to_resolve:
+                self._ask_bank(ResolveRequest(flight.terms, flight.envelope_hash))
         if self._refresh_keys_ms is not None and now.mono_ms >= self._refresh_keys_ms:
             self._ask_bank(BankKeysQuery(self._identity.bank_id))
             self._refresh_keys_ms = now.mono_ms + KEY_LIST_REFRESH_MS
@@ -248,7 +225,7 @@ class GatewayCore:
     @property
     def is_drained(self) -> bool:
         """Whether no client waits for a payment's outcome. What is in doubt is durable and can wait."""
-        return self._is_draining and not any(flight.waiters for flight in self._flights.values())
+        return self._is_draining and not self._flights.has_waiters
 
     @property
     def bank_is_wanted(self) -> bool:
@@ -304,9 +281,7 @@ class GatewayCore:
 
     # -- tokens ----------------------------------------------------------------------------------------
 
-    def _token_checked(
-        self, asker: tuple[int, int], outcome: TokenChecked | StoreUnavailable, now: Now
-    ) -> list[Effect]:
+    def _token_checked(self, asker: Asker, outcome: TokenChecked | StoreUnavailable, now: Now) -> list[Effect]:
         if isinstance(outcome, StoreUnavailable):
             # Not even a wrong passcode could be counted, so nothing is said of the token.
             self._refuse(asker, ErrorCode.TOO_MANY_REQUESTS, "the gateway can't record anything now; try later")
@@ -341,7 +316,7 @@ class GatewayCore:
 
     # -- payments --------------------------------------------------------------------------------------
 
-    def _handle_credentials(self, asker: tuple[int, int], message: EncryptedCredentials, now: Now) -> list[Effect]:
+    def _handle_credentials(self, asker: Asker, message: EncryptedCredentials, now: Now) -> list[Effect]:
         session = self._sessions.get(message.session_id)
         if session is None:
             refusal = Reason.DRAINING if self._is_draining else Reason.SESSION
@@ -369,7 +344,7 @@ class GatewayCore:
         return [self._commit(begin, partial(self._payment_begun, asker, begin, message, pending_at_ms))]
 
     def _refuse_unless_known(
-        self, asker: tuple[int, int], message: EncryptedCredentials, refusal: Reason, terms: Terms | None
+        self, asker: Asker, message: EncryptedCredentials, refusal: Reason, terms: Terms | None
     ) -> list[Effect]:
         # REFUSED says that no money can have moved, which may not be said of the repeat of an earlier payment.
         recall = RecallPayment(message.payment_id, message.session_id, envelope_hash(message.envelope))
@@ -377,7 +352,7 @@ class GatewayCore:
 
     def _payment_recalled(
         self,
-        asker: tuple[int, int],
+        asker: Asker,
         payment_id: bytes,
         refusal: Reason,
         terms: Terms | None,
@@ -394,7 +369,7 @@ class GatewayCore:
 
     def _payment_begun(
         self,
-        asker: tuple[int, int],
+        asker: Asker,
         begin: BeginPayment,
         message: EncryptedCredentials,
         pending_at_ms: int,
@@ -412,17 +387,7 @@ class GatewayCore:
         if payment.outcome is not None:  # A repeat of a payment that has its final outcome: the same bytes again.
             self._reply(asker, PaymentAck(payment.payment_id, *_answer(payment)))
             return []
-        flight = self._flights.get(payment.payment_id)
-        if flight is None:
-            latest_ms = pending_at_ms + PENDING_BEFORE_END_MS - RESOLVE_BEFORE_END_MS
-            half_time_ms = (now.mono_ms + pending_at_ms + 1) // 2
-            resolve_at_ms = max(min(now.mono_ms + BANK_MS_MAX, latest_ms), half_time_ms)
-            flight = _Flight(begin.terms, begin.envelope_hash, resolve_at_ms=resolve_at_ms)
-            self._flights[payment.payment_id] = flight
-        # Whoever repeats a payment in flight waits with the first: one transfer, as many answers.
-        flight.waiters.append(asker)
-        flight.pending_at_ms = pending_at_ms
-        self._schedule(flight)
+        flight = self._flights.wait(asker, begin.terms, begin.envelope_hash, pending_at_ms, now.mono_ms)
         if not outcome.is_new:
             return []
         time_left_ms = min(flight.resolve_at_ms - now.mono_ms, limits.SESSION_MS)
@@ -431,7 +396,7 @@ class GatewayCore:
 
     def _payment_found(
         self,
-        asker: tuple[int, int],
+        asker: Asker,
         payment_id: bytes,
         outcome: PaymentFound | StoreUnavailable,
         now: Now,
@@ -451,8 +416,7 @@ class GatewayCore:
         payment = outcome.payment
         if payment is None:
             return [LogLine("the bank told the outcome of a payment that this gateway does not know")]
-        flight = self._flights.pop(payment.payment_id, None)
-        for asker in flight.waiters if flight else ():
+        for asker in self._flights.end(payment.payment_id):
             self._reply(asker, PaymentAck(payment.payment_id, *_answer(payment)))
         if not outcome.is_changed:
             return []
@@ -495,48 +459,17 @@ class GatewayCore:
         self.bank_trouble = ""
         self._ask_bank(BankKeysQuery(self._identity.bank_id))
         self._refresh_keys_ms = now.mono_ms + KEY_LIST_REFRESH_MS
-        # What was sent on a link that broke may or may not have arrived: only the bank can say.
-        for flight in self._flights.values():
-            flight.resolve_at_ms = now.mono_ms
-            self._schedule(flight)
+        self._flights.resolve_all(now.mono_ms)
         return [LogLine(f"linked to bank {event.peer_id}, {len(self._flights)} payments to resolve")]
 
     def _handle_result(self, message: TransferResult | ResolveResult, now: Now) -> list[Effect]:
         if message.outcome is TransferOutcome.UNAVAILABLE:
-            flight = self._flights.get(message.payment_id)
-            if flight is not None and message.kind is Kind.TRANSFER_RESULT:
+            if message.kind is Kind.TRANSFER_RESULT:
                 # An earlier copy of it may still count, so this is doubt, not refusal.
-                flight.resolve_at_ms = now.mono_ms + self._backoff_ms(flight)
-                self._schedule(flight)
+                self._flights.resolve_later(message.payment_id, now.mono_ms)
             return []
         settle = SettlePayment(message.payment_id, message.outcome, message.reason, message.utr, message.receipt)
         return [self._commit(settle, self._payment_settled)]
-
-    def _look_at_flight(self, flight: _Flight, now: Now) -> None:
-        payment_id = flight.terms.payment_id
-        if flight.pending_at_ms is not None and now.mono_ms >= flight.pending_at_ms:
-            for asker in flight.waiters:
-                self._reply(asker, PaymentAck(payment_id, PaymentStatus.PENDING, Reason.NONE, "", b""))
-            flight.waiters.clear()
-            flight.pending_at_ms = None
-        if now.mono_ms >= flight.resolve_at_ms:
-            if self._bank_is_open:
-                self._ask_bank(ResolveRequest(flight.terms, flight.envelope_hash))
-            flight.resolve_at_ms = now.mono_ms + self._backoff_ms(flight)
-        self._schedule(flight)
-
-    def _backoff_ms(self, flight: _Flight) -> int:
-        # Half fixed, half jitter: never a storm, never later than the cap.
-        bound_ms = min(RESOLVE_BACKOFF_BASE_MS << min(flight.resolve_count, 16), RESOLVE_BACKOFF_MS_MAX)
-        flight.resolve_count += 1
-        return bound_ms // 2 + int(self._jitter() * (bound_ms // 2))
-
-    def _schedule(self, flight: _Flight) -> None:
-        when_ms = flight.resolve_at_ms
-        if flight.pending_at_ms is not None:
-            when_ms = min(when_ms, flight.pending_at_ms)
-        flight.look_at_ms = when_ms
-        heapq.heappush(self._due, (when_ms, flight.terms.payment_id))
 
     # -- sending ---------------------------------------------------------------------------------------
 
@@ -549,19 +482,19 @@ class GatewayCore:
         if link is not None and link.is_open:
             link.send_request(message)
 
-    def _reply(self, asker: tuple[int, int], message: Message) -> None:
+    def _reply(self, asker: Asker, message: Message) -> None:
         link = self._links.get(asker[0])
         if link is not None:  # The client may have gone; what it asked for is recorded all the same.
             link.send_reply(asker[1], message)
 
-    def _refuse(self, asker: tuple[int, int], code: ErrorCode, text: str) -> None:
+    def _refuse(self, asker: Asker, code: ErrorCode, text: str) -> None:
         link = self._links.get(asker[0])
         if link is not None and not link.is_closed:
             link.refuse(asker[1], code, text)
 
     def _refuse_payment(
         self,
-        asker: tuple[int, int],
+        asker: Asker,
         payment_id: bytes,
         refusal: Reason,
         terms: Terms | None,

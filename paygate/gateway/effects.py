@@ -8,13 +8,6 @@ from paygate.net.addresses import Address
 
 
 @dataclass(frozen=True, slots=True)
-class LogLine:
-    """Tell the operator."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class TokenRecord:
     """R13: a token's state, UTR or tries have changed."""
 

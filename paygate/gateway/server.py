@@ -4,7 +4,6 @@ import os
 import random
 import socket
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,10 +11,9 @@ from typing import Final
 from paygate.cli import ExitCode, PaygateExit, log
 from paygate.clock import Now, system_now
 from paygate.codec import limits
-from paygate.effects import Effect
+from paygate.effects import Effect, LogLine
 from paygate.files.state_dir import StateDir
 from paygate.gateway.core import GatewayCore
-from paygate.gateway.effects import LogLine
 from paygate.gateway.records import GatewayRecords
 from paygate.gateway.settings import STORE_NAME, read_identity
 from paygate.gateway.sqlite_tokens import SqliteTokens
@@ -177,11 +175,11 @@ class _RecordsPoll:
         return []
 
 
-def take_in_now(state: StateDir, log_line: Callable[[str], None]) -> None:
+def take_in_now(directory: Path) -> None:
     """Take new token lines in while no server runs; the caller holds the state's lock. Raises StoreError."""
-    store = SqliteTokens(state.path / STORE_NAME)
+    store = SqliteTokens(directory / STORE_NAME)
     try:
-        records = GatewayRecords(state.path, store, log_line)
+        records = GatewayRecords(directory, store, _log)
         records.heal(system_now())
         records.close()
     finally:

@@ -14,9 +14,9 @@ from gateway.world import ADDRESS, build_token, hash_of, payment_id
 
 from paygate.clock import Now
 from paygate.codec.messages import Reason, TokenStatus, TransferOutcome
-from paygate.effects import Effect
+from paygate.effects import Effect, LogLine
 from paygate.files.text_records import FieldProblem
-from paygate.gateway.effects import ConnectionRecord, LogLine, PaymentRecord, RefusalRecord, TokenRecord
+from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
 from paygate.gateway.records import TOKENS_LAYOUT, GatewayRecords, parse_token, token_row
 from paygate.gateway.sqlite_tokens import SqliteTokens
 from paygate.gateway.tokens import (

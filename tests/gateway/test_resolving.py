@@ -10,7 +10,7 @@ from gateway.world import World, hash_of, payment_id
 
 from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import Error, PaymentStatus, Reason, ResolveRequest, TokenStatus, TransferOutcome
-from paygate.gateway.core import RESOLVE_BACKOFF_BASE_MS, RESOLVE_BACKOFF_MS_MAX
+from paygate.gateway.flights import RESOLVE_BACKOFF_BASE_MS, RESOLVE_BACKOFF_MS_MAX
 from paygate.gateway.tokens import TokenState
 
 FIRST = payment_id("first")
@@ -180,7 +180,7 @@ def test_a_bank_link_that_comes_and_goes_costs_no_more_than_one_question_each_ti
         assert len(world.bank.resolves) == 1
     world.advance(120_000)
     # One deadline that counts, however often the payment was put on the list.
-    assert len(world.core._due) == 1
+    assert len(world.core._flights._due) == 1
 
 
 def test_a_transfer_that_found_the_link_gone_is_resolved(world: World) -> None:

@@ -56,10 +56,9 @@ from paygate.codec.messages import (
     TransferResult,
 )
 from paygate.codec.seal import envelope_hash
-from paygate.effects import CloseLink, Commit, Effect, Send
+from paygate.effects import CloseLink, Commit, Effect, LogLine, Send
 from paygate.files.sqlite import StoreFull
 from paygate.gateway.core import GatewayCore, GatewayIdentity
-from paygate.gateway.effects import LogLine
 from paygate.gateway.sqlite_tokens import SqliteTokens
 from paygate.gateway.tokens import IssueToken, Operation, Outcome, Token, TokenTaken
 from paygate.link import Link, LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived, RequestReceived

@@ -1,0 +1,439 @@
+"""The program `paygate-client` as a process: its command line, its output, its signals, its terminal."""
+
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from builders import PASSCODE, PASSWORD, TRANSACTION_ID, USER_ID, UTR, build_token_ack
+from client_world import ROOT
+from scripted_gateway import GatewayServer
+
+from paygate.cli import ExitCode
+from paygate.client.show import RESULT_KEYS
+from paygate.codec.messages import Kind, Message, TokenStatus
+from paygate.net.loop import Loop
+
+WAIT_S = 60
+PROGRAM = [sys.executable, "-m", "paygate.client"]
+
+
+class Shop:
+    """A gateway for one client process, and that process's files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.loop = Loop()
+        self.server = GatewayServer(self.loop)
+        self.root = directory / "root.txt"
+        self.root.write_text(f"{ROOT}\n", encoding="ascii")
+        self.state = directory / "state"
+
+    def command(self, *options: str) -> list[str]:
+        return [
+            *PROGRAM,
+            *("pay", "--gateway", self.server.address),
+            *("--bank-root", str(self.root), "--state", str(self.state)),
+            *options,
+        ]
+
+    def full_command(self, *options: str, secrets: str = f"{PASSCODE}\n{PASSWORD}\n") -> list[str]:
+        """Everything given; passcode and password come as two lines of one private file's descriptor."""
+        path = self.directory / "secrets"
+        path.write_text(secrets, encoding="utf-8")
+        return self.command(
+            *("--transaction", TRANSACTION_ID, "--passcode-fd", "0", "--user", USER_ID, "--password-fd", "0"), *options
+        )
+
+    def start(self, command: list[str]) -> "subprocess.Popen[str]":
+        with (self.directory / "secrets").open("rb") as stdin:
+            return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def serve_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            assert time.monotonic() < deadline, "nothing happened in time"
+            self.loop.run_once(20)
+            self.loop.flush()
+
+    def run(self, command: list[str]) -> "subprocess.CompletedProcess[str]":
+        process = self.start(command)
+        with process:
+            self.serve_until(lambda: process.poll() is not None)
+            output, errors = process.communicate()
+        return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(tmp_path)
+    yield shop
+    shop.server.close()
+    shop.loop.close()
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*PROGRAM, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WAIT_S, check=False
+    )
+
+
+# -- without a terminal
+
+
+def test_a_payment_without_a_terminal_then_list_and_verify(shop: Shop) -> None:
+    done = shop.run(shop.full_command())
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert done.stdout.startswith("Pay to   Bücher & Töchter (M-100)\nAmount   1250.00 INR\nOrder    TX-1001\n")
+    assert UTR in done.stdout
+    receipt = shop.state / "receipts" / f"{UTR}.json"
+    assert str(receipt) in done.stdout
+    listed = run("list", "--state", str(shop.state))
+    assert listed.stdout.split()[2:5] == ["paid", "1250.00", "INR"]
+    verified = run("verify", str(receipt), "--bank-root", str(shop.root), "--json")
+    assert verified.returncode == ExitCode.OK
+    assert json.loads(verified.stdout)["utr"] == UTR
+    receipt.write_text(receipt.read_text(encoding="utf-8").replace("125000", "125001"), encoding="utf-8")
+    altered = run("verify", str(receipt), "--bank-root", str(shop.root))
+    assert altered.returncode == ExitCode.UNTRUSTED
+    assert "amount_minor" in altered.stderr
+
+
+def test_json_has_always_the_same_keys_and_no_secret(shop: Shop) -> None:
+    receipt = shop.directory / "receipt.json"
+    paid = shop.run(shop.full_command("--json", "--receipt", str(receipt)))
+    ack = build_token_ack(status=TokenStatus.PAID, session_id=bytes(16), session_left_ms=0, utr=UTR)
+    shop.server.script[Kind.TOKEN_QUERY] = lambda _: ack
+    again = shop.run(shop.full_command("--json"))
+    assert (paid.returncode, again.returncode) == (ExitCode.OK, ExitCode.ALREADY_PAID)
+    for done in (paid, again):
+        answer = json.loads(done.stdout)
+        assert tuple(answer) == RESULT_KEYS
+        assert answer["exit_code"] == done.returncode
+        assert answer["utr"] == UTR
+        for secret in (PASSCODE, PASSWORD, USER_ID):
+            assert secret not in done.stdout + done.stderr
+    assert json.loads(paid.stdout)["receipt_file"] == str(receipt)
+    assert receipt.stat().st_mode & 0o777 == 0o600
+    assert paid.stderr == ""
+    assert len(again.stderr.splitlines()) == 1
+
+
+def test_a_merchants_name_can_not_write_lines_of_its_own(shop: Shop) -> None:
+    # The codec lets no control character through; a no-break space is legal text and shown as what it is.
+    shop.server.script[Kind.TOKEN_QUERY] = lambda _: build_token_ack(merchant_name="Good\u00a0Shop")
+    done = shop.run(shop.full_command())
+    assert "Good\\xa0Shop" in done.stdout
+
+
+@pytest.mark.parametrize("missing", ["--transaction", "--passcode-fd", "--user", "--password-fd"])
+def test_what_is_missing_is_named_by_its_flag(shop: Shop, missing: str) -> None:
+    command = shop.full_command()
+    index = command.index(missing)
+    done = shop.run(command[:index] + command[index + 2 :])
+    assert done.returncode == ExitCode.USAGE
+    assert f"there is no terminal to ask on: give {missing}" in done.stderr
+
+
+def test_there_is_no_password_option_and_no_abbreviation() -> None:
+    for option in ("--password", "--pass", "--passcode", "--bank"):
+        done = run("pay", "--bank-root", "x", option, "hunter2")
+        assert done.returncode == ExitCode.USAGE
+        assert "unrecognized" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["pay"], "--bank-root"),
+        (["pay", "--bank-root", "no-such-file"], "could not read the bank's root key"),
+        (["status", "xyz"], "32 hexadecimal digits"),
+        (["status", "ab" * 16], "no payment"),
+        (["verify", "no-such-file", "--bank-root", "no-such-file"], "root key"),
+        ([], "COMMAND"),
+    ],
+)
+def test_usage_errors_are_one_sentence(tmp_path: Path, arguments: list[str], word: str) -> None:
+    options = ["--state", str(tmp_path / "state")] if arguments[:1] in (["pay"], ["status"]) else []
+    done = run(*arguments, *options)
+    assert done.returncode == ExitCode.USAGE
+    assert word in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("gateway", "word"), [("nowhere", "host:port"), ("192.0.2.1:15000", "only loopback addresses")]
+)
+def test_a_gateway_must_be_near(shop: Shop, gateway: str, word: str) -> None:
+    done = shop.run(shop.full_command("--gateway", gateway))
+    assert done.returncode == ExitCode.USAGE
+    assert word in done.stderr
+
+
+def test_a_password_file_must_be_private_and_may_come_from_the_environment(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shop.directory / "password"
+    path.write_text(f"{PASSWORD}\n", encoding="utf-8")
+    path.chmod(0o644)
+    command = shop.full_command()[:-2]
+    loose = shop.run([*command, "--password-file", str(path)])
+    assert loose.returncode == ExitCode.BAD_STATE
+    assert f"chmod 600 {path}" in loose.stderr
+    path.chmod(0o600)
+    monkeypatch.setenv("PAYGATE_PASSWORD_FILE", str(path))
+    assert shop.run(command).returncode == ExitCode.OK
+
+
+def test_an_existing_receipt_file_is_not_overwritten(shop: Shop) -> None:
+    receipt = shop.directory / "receipt.json"
+    receipt.touch()
+    done = shop.run(shop.full_command("--receipt", str(receipt)))
+    assert done.returncode == ExitCode.USAGE
+    assert receipt.read_bytes() == b""
+
+
+def test_the_help_names_every_exit_code_that_the_client_has() -> None:
+    text = run("pay", "--help").stdout
+    for code in ExitCode:
+        if code <= ExitCode.REFUSED:
+            assert f"\n  {int(code):>2}  " in text, code
+
+
+# -- signals (R10, R11)
+
+
+def in_flight(shop: Shop) -> None:
+    """Credentials are taken in and not answered."""
+
+    def left_open(message: Message) -> None:
+        shop.server.paid(message)
+
+    shop.server.script[Kind.ENCRYPTED_CREDENTIALS] = left_open
+
+
+def test_sigint_is_ignored_and_sigterm_held_until_the_answer_is_out(shop: Shop) -> None:
+    in_flight(shop)
+    process = shop.start(shop.full_command("--json"))
+    with process:
+        shop.serve_until(lambda: shop.server.payment is not None)
+        assert shop.server.payment is not None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGINT):
+            process.send_signal(number)
+        asked = next(e for gateway in shop.server.connections.values() for e in gateway.asked)
+        shop.server.reply_later(shop.server.paid(asked.message))
+        shop.serve_until(lambda: process.poll() is not None)
+        output, _ = process.communicate()
+    assert json.loads(output)["outcome"] == "paid"
+    assert process.returncode in (-signal.SIGTERM, -signal.SIGHUP)
+
+
+def test_the_alarm_ends_a_session_after_sending_and_status_asks_again(shop: Shop) -> None:
+    in_flight(shop)
+    shop.server.script[Kind.TOKEN_QUERY] = lambda _: build_token_ack(session_left_ms=2_500)
+    done = shop.run(shop.full_command())
+    assert done.returncode == ExitCode.OUTCOME_UNKNOWN
+    assert "Money may have moved. Ask with: paygate-client status" in done.stderr
+    shop.server.script[Kind.STATUS_QUERY] = shop.server.paid
+    status = [*PROGRAM, "status", "--state", str(shop.state)]
+    refused = shop.run([*status, "--bank-root", str(_other_root(shop))])
+    assert refused.returncode == ExitCode.UNTRUSTED
+    found = shop.run([*status, "--json"])
+    assert found.returncode == ExitCode.OK
+    assert json.loads(found.stdout)["utr"] == UTR
+    assert "No payment waits" in shop.run(status).stdout
+
+
+def _other_root(shop: Shop) -> Path:
+    path = shop.directory / "other-root.txt"
+    path.write_text(f"BANK1 {'ab' * 32}\n", encoding="ascii")
+    return path
+
+
+# -- on a terminal
+
+
+class Customer:
+    """The program on a terminal of its own, as a person has it."""
+
+    def __init__(self, shop: Shop, *options: str) -> None:
+        self._start(shop, shop.command(*options))
+
+    @classmethod
+    def under_a_shell(cls, shop: Shop, script: str) -> "Customer":
+        """As from a shell with job control; `CLIENT` in the script stands for the program."""
+        customer = cls.__new__(cls)
+        customer._start(shop, ["/bin/sh", "-c", script.replace("CLIENT", shlex.join(shop.command()))])
+        return customer
+
+    def _start(self, shop: Shop, command: list[str]) -> None:
+        self.shop = shop
+        self.shown = ""
+        # Our own descriptor of its end outlives the process, so the mode can be looked at afterwards.
+        self.leader, self.fd = pty.openpty()
+        self.mode = termios.tcgetattr(self.fd)
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.login_tty(os.dup(self.fd))
+            os.execv(command[0], command)
+        os.set_blocking(self.leader, False)
+        self.returncode: int | None = None
+
+    def sees(self, text: str) -> None:
+        """Serve the gateway until the text is shown."""
+        self.shop.serve_until(lambda: text in self._look())
+
+    def types(self, text: str) -> None:
+        os.write(self.leader, text.encode())
+
+    def ends(self) -> int:
+        """The exit code, or minus the signal."""
+        self.shop.serve_until(self._has_ended)
+        assert self.returncode is not None
+        return self.returncode
+
+    def has_terminal_back(self) -> bool:
+        return termios.tcgetattr(self.fd) == self.mode
+
+    def _has_ended(self) -> bool:
+        self._look()
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid:
+            self.returncode = os.waitstatus_to_exitcode(status)
+            self._look()
+        return bool(pid)
+
+    def _look(self) -> str:
+        try:
+            while data := os.read(self.leader, 4096):
+                self.shown += data.decode(errors="replace")
+        except OSError:
+            pass  # nothing now, or nobody has the terminal open any more
+        return self.shown
+
+    def leave(self) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.fd)
+        os.close(self.leader)
+
+
+@pytest.fixture
+def customer(shop: Shop) -> Iterator[Customer]:
+    customer = Customer(shop)
+    yield customer
+    customer.leave()
+
+
+def reach_password(customer: Customer) -> None:
+    customer.sees("Transaction ID: ")
+    customer.types(f"{TRANSACTION_ID}\n")
+    customer.sees("Passcode: ")
+    customer.types(f"{PASSCODE}\n")
+    customer.sees("User ID: ")
+    customer.types(f"{USER_ID}\n")
+    customer.sees("Password: ")
+
+
+def test_a_person_pays(customer: Customer) -> None:
+    reach_password(customer)
+    assert "Amount   1250.00 INR" in customer.shown
+    assert customer.shown.index("Amount") < customer.shown.index("User ID: ")
+    assert "s] User ID: asha" in customer.shown
+    customer.types(f"{PASSWORD}\n")
+    assert customer.ends() == ExitCode.OK, customer.shown
+    assert UTR in customer.shown
+    for secret in (PASSWORD, PASSCODE):
+        assert secret not in customer.shown
+    assert customer.has_terminal_back()
+
+
+def test_the_countdown_runs_while_a_person_types(shop: Shop, customer: Customer) -> None:
+    reach_password(customer)
+    customer.types("half")
+    shop.serve_until(lambda: len(set(re.findall(r"\[\d\d s\] Password: ", customer._look()))) >= 3)
+    assert "half" not in customer.shown
+    customer.types("\x03")
+    assert customer.ends() == ExitCode.CANCELLED
+    assert "Cancelled. Nothing was sent" in customer.shown
+    assert customer.has_terminal_back()
+
+
+def test_the_alarm_rings_while_a_person_types(shop: Shop, customer: Customer) -> None:
+    shop.server.script[Kind.TOKEN_QUERY] = lambda _: build_token_ack(session_left_ms=1_500)
+    customer.sees("Transaction ID: ")
+    customer.types(f"{TRANSACTION_ID}\n{PASSCODE}\n")
+    customer.sees("User ID: ")
+    customer.types("half a us")
+    assert customer.ends() == ExitCode.SESSION_TIMED_OUT, customer.shown
+    assert "no money has moved" in customer.shown
+    assert customer.has_terminal_back()
+
+
+@pytest.mark.parametrize("keys", ["\x04", "\n"])
+def test_giving_no_password_cancels(customer: Customer, keys: str) -> None:
+    reach_password(customer)
+    customer.types(keys)
+    assert customer.ends() == ExitCode.CANCELLED
+    assert customer.has_terminal_back()
+
+
+def test_a_signal_that_ends_us_leaves_the_terminal_as_it_was(customer: Customer) -> None:
+    reach_password(customer)
+    os.kill(customer.pid, signal.SIGTERM)
+    assert customer.ends() == -signal.SIGTERM
+    assert customer.has_terminal_back()
+
+
+def test_a_suspended_program_gives_the_terminal_back_and_takes_it_again(shop: Shop) -> None:
+    before, meanwhile = shop.directory / "before", shop.directory / "meanwhile"
+    script = f"set -m; stty -g > {before}; CLIENT; stty -g > {meanwhile}; echo stopped; fg; exit $?"
+    customer = Customer.under_a_shell(shop, script)
+    reach_password(customer)
+    customer.types("\x1a")
+    customer.sees("stopped")
+    assert meanwhile.read_bytes() == before.read_bytes() != b""
+    shown_size = len(customer.shown)
+    shop.serve_until(lambda: "Password: " in customer._look()[shown_size:])
+    customer.types(f"{PASSWORD}\n")
+    assert customer.ends() == ExitCode.OK, customer.shown
+    assert PASSWORD not in customer.shown
+    customer.leave()
+
+
+def test_a_gateway_that_goes_away_while_a_person_types_is_told(shop: Shop, customer: Customer) -> None:
+    reach_password(customer)
+    shop.server.cut()
+    assert customer.ends() == ExitCode.NO_CONNECTION
+    assert "Nothing was sent" in customer.shown
+    assert customer.has_terminal_back()
+
+
+def test_when_all_is_given_a_person_is_still_asked_whether_to_pay(shop: Shop) -> None:
+    path = shop.directory / "password"
+    path.write_text(f"{PASSWORD}\n", encoding="utf-8")
+    path.chmod(0o600)
+    given = ["--transaction", TRANSACTION_ID, "--user", USER_ID, "--password-file", str(path)]
+    for options, answer, code in (
+        ([], "n\n", ExitCode.CANCELLED),
+        ([], "y\n", ExitCode.OK),
+        (["--yes"], "", ExitCode.OK),
+    ):
+        customer = Customer(shop, *given, *options)
+        customer.sees("Passcode: ")
+        customer.types(f"{PASSCODE}\n")
+        if answer:
+            customer.sees("Pay this? [y/N] ")
+            customer.types(answer)
+        assert customer.ends() == code, customer.shown
+        assert ("Pay this?" in customer.shown) is bool(answer)
+        customer.leave()

@@ -1,0 +1,197 @@
+"""What the client keeps on disk: private, durable, readable, and refused when somebody changed it."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from builders import ROOT_PUBLIC_KEY, UTR, build_receipt, build_signed_key_list, build_statement, build_terms
+from client_world import ROOT, World
+
+from paygate.cli import ExitCode, PaygateExit
+from paygate.client.payment import Payment, PaymentState
+from paygate.client.pending import PendingStore, payment_from_json, payment_to_json
+from paygate.client.root import BadRoot, BankRoot, parse_root, read_root
+from paygate.codec.jsonform import BadJson
+from paygate.codec.messages import Reason
+from paygate.codec.seal import envelope_hash
+from paygate.files.state_dir import StateError
+
+
+@pytest.fixture
+def payment() -> Payment:
+    return Payment(
+        terms=build_terms(),
+        envelope_hash=envelope_hash(b"envelope"),
+        passcode="4321",
+        merchant_name="Bücher & Töchter",
+        gateway="127.0.0.1:15000",
+        root=ROOT,
+        signed_key_list=build_signed_key_list(),
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PendingStore:
+    return PendingStore(tmp_path / "client")
+
+
+def paid(payment: Payment) -> Payment:
+    receipt = build_receipt(build_statement(envelope_hash=payment.envelope_hash))
+    return replace(payment, state=PaymentState.PAID, utr=UTR, receipt=receipt, ended_ms=1_767_312_000_123)
+
+
+def test_what_is_saved_is_loaded(store: PendingStore, payment: Payment) -> None:
+    for state in (payment, paid(payment), replace(payment, state=PaymentState.REFUSED, reason=Reason.SESSION)):
+        store.save(state)
+        assert store.load(payment.payment_id) == state
+    assert store.load_all() == [state]
+
+
+def test_everything_is_private(store: PendingStore, payment: Payment) -> None:
+    store.save(payment)
+    store.keep_serial(ROOT, 7)
+    store.save_receipt(UTR, b"{}")
+    paths = [store.path, *store.path.rglob("*")]
+    assert len(paths) == 7
+    for path in paths:
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_a_directory_that_others_can_read_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir(mode=0o755)
+    with pytest.raises(StateError, match=r"chmod 700 .*open"):
+        PendingStore(tmp_path / "open")
+
+
+def test_a_payment_file_that_others_can_read_is_refused(store: PendingStore, payment: Payment) -> None:
+    store.save(payment)
+    path = store.path / "payments" / f"{payment.payment_id.hex()}.json"
+    path.chmod(0o644)
+    with pytest.raises(StateError, match="chmod 600"):
+        store.load(payment.payment_id)
+
+
+def test_the_file_is_readable_and_holds_no_credentials(payment: Payment) -> None:
+    world = World().send()
+    text = payment_to_json(world.payment).decode()
+    fields = json.loads(text)
+    assert fields["state"] == "pending"
+    assert fields["terms"]["transaction_id"] == "TX-1001"
+    assert "Bücher & Töchter" in text
+    for secret in ("asha", "correct horse"):
+        assert secret not in text
+        assert secret.encode().hex() not in text
+    assert "4321" not in repr(payment)
+
+
+def test_a_crash_leaves_the_old_file_or_the_new_one(
+    store: PendingStore, payment: Payment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save(payment)
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def noted_fsync(fd: int) -> None:
+        done.append("fsync")
+        fsync(fd)
+
+    def noted_rename(path: Path, target: Path) -> Path:
+        done.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "rename", noted_rename)
+    store.save(paid(payment))
+    # The contents are on disk before the name is theirs, and the name before anybody is told.
+    assert done == ["fsync", "rename", "fsync"]
+
+    def failing_fsync(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", failing_fsync)
+    with pytest.raises(StateError, match="No space left"):
+        store.save(payment)
+    assert store.load(payment.payment_id) == paid(payment)
+
+
+def test_an_unknown_payment_is_a_usage_error(store: PendingStore) -> None:
+    with pytest.raises(PaygateExit, match="no payment") as error:
+        store.load(b"x" * 16)
+    assert error.value.code is ExitCode.USAGE
+
+
+CHANGES: list[tuple[str, Callable[[dict[str, object]], object]]] = [
+    ("state", lambda f: f.update(state="settled")),
+    ("terms.amount_minor", lambda f: f["terms"].update(amount_minor="1")),  # type: ignore[attr-defined]
+    ("terms.payment_id", lambda f: f["terms"].update(payment_id="xy")),  # type: ignore[attr-defined]
+    ("terms", lambda f: f.update(terms=[])),
+    ("envelope_hash", lambda f: f.update(envelope_hash="00")),
+    ("passcode", lambda f: f.update(passcode="a b")),
+    ("gateway", lambda f: f.update(gateway="nowhere")),
+    ("bank_root", lambda f: f.update(bank_root="BANK1 12")),
+    ("signed_key_list", lambda f: f.update(signed_key_list="")),
+    ("reason", lambda f: f.update(reason="WHIM")),
+    ("utr", lambda f: f.update(utr=UTR[:-1])),
+    ("receipt", lambda f: f.update(state="paid")),
+    ("ended", lambda f: f.update(ended="yesterday")),
+    ("merchant_name", lambda f: f.update(merchant_name=3)),
+    ("no fields but", lambda f: f.update(note="hello")),
+    ("passcode", lambda f: f.pop("passcode")),
+    ("format", lambda f: f.update(format="paygate payment 2")),
+]
+
+
+@pytest.mark.parametrize(("word", "change"), CHANGES)
+def test_a_file_that_was_changed_by_hand_is_refused_by_the_fields_name(
+    store: PendingStore, payment: Payment, word: str, change: Callable[[dict[str, object]], object]
+) -> None:
+    store.save(payment)
+    path = store.path / "payments" / f"{payment.payment_id.hex()}.json"
+    fields = json.loads(path.read_bytes())
+    change(fields)
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    with pytest.raises(StateError, match=word) as error:
+        store.load_all()
+    assert path.name in str(error.value)
+    assert error.value.code is ExitCode.BAD_STATE
+
+
+def test_a_file_under_another_name_is_refused(store: PendingStore, payment: Payment) -> None:
+    store.save(payment)
+    directory = store.path / "payments"
+    (directory / f"{payment.payment_id.hex()}.json").rename(directory / f"{'ab' * 16}.json")
+    with pytest.raises(StateError, match="another payment than its name says"):
+        store.load(b"\xab" * 16)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_object_is_refused(data: bytes) -> None:
+    with pytest.raises(BadJson):
+        payment_from_json(data)
+
+
+def test_a_serial_only_goes_up_and_belongs_to_one_root_key(store: PendingStore) -> None:
+    other = BankRoot(ROOT.bank_id, b"o" * 32)
+    assert store.serial_min(ROOT) == 0
+    for serial in (7, 9, 8):
+        store.keep_serial(ROOT, serial)
+    assert PendingStore(store.path).serial_min(ROOT) == 9
+    assert store.serial_min(other) == 0
+    (path,) = (store.path / "serials").iterdir()
+    path.write_text("seven", encoding="ascii")
+    with pytest.raises(StateError, match="does not hold a serial number"):
+        store.serial_min(ROOT)
+
+
+def test_a_root_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "root.txt"
+    path.write_text(f"# from the branch office\n\n{ROOT}\n", encoding="ascii")
+    assert read_root(path) == ROOT == BankRoot("BANK1", ROOT_PUBLIC_KEY)
+    for text in ("", "BANK1", f"BANK1 {'0' * 63}", f"BANK1 {'x' * 64}", f"{ROOT} {ROOT}", f"-x {'0' * 64}"):
+        with pytest.raises(BadRoot):
+            parse_root(text)
+    with pytest.raises(BadRoot, match="could not read"):
+        read_root(tmp_path / "none")
