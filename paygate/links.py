@@ -99,12 +99,12 @@ class LinkTable:
         self._touched[link_id] = None
 
     def _arm(self, link_id: int, link: Link) -> None:
-        # A deadline that moved later keeps its old entry, which is looked at again when it comes up: an
-        # active link so costs a heap operation a timeout, not one a frame.
+        # A deadline that moved later, or went away while we owe an answer, keeps its old entry, which is looked at
+        # again when it comes up: an active link so costs a heap operation a timeout, not one a frame.
         deadline_ms = link.next_deadline_ms()
-        if deadline_ms is None:
+        if link.is_closed:
             self._armed.pop(link_id, None)
-        elif deadline_ms < self._armed.get(link_id, deadline_ms + 1):
+        elif deadline_ms is not None and deadline_ms < self._armed.get(link_id, deadline_ms + 1):
             self._armed[link_id] = deadline_ms
             heapq.heappush(self._deadlines, (deadline_ms, link_id))
 

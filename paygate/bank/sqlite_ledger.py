@@ -51,7 +51,7 @@ from paygate.codec import limits
 from paygate.codec.frame import decode_record, encode_record
 from paygate.codec.messages import Reason, ReceiptStatement, Terms, TransferOutcome
 from paygate.codec.seal import key_id_of, sign_receipts
-from paygate.files.sqlite import StoreCorrupt, StoreError, open_database, transaction
+from paygate.files.sqlite import StoreCorrupt, StoreError, open_database, read_rows, transaction
 
 _APPLICATION_ID: Final = 0x50474C47  # "PGLG"
 _EQUITY_ID: Final = 1
@@ -194,18 +194,19 @@ class SqliteLedger:
 
     def customers(self) -> Iterator[Customer]:
         """Every customer, in the order in which they were taken in."""
-        return (Customer(*row) for row in self._connection.execute(f"{_CUSTOMER_QUERY} ORDER BY account_id"))
+        return (Customer(*row) for row in read_rows(self._connection, f"{_CUSTOMER_QUERY} ORDER BY account_id"))
 
     def merchants(self) -> Iterator[Merchant]:
         """Every merchant, in the order in which they were taken in."""
-        return (Merchant(*row) for row in self._connection.execute(f"{_MERCHANT_QUERY} ORDER BY account_id"))
+        return (Merchant(*row) for row in read_rows(self._connection, f"{_MERCHANT_QUERY} ORDER BY account_id"))
 
     def postings(self) -> Iterator[Posting]:
         """Every payment that moved money, in the order of the UTRs."""
-        rows = self._connection.execute(
+        rows = read_rows(
+            self._connection,
             "SELECT payment.utr, customer.customer_id, payment.terms, payment.bank_time_ms "
             "FROM payment JOIN posting USING (payment_number) JOIN customer USING (account_id) "
-            "WHERE posting.amount_minor < 0 ORDER BY payment_number"
+            "WHERE posting.amount_minor < 0 ORDER BY payment_number",
         )
         for utr, customer_id, terms, bank_time_ms in rows:
             yield _posting_of(utr, customer_id, decode_record(Terms, terms), bank_time_ms)

@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -78,6 +79,12 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+
+def read_rows(connection: apsw.Connection, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+    """The rows of a query outside of a transaction, as they are read. Raises StoreError as `transaction` does."""
+    with _errors_named(Path(connection.filename), connection):
+        yield from connection.execute(query, values)
 
 
 def _create(path: Path) -> None:

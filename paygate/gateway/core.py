@@ -9,7 +9,7 @@ capped, jittered back-off until it is answered. The client hears PENDING at `pen
 alarm (R10). Results are matched by payment ID, not by link or request, so a late one still counts.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,6 +46,7 @@ from paygate.codec.seal import envelope_hash
 from paygate.effects import Commit, Effect, LogLine
 from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
 from paygate.gateway.flights import PENDING_BEFORE_END_MS, Asker, Flights
+from paygate.gateway.sessions import Sessions
 from paygate.gateway.tokens import (
     BeginPayment,
     CheckToken,
@@ -58,7 +59,6 @@ from paygate.gateway.tokens import (
     RecallPayment,
     SettlePayment,
     StoreUnavailable,
-    Token,
     TokenChecked,
 )
 from paygate.link import Link, LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived, RequestReceived
@@ -67,17 +67,7 @@ from paygate.net.addresses import Address
 
 KEY_LIST_REFRESH_MS: Final = 60_000
 """How old the relayed key list may be; a rotation overlaps far longer (T12)."""
-SESSION_COUNT_MAX: Final = 100_000
-"""Sessions are in memory; above this many in 30 seconds the oldest end early."""
 NO_ANSWER_YET: Final = "no answer yet"
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What a positive acknowledgement opened (R3, R10)."""
-
-    token: Token
-    ends_ms: int  # monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +94,6 @@ class GatewayCore:
         session_ms: int = limits.SESSION_MS,
     ) -> None:
         self._identity = identity
-        self._random_bytes = random_bytes
-        self._session_ms = session_ms
         self._links = LinkTable()
         self._client_addresses: dict[int, Address] = {}
         self._bank_link_id: int | None = None  # set while a link to the bank is up, open or not
@@ -116,7 +104,7 @@ class GatewayCore:
         """Why there is no open link to the bank; empty while there is one."""
         self._signed_key_list = b""
         self._refresh_keys_ms: int | None = None
-        self._sessions: OrderedDict[bytes, Session] = OrderedDict()  # in order of their end: all last equally long
+        self._sessions = Sessions(random_bytes, session_ms)
         self._flights = Flights(jitter)
         self._awaited: deque[_Then] = deque()  # what follows each commit that was asked for, in order
         self._is_draining = False
@@ -184,7 +172,7 @@ class GatewayCore:
             self._links.next_deadline_ms(),
             self._flights.next_deadline_ms(),
             self._refresh_keys_ms,
-            next(iter(self._sessions.values())).ends_ms if self._sessions else None,
+            self._sessions.next_deadline_ms(),
         )
         return min((d for d in deadlines if d is not None), default=None)
 
@@ -193,8 +181,7 @@ class GatewayCore:
         effects: list[Effect] = []
         for link_id, event in self._links.receive_timer(now.mono_ms):
             effects += self._handle_event(link_id, event, now)
-        while self._sessions and next(iter(self._sessions.values())).ends_ms <= now.mono_ms:
-            self._sessions.popitem(last=False)
+        self._sessions.end_due(now.mono_ms)
         for flight, told, is_to_resolve in self._flights.take_due(now.mono_ms):
             for asker in told:
                 payment_id = flight.terms.payment_id
@@ -288,14 +275,14 @@ class GatewayCore:
             return []
         session_id = bytes(limits.SESSION_ID_SIZE)
         if outcome.status is TokenStatus.VALID and outcome.token is not None:
-            session_id = self._open_session(outcome.token, now)
+            session_id = self._sessions.open(outcome.token, now.mono_ms)
         token = outcome.token
         self._reply(
             asker,
             TokenAck(
                 status=outcome.status,
                 session_id=session_id,
-                session_left_ms=self._session_ms if any(session_id) else 0,
+                session_left_ms=self._sessions.session_ms if any(session_id) else 0,
                 merchant_id=token.merchant_id if token else "",
                 merchant_name=token.merchant_name if token else "",
                 amount_minor=token.amount_minor if token else 0,
@@ -307,17 +294,10 @@ class GatewayCore:
         )
         return [TokenRecord(token)] if outcome.is_changed and token else []
 
-    def _open_session(self, token: Token, now: Now) -> bytes:
-        session_id = self._random_bytes(limits.SESSION_ID_SIZE)
-        if len(self._sessions) >= SESSION_COUNT_MAX:
-            self._sessions.popitem(last=False)
-        self._sessions[session_id] = Session(token, now.mono_ms + self._session_ms)
-        return session_id
-
     # -- payments --------------------------------------------------------------------------------------
 
     def _handle_credentials(self, asker: Asker, message: EncryptedCredentials, now: Now) -> list[Effect]:
-        session = self._sessions.get(message.session_id)
+        session = self._sessions.find(message.session_id)
         if session is None:
             refusal = Reason.DRAINING if self._is_draining else Reason.SESSION
             return self._refuse_unless_known(asker, message, refusal, None)

@@ -12,7 +12,7 @@ from paygate.cli import ExitCode, PaygateExit, log
 from paygate.clock import Now, system_now
 from paygate.codec import limits
 from paygate.effects import Effect, LogLine
-from paygate.files.state_dir import StateDir
+from paygate.files.state_dir import StateDir, StateError
 from paygate.gateway.core import GatewayCore
 from paygate.gateway.records import GatewayRecords
 from paygate.gateway.settings import STORE_NAME, read_identity
@@ -57,14 +57,12 @@ def serve(options: GatewayOptions) -> int:
     state.open()
     identity = read_identity(state)
     store = SqliteTokens(options.state_dir / STORE_NAME)
-    records = GatewayRecords(options.state_dir, store, _log)
+    records = _open_records(options.state_dir, store)
     raise_descriptor_limit(DESCRIPTOR_COUNT)
     loop = Loop()
     core = GatewayCore(identity, os.urandom, random.SystemRandom().random, session_ms=options.session_ms)
     server = Server(PROGRAM, loop, core, store, _Performer(records))
     signals = ServerSignals(loop, server.begin_drain, ignore_sigterm=options.ignore_sigterm)
-    now = system_now()
-    records.heal(now)
     host, port = server.listen(options.host, options.port)
     server.defer(lambda now: core.resume(store.payments_in_flight(), now))
     _BankConnector(loop, core, server, options)
@@ -176,11 +174,19 @@ class _RecordsPoll:
 
 
 def take_in_now(directory: Path) -> None:
-    """Take new token lines in while no server runs; the caller holds the state's lock. Raises StoreError."""
+    """Take new token lines in while no server runs; the caller holds the lock. Raises StateError, StoreError."""
     store = SqliteTokens(directory / STORE_NAME)
+    try:
+        _open_records(directory, store).close()
+    finally:
+        store.close()
+
+
+def _open_records(directory: Path, store: SqliteTokens) -> GatewayRecords:
+    """The text records, with new lines taken in and all in step with the store."""
     try:
         records = GatewayRecords(directory, store, _log)
         records.heal(system_now())
-        records.close()
-    finally:
-        store.close()
+    except OSError as error:
+        raise StateError(f"could not use the records in {directory}: {error.strerror}") from None
+    return records

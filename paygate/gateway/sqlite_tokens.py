@@ -14,7 +14,7 @@ from typing import Any, Final
 from paygate.clock import Now
 from paygate.codec.frame import decode_record, encode_record
 from paygate.codec.messages import Reason, Terms, TokenStatus, TransferOutcome
-from paygate.files.sqlite import open_database, transaction
+from paygate.files.sqlite import open_database, read_rows, transaction
 from paygate.gateway.payment import (
     TokenEvent,
     check_passcode,
@@ -88,6 +88,9 @@ _TOKEN_FIELDS: Final = ", ".join(
     )
 )
 _PAYMENT_FIELDS: Final = "terms, envelope_hash, begun_ms, outcome, reason, utr, receipt, ended_ms"
+_TOKEN_QUERY: Final = f"SELECT {_TOKEN_FIELDS} FROM token"  # noqa: S608  # of constants
+_PAYMENT_QUERY: Final = f"SELECT {_PAYMENT_FIELDS} FROM payment"  # noqa: S608  # of constants
+_PAYMENT_ORDER: Final = "ORDER BY payment_number"
 
 UNKNOWN_TRIED_COUNT_MAX: Final = 10_000
 """Unknown transaction IDs whose tries are remembered, the latest first; each costs some 300 bytes."""
@@ -111,21 +114,19 @@ class SqliteTokens:
             return [self._apply(operation, now.wall_ms) for operation in operations]
 
     def payments_in_flight(self) -> list[Payment]:
-        """Every payment without a final outcome, oldest first."""
-        rows = self._connection.execute(
-            f"SELECT {_PAYMENT_FIELDS} FROM payment WHERE outcome IS NULL ORDER BY payment_number"  # noqa: S608  # a constant
-        )
-        return [_payment_of(row) for row in rows]
+        """Every payment without a final outcome, oldest first. Raises StoreError."""
+        return [_payment_of(row) for row in self._rows(f"{_PAYMENT_QUERY} WHERE outcome IS NULL {_PAYMENT_ORDER}")]
 
     def tokens(self) -> Iterator[Token]:
-        """Every token, in the order in which they were taken in."""
-        rows = self._connection.execute(f"SELECT {_TOKEN_FIELDS} FROM token ORDER BY token_number")  # noqa: S608  # a constant
-        return (_token_of(row) for row in rows)
+        """Every token, in the order in which they were taken in. Raises StoreError."""
+        return (_token_of(row) for row in self._rows(f"{_TOKEN_QUERY} ORDER BY token_number"))
 
     def payments(self) -> Iterator[Payment]:
-        """Every payment, oldest first."""
-        rows = self._connection.execute(f"SELECT {_PAYMENT_FIELDS} FROM payment ORDER BY payment_number")  # noqa: S608  # a constant
-        return (_payment_of(row) for row in rows)
+        """Every payment, oldest first. Raises StoreError."""
+        return (_payment_of(row) for row in self._rows(f"{_PAYMENT_QUERY} {_PAYMENT_ORDER}"))
+
+    def _rows(self, query: str) -> Iterator[Any]:
+        return read_rows(self._connection, query)
 
     # -- operations ------------------------------------------------------------------------------------
 
@@ -247,14 +248,14 @@ class SqliteTokens:
 
     def _token(self, transaction_id: str) -> Token | None:
         row = self._connection.execute(
-            f"SELECT {_TOKEN_FIELDS} FROM token WHERE transaction_id = ?",  # noqa: S608  # a constant
+            f"{_TOKEN_QUERY} WHERE transaction_id = ?",
             (transaction_id,),
         ).fetchone()
         return _token_of(row) if row else None
 
     def _payment(self, payment_id: bytes) -> Payment | None:
         row = self._connection.execute(
-            f"SELECT {_PAYMENT_FIELDS} FROM payment WHERE payment_id = ?",  # noqa: S608  # a constant
+            f"{_PAYMENT_QUERY} WHERE payment_id = ?",
             (payment_id,),
         ).fetchone()
         return _payment_of(row) if row else None

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from e2e.relay import Relay
 from local_system import ClientRun, LocalSystem, start_client
-from relay import Relay
 
 from paygate.cli import ExitCode
 
@@ -125,7 +125,8 @@ def test_a_silent_bank_is_pending_and_status_brings_the_answer(stopped_system: L
     assert run.answer["money_may_have_moved"] is True
     assert token_state(system, "TX-1001") == "in-flight"
     # R9: meanwhile nobody else can pay it.
-    assert system.pay("TX-1001", "4711", "meera", "seven brass lamps", state="other").exit_code == ExitCode.TOKEN_REFUSED
+    other = system.pay("TX-1001", "4711", "meera", "seven brass lamps", state="other")
+    assert other.exit_code == ExitCode.TOKEN_REFUSED
     bank.popen.send_signal(signal.SIGCONT)
     wait_until(lambda: token_state(system, "TX-1001") != "in-flight", "the payment to be resolved")
     status = system.status("all")

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+from e2e.relay import Relay
 from local_system import LocalSystem
-from relay import Relay
 
 from paygate.cli import ExitCode
 

@@ -38,7 +38,7 @@ from paygate.codec.messages import (
     TransferRequest,
 )
 from paygate.files.sqlite import StoreFsyncFailed
-from paygate.gateway.core import KEY_LIST_REFRESH_MS, SESSION_COUNT_MAX
+from paygate.gateway.core import KEY_LIST_REFRESH_MS
 from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
 from paygate.gateway.tokens import TokenState
 
@@ -477,8 +477,7 @@ def test_sessions_end_and_leave_nothing(world: World) -> None:
 
 
 def test_of_too_many_sessions_the_oldest_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert SESSION_COUNT_MAX > 2
-    monkeypatch.setattr("paygate.gateway.core.SESSION_COUNT_MAX", 2)
+    monkeypatch.setattr("paygate.gateway.sessions.SESSION_COUNT_MAX", 2)
     client = world.connect_client()
     sessions = [client.query_token().session_id for _ in range(3)]
     assert client.told_payment(client.pay(sessions[0])).reason is Reason.SESSION
