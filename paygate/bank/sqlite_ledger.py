@@ -9,8 +9,6 @@ before it, checked when the ledger opens and when a payment is replayed (T32). R
 number, so that new ones go to the end of their table; payment IDs, which are random, live in one index only.
 """
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -46,17 +44,17 @@ from paygate.bank.ledger import (
     replay,
     utr_of,
 )
+from paygate.bank.ledger_chain import CHAIN_START, PAYMENT_FIELDS, Head, chained, check_chain, verify
 from paygate.clock import Now
 from paygate.codec import limits
 from paygate.codec.frame import decode_record, encode_record
 from paygate.codec.messages import Reason, ReceiptStatement, Terms, TransferOutcome
 from paygate.codec.seal import key_id_of, sign_receipts
-from paygate.files.sqlite import StoreCorrupt, StoreError, open_database, read_rows, transaction
+from paygate.files.sqlite import StoreError, open_database, read_rows, transaction
 
 _APPLICATION_ID: Final = 0x50474C47  # "PGLG"
 _EQUITY_ID: Final = 1
 _NOBODY_ID: Final = 0
-_CHAIN_START: Final = bytes(32)
 _SIGNED_COUNT_MAX: Final = 1 << limits.RECEIPT_PATH_COUNT_MAX  # what a receipt's path can reach
 _SCHEMA: Final = (
     """
@@ -128,23 +126,6 @@ _CUSTOMER_QUERY: Final = (
 _MERCHANT_QUERY: Final = (
     "SELECT account_id, merchant_id, name, balance_minor FROM merchant JOIN account USING (account_id) "
 )
-_PAYMENT_FIELDS: Final = (
-    "payment_number, gateway_id, payment_id, transaction_id, terms, envelope_hash, outcome, reason, utr, "
-    "bank_time_ms, receipt, chain"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """The ledger's counters and the ends of its chains; one row of the table `bank`."""
-
-    bank_time_ms: int
-    utr_sequence: int
-    account_count: int
-    payment_count: int
-    payment_chain: bytes
-    posting_count: int
-    posting_chain: bytes
 
 
 class SqliteLedger:
@@ -162,7 +143,7 @@ class SqliteLedger:
         try:
             with transaction(self._connection):
                 self._head = self._read_head()
-                self._verify()
+                verify(path, self._connection, self._head)
         except BaseException:
             self._connection.close()
             raise
@@ -226,7 +207,7 @@ class SqliteLedger:
     def payment(self, gateway_id: str, payment_id: bytes) -> Payment | None:
         """A payment that is on disk. Raises StoreCorrupt if it is not what was written (T32)."""
         row = self._connection.execute(
-            f"SELECT {_PAYMENT_FIELDS}, "  # noqa: S608  # a constant
+            f"SELECT {PAYMENT_FIELDS}, "  # noqa: S608  # a constant
             "(SELECT before.chain FROM payment AS before WHERE before.payment_number = payment.payment_number - 1) "
             "FROM payment WHERE gateway_id = ? AND payment_id = ?",
             (gateway_id, payment_id),
@@ -234,7 +215,7 @@ class SqliteLedger:
         if row is None:
             return None
         *values, chain, chain_before = row
-        self._check_chain(values, chain, chain_before or _CHAIN_START, "payment")
+        check_chain(self._path, values, chain, chain_before or CHAIN_START, "payment")
         _, _, _, _, terms, envelope_hash, outcome, reason, utr, _, receipt = values
         return Payment(
             decode_record(Terms, terms), envelope_hash, TransferOutcome(outcome), Reason(reason), utr or "", receipt
@@ -242,10 +223,10 @@ class SqliteLedger:
 
     # -- at start --------------------------------------------------------------------------------------
 
-    def _read_head(self) -> _Head:
+    def _read_head(self) -> Head:
         row = self._connection.execute("SELECT * FROM bank").fetchone()
         if row is None:
-            head = _Head(0, 0, 1, 0, _CHAIN_START, 0, _CHAIN_START)
+            head = Head(0, 0, 1, 0, CHAIN_START, 0, CHAIN_START)
             self._connection.execute(
                 "INSERT INTO bank VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", astuple(self._identity) + astuple(head)
             )
@@ -254,51 +235,7 @@ class SqliteLedger:
         found = BankIdentity(*identity)
         if found != self._identity:
             raise StoreError(f"{self._path} is the ledger of {found}, not of {self._identity}")
-        return _Head(time_ms, utr_sequence, account_count, payments, payment_chain, postings, posting_chain)
-
-    def _verify(self) -> None:
-        """T32: every row is what was written, and every balance is the sum of its postings."""
-        posted_count = self._verify_payments()
-        balances: Counter[int] = Counter()
-        transferred_count, sum_minor = 0, 0
-        chain, number = _CHAIN_START, 0
-        for *values, row_chain in self._connection.execute("SELECT * FROM posting ORDER BY posting_number"):
-            number, payment_number, account_id, amount_minor = values
-            self._check_chain(values, row_chain, chain, "posting")
-            chain = row_chain
-            balances[account_id] += amount_minor
-            transferred_count += payment_number is not None
-            sum_minor += amount_minor
-            if number % 2 == 0 and sum_minor:  # The halves of a transfer stand side by side.
-                raise self._corrupt(f"posting {number} and the one before it do not balance")
-        if (number, chain) != (self._head.posting_count, self._head.posting_chain) or number % 2:
-            raise self._corrupt("postings are missing at the end")
-        if transferred_count != 2 * posted_count:
-            raise self._corrupt("payments and postings do not agree")
-        accounts: list[Any] = self._connection.execute("SELECT account_id, balance_minor FROM account").fetchall()
-        if len(accounts) != self._head.account_count:
-            raise self._corrupt("accounts are missing")
-        for account_id, balance_minor in accounts:
-            if balances[account_id] != balance_minor:
-                raise self._corrupt(f"the balance of account {account_id} is not the sum of its postings")
-
-    def _verify_payments(self) -> int:
-        chain, number, posted_count = _CHAIN_START, 0, 0
-        query = f"SELECT {_PAYMENT_FIELDS} FROM payment ORDER BY payment_number"  # noqa: S608  # a constant
-        for *values, row_chain in self._connection.execute(query):
-            self._check_chain(values, row_chain, chain, "payment")
-            chain, number = row_chain, values[0]
-            posted_count += values[6] == TransferOutcome.POSTED
-        if (number, chain) != (self._head.payment_count, self._head.payment_chain):
-            raise self._corrupt("payments are missing at the end")
-        return posted_count
-
-    def _check_chain(self, values: Sequence[Any], chain: bytes, chain_before: bytes, what: str) -> None:
-        if chain != _next_chain(chain_before, values):
-            raise self._corrupt(f"{what} {values[0]} is not what was written")
-
-    def _corrupt(self, text: str) -> StoreCorrupt:
-        return StoreCorrupt(f"{self._path} is damaged: {text}; restore it from a backup")
+        return Head(time_ms, utr_sequence, account_count, payments, payment_chain, postings, posting_chain)
 
 
 @dataclass(slots=True)
@@ -324,7 +261,7 @@ class _Batch:
     """One transaction in the making."""
 
     def __init__(
-        self, ledger: SqliteLedger, connection: apsw.Connection, identity: BankIdentity, head: _Head, now: Now
+        self, ledger: SqliteLedger, connection: apsw.Connection, identity: BankIdentity, head: Head, now: Now
     ) -> None:
         self.head = head
         self._ledger = ledger
@@ -528,17 +465,17 @@ class _Batch:
             "INSERT INTO merchant VALUES (?, ?, ?)",
             [(m.account_id, m.merchant_id, m.name) for m in self._opened if isinstance(m, Merchant)],
         )
-        payment_rows, payment_chain = _chained(self._payment_rows(), head.payment_chain)
+        payment_rows, payment_chain = chained(self._payment_rows(), head.payment_chain)
         execute_many("INSERT INTO payment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", payment_rows)
         numbered = [(head.posting_count + n, *posting) for n, posting in enumerate(self._postings, 1)]
-        posting_rows, posting_chain = _chained(numbered, head.posting_chain)
+        posting_rows, posting_chain = chained(numbered, head.posting_chain)
         execute_many("INSERT INTO posting VALUES (?, ?, ?, ?, ?)", posting_rows)
         execute_many(
             "UPDATE account SET balance_minor = ? WHERE account_id = ?",
             [(balance_minor, account_id) for account_id, balance_minor in self._balances.items()],
         )
         execute_many("UPDATE customer SET failure_count = ?, locked_until_ms = ? WHERE account_id = ?", self._attempts)
-        self.head = _Head(
+        self.head = Head(
             self._bank_time_ms,
             self._utr_sequence,
             head.account_count + len(self._opened),
@@ -584,22 +521,3 @@ def _posting_of(utr: str, customer_id: str, terms: Terms, bank_time_ms: int) -> 
     return Posting(
         utr, customer_id, terms.merchant_id, terms.amount_minor, terms.currency, terms.transaction_id, bank_time_ms
     )
-
-
-def _chained(rows: Sequence[tuple[Any, ...]], chain: bytes) -> tuple[list[tuple[Any, ...]], bytes]:
-    """The rows, each with its hash, and the last hash."""
-    chained = []
-    for row in rows:
-        chain = _next_chain(chain, row)
-        chained.append((*row, chain))
-    return chained, chain
-
-
-def _next_chain(chain_before: bytes, values: Sequence[Any]) -> bytes:
-    """SHA-256 over the hash of the row before and this row's values, each behind its size."""
-    digest = hashlib.sha256(chain_before)
-    for value in values:
-        data = value if isinstance(value, bytes) else str(value).encode()
-        digest.update(len(data).to_bytes(4))
-        digest.update(data)
-    return digest.digest()
