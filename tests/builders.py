@@ -7,14 +7,20 @@ Everything here is fixed: the same bytes at every run, so that a failure can be 
 import hashlib
 from dataclasses import replace
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
+from paygate.codec import limits
 from paygate.codec.errors import ErrorCode
+from paygate.codec.fields import Record, fields_of
+from paygate.codec.frame import encode_record
 from paygate.codec.messages import (
     BankKeys,
     BankKeysQuery,
+    CredentialsPlaintext,
     Echo,
     EchoReply,
     EncryptedCredentials,
@@ -43,6 +49,7 @@ from paygate.codec.messages import (
     SealStatus,
     StatusAck,
     StatusQuery,
+    SuiteKey,
     Terms,
     TokenAck,
     TokenQuery,
@@ -52,7 +59,17 @@ from paygate.codec.messages import (
     TransferResult,
     Verifier,
 )
-from paygate.codec.seal import SealingKey, envelope_hash, key_id_of, seal_credentials, sign_key_list, sign_receipts
+from paygate.codec.seal import (
+    SealingKey,
+    envelope_hash,
+    envelope_info,
+    key_id_of,
+    seal_credentials,
+    sign_key_list,
+    sign_receipts,
+)
+
+R = TypeVar("R", bound=Record)
 
 BANK_ID: Final = "BANK1"
 GATEWAY_ID: Final = "GW1"
@@ -75,6 +92,11 @@ PEPPER: Final = hashlib.sha256(b"pepper").digest()
 
 CHEAP_PASSWORD_KEY: Final = PasswordKeyParameters(memory_kib=8, iteration_count=1, lane_count=1)
 """Argon2id parameters that cost nothing, for tests that are not about them."""
+
+
+def with_changes(value: R, **changes: Any) -> R:
+    """The record with other values in some fields, legal or not; `replace` for when its class is not known."""
+    return type(value)(**{f.name: getattr(value, f.name) for f in fields_of(type(value))} | changes)
 
 
 @cache
@@ -126,6 +148,21 @@ def build_envelope(kem_id: KemId = KemId.X25519, terms: Terms | None = None, use
     """An envelope under the terms. Encapsulation is random: these bytes differ at each call."""
     suite_key = sealing_key(kem_id).public_suite_key()
     return seal_credentials(suite_key, terms or build_terms(), user_id, b"k" * 32, b"n" * 16)
+
+
+def seal_foreign(suite_key: SuiteKey, terms: Terms, user_id: bytes) -> bytes:
+    """An envelope as a client of somebody's own making may seal it: any bytes for a user ID. X25519 only."""
+    plaintext = CredentialsPlaintext(
+        format_version=1,
+        user_id_size=len(user_id),
+        user_id=user_id.ljust(limits.USER_ID_SIZE_MAX, b"\0"),
+        password_key=b"k" * 32,
+        nonce=b"n" * 16,
+        padding=bytes(142),
+    )
+    suite = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_128_GCM)
+    public_key = X25519PublicKey.from_public_bytes(suite_key.public_key)
+    return suite.encrypt(encode_record(plaintext), public_key, info=envelope_info(suite_key.key_id, terms))
 
 
 FIXED_ENVELOPE: Final = hashlib.shake_256(b"envelope").digest(304)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from bank_books import IDENTITY
-from builders import BANK_ID, CHEAP_PASSWORD_KEY, NOW_MS, PASSWORD, USER_ID, build_terms
+from builders import BANK_ID, CHEAP_PASSWORD_KEY, NOW_MS, PASSWORD, USER_ID, build_terms, seal_foreign
 
 from paygate.bank.decoder import Decoder, serve_frames
 from paygate.bank.decoding import DecoderProcess, VerifierBatch, decoder_argv, make_verifiers
@@ -105,7 +105,9 @@ def test_an_envelope_under_other_terms_does_not_open(state: Path) -> None:
 
 
 def test_a_user_id_that_no_customer_can_have_does_not_open(state: Path) -> None:
-    assert status_of(Decoder(state).answer(open_request(state, user_id="a\nb"))) is SealStatus.NOT_OPENED
+    key, terms = suite_key(state, KemId.X25519), build_terms()
+    request = OpenEnvelope(key.key_id, terms, seal_foreign(key, terms, b"a\nb"))
+    assert status_of(Decoder(state).answer(request)) is SealStatus.NOT_OPENED
 
 
 def test_garbage_does_not_open(state: Path) -> None:

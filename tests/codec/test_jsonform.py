@@ -1,0 +1,64 @@
+"""Records as JSON objects: one form, through real JSON text and back, and nothing but that form."""
+
+import json
+from typing import Any
+
+import pytest
+from builders import example
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import RECORDS, records
+
+from paygate.codec.fields import Record, fields_of
+from paygate.codec.frame import encode_record
+from paygate.codec.jsonform import BadJson, from_json, to_json
+from paygate.codec.messages import Kind, TransferRequest
+
+
+@pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)
+@given(data=st.data())
+def test_a_record_comes_back_through_json_text(cls: type[Record], data: st.DataObject) -> None:
+    value = data.draw(records(cls))
+    text = json.dumps(to_json(value))
+    again = from_json(cls, json.loads(text))
+    assert again == value
+    assert encode_record(again) == encode_record(value)
+    assert list(json.loads(text)) == [f.name for f in fields_of(cls)]
+
+
+@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("wrong", [None, 1.5, [], {}, "no such value\n", -1, [None], True, "zz", "00 00"], ids=repr)
+def test_a_wrong_value_is_refused_with_its_path(kind: Kind, wrong: Any) -> None:
+    message = example(kind)
+    for field in fields_of(type(message)):
+        try:
+            value = from_json(type(message), {**to_json(message), field.name: wrong})
+        except BadJson as error:
+            path = error.path
+        else:
+            encode_record(value)  # then it is legal: `true` for a Boolean
+            continue
+        # The field itself, something in it, or another that no longer fits it.
+        assert path.split(".")[0].split("[")[0] in {f.name for f in fields_of(type(message))}
+
+
+def test_paths_lead_into_nested_records() -> None:
+    message = example(Kind.TRANSFER_REQUEST)
+    data = to_json(message)
+    data["terms"]["amount_minor"] = 0
+    with pytest.raises(BadJson, match=r"terms\.amount_minor: expected a whole number from 1 to"):
+        from_json(TransferRequest, data)
+    del data["terms"]["amount_minor"]
+    with pytest.raises(BadJson, match=r"terms\.amount_minor: expected a value"):
+        from_json(TransferRequest, data)
+
+
+@pytest.mark.parametrize("data", [None, [], "text", 1])
+def test_only_an_object_is_a_record(data: object) -> None:
+    with pytest.raises(BadJson, match="the object: expected an object with the fields of TransferRequest"):
+        from_json(TransferRequest, data)
+
+
+def test_an_unknown_field_is_refused() -> None:
+    with pytest.raises(BadJson, match="no fields but terms, time_left_ms, key_id, envelope"):
+        from_json(TransferRequest, {**to_json(example(Kind.TRANSFER_REQUEST)), "more": 1})

@@ -1,0 +1,369 @@
+"""Every message and record: exactly one encoding, and nothing but legal values in either direction (R20, R25)."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from builders import (
+    build_key_list,
+    build_statement,
+    build_terms,
+    build_token_ack,
+    example,
+    with_changes,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import RECORDS, illegal_values, records
+
+from paygate.codec import limits
+from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
+from paygate.codec.fields import Field, Nested, Record, fields_of
+from paygate.codec.frame import body_size_range, decode_record, encode_record
+from paygate.codec.messages import (
+    MESSAGES,
+    BankKeys,
+    CredentialsPlaintext,
+    KeysStatus,
+    Kind,
+    Message,
+    PasswordKeyParameters,
+    PaymentAck,
+    PaymentStatus,
+    Reason,
+    Receipt,
+    Terms,
+    TokenStatus,
+    TransferOutcome,
+    TransferResult,
+)
+
+each_record = pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)
+each_kind = pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
+
+
+# -- the registry ----------------------------------------------------------------------------------------
+
+
+def test_every_kind_has_a_message_and_every_request_a_reply() -> None:
+    assert set(MESSAGES) == set(Kind)
+    requests = [kind for kind in Kind if not kind.is_reply and kind is not Kind.ERROR]
+    assert {kind.reply for kind in requests} == {kind for kind in Kind if kind.is_reply}
+    for kind in requests:
+        assert kind.reply == kind | 0x80
+        assert MESSAGES[kind].route is MESSAGES[kind.reply].route
+    for other in set(Kind) - set(requests):
+        with pytest.raises(ValueError, match="not a request"):
+            _ = other.reply
+
+
+@each_kind
+def test_a_message_knows_its_kind(kind: Kind) -> None:
+    assert MESSAGES[kind].kind is kind
+    assert example(kind).kind is kind
+
+
+def test_messages_of_two_kinds_differ_even_with_equal_fields() -> None:
+    ack = example(Kind.PAYMENT_ACK)
+    fields = {f.name: getattr(ack, f.name) for f in fields_of(type(ack))}
+    assert MESSAGES[Kind.STATUS_ACK](**fields) != ack
+    assert MESSAGES[Kind.PAYMENT_ACK](**fields) == ack
+
+
+def test_sizes_are_pinned() -> None:
+    sizes = {cls.__name__: (Nested(cls).size_min, Nested(cls).size_max) for cls in RECORDS}
+    assert sizes["Header"] == (20, 20)
+    assert sizes["Terms"] == (60, 184)
+    assert sizes["CredentialsPlaintext"] == (256, 256)
+    assert sizes["Receipt"][1] <= limits.RECEIPT_SIZE_MAX
+    assert body_size_range(Kind.ECHO) == (8, 8)
+    assert body_size_range(Kind.VERIFIER) == (32, 32)
+    assert body_size_range(Kind.ENCRYPTED_CREDENTIALS) == (51, 2_098)
+
+
+# -- round trips -----------------------------------------------------------------------------------------
+
+
+@each_record
+@given(data=st.data())
+def test_a_value_comes_back_from_its_one_encoding(cls: type[Record], data: st.DataObject) -> None:
+    value = data.draw(records(cls))
+    encoded = encode_record(value)
+    assert Nested(cls).size_min <= len(encoded) <= Nested(cls).size_max
+    decoded = decode_record(cls, encoded)
+    assert decoded == value
+    assert type(decoded) is cls
+    assert encode_record(decoded) == encoded
+
+
+def decode_or_refuse(cls: type[Record], data: bytes) -> Record | None:
+    """Anything but a value with exactly these bytes, or a RemoteProtocolError with a code, fails the test."""
+    try:
+        value = decode_record(cls, data)
+    except RemoteProtocolError as error:
+        code = error.code
+    else:
+        assert encode_record(value) == data
+        return value
+    assert code in (ErrorCode.BAD_VALUE, ErrorCode.TRUNCATED_FIELD, ErrorCode.TRAILING_BYTES)
+    return None
+
+
+@each_record
+@given(data=st.binary(max_size=600))
+def test_any_bytes_are_a_value_or_refused(cls: type[Record], data: bytes) -> None:
+    decode_or_refuse(cls, data)
+
+
+@each_record
+@given(data=st.data())
+def test_changed_bytes_are_a_value_or_refused(cls: type[Record], data: st.DataObject) -> None:
+    # Bytes near a valid encoding get further into the decoder than random ones.
+    encoded = bytearray(encode_record(data.draw(records(cls))))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(encoded)))
+        cut = data.draw(st.integers(0, 3))
+        encoded[at : at + cut] = data.draw(st.binary(max_size=3))
+    decode_or_refuse(cls, bytes(encoded))
+
+
+@each_kind
+def test_an_encoding_cut_anywhere_is_refused(kind: Kind) -> None:
+    encoded = encode_record(example(kind))
+    for size in range(len(encoded)):
+        with pytest.raises(RemoteProtocolError) as caught:
+            decode_record(MESSAGES[kind], encoded[:size])
+        assert caught.value.code is ErrorCode.TRUNCATED_FIELD
+
+
+@each_kind
+@pytest.mark.parametrize("more", [b"\0", b"\xff", b"x" * 300])
+def test_trailing_bytes_are_refused(kind: Kind, more: bytes) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_record(MESSAGES[kind], encode_record(example(kind)) + more)
+    assert caught.value.code is ErrorCode.TRAILING_BYTES
+
+
+@each_record
+@given(data=st.data())
+def test_every_prefix_of_every_record_is_refused(cls: type[Record], data: st.DataObject) -> None:
+    encoded = encode_record(data.draw(records(cls)))
+    size = data.draw(st.integers(0, len(encoded) - 1))
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_record(cls, encoded[:size])
+    assert caught.value.code is ErrorCode.TRUNCATED_FIELD
+
+
+# -- what may not stand on the wire ----------------------------------------------------------------------
+
+
+def paths_of(cls: type[Record]) -> list[tuple[str, Field]]:
+    return [(f.name, f.type) for f in fields_of(cls)]
+
+
+@each_kind
+def test_no_illegal_value_is_encoded(kind: Kind) -> None:
+    valid = example(kind)
+    for name, field in paths_of(type(valid)):
+        wrong_values = illegal_values(field)
+        assert wrong_values
+        for wrong in wrong_values:
+            with pytest.raises(LocalProtocolError) as caught:
+                encode_record(with_changes(valid, **{name: wrong}))
+            # The first field that is wrong is named, if not the one behind it that the same value spoils.
+            assert f"at {name}" in str(caught.value), (name, wrong)
+
+
+@pytest.mark.parametrize("value", [build_terms(), build_key_list(), build_statement()], ids=lambda v: type(v).__name__)
+def test_no_illegal_value_is_encoded_in_other_records(value: Record) -> None:
+    for name, field in paths_of(type(value)):
+        for wrong in illegal_values(field):
+            with pytest.raises(LocalProtocolError):
+                encode_record(with_changes(value, **{name: wrong}))
+
+
+def test_errors_name_the_field_by_its_path() -> None:
+    request = example(Kind.TRANSFER_REQUEST)
+    with pytest.raises(LocalProtocolError, match=r"at terms\.amount_minor: expected a whole number from 1 to"):
+        encode_record(with_changes(request, terms=build_terms(amount_minor=0)))
+    encoded = encode_record(request).replace((125_000).to_bytes(8), bytes(8))
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_record(type(request), encoded)
+    assert (caught.value.code, caught.value.path) == (ErrorCode.BAD_VALUE, "terms.amount_minor")
+    assert caught.value.text == f"bad value at terms.amount_minor: expected {caught.value.expected}"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"\x01\x01a\x09" + b"\1" * 9, ErrorCode.BAD_VALUE),  # one version too many
+        (b"\x01\x01a\xff", ErrorCode.BAD_VALUE),  # the count alone is refused: nothing is read for it (T24)
+        (b"\x01\x01a\x00", ErrorCode.BAD_VALUE),  # none
+        (b"\x01\x01a\x01\x00", ErrorCode.BAD_VALUE),  # version 0
+        (b"\x01\x01a\x02\x01", ErrorCode.TRUNCATED_FIELD),
+    ],
+)
+def test_counted_fields_are_named_without_the_insides_of_the_layout(body: bytes, code: ErrorCode) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_record(MESSAGES[Kind.HELLO], body)
+    assert (caught.value.code, caught.value.path) == (code, "versions")
+
+
+# -- rules between fields --------------------------------------------------------------------------------
+
+
+def payment_ack(**changes: Any) -> PaymentAck:
+    paid = example(Kind.PAYMENT_ACK)
+    assert isinstance(paid, PaymentAck)
+    return replace(paid, **changes)
+
+
+def transfer_result(**changes: Any) -> TransferResult:
+    posted = example(Kind.TRANSFER_RESULT)
+    assert isinstance(posted, TransferResult)
+    return replace(posted, **changes)
+
+
+def plaintext(**changes: Any) -> CredentialsPlaintext:
+    usual = CredentialsPlaintext(
+        format_version=1,
+        user_id_size=4,
+        user_id=b"asha".ljust(64, b"\0"),
+        password_key=b"k" * 32,
+        nonce=b"n" * 16,
+        padding=bytes(142),
+    )
+    return replace(usual, **changes)
+
+
+SINGLE_RECEIPT = decode_record(Receipt, payment_ack().receipt)
+INVALID_TOKEN: dict[str, Any] = {
+    "status": TokenStatus.INVALID,
+    "session_id": bytes(16),
+    "session_left_ms": 0,
+    "merchant_id": "",
+    "merchant_name": "",
+    "amount_minor": 0,
+    "currency": "",
+}
+NO_SESSION: dict[str, Any] = {"session_id": bytes(16), "session_left_ms": 0}
+UTR = payment_ack().utr
+
+BROKEN_RULES: list[tuple[Record, str]] = [
+    (BankKeys(KeysStatus.AVAILABLE, b""), "signed_key_list"),
+    (BankKeys(KeysStatus.UNKNOWN_BANK, b"list"), "signed_key_list"),
+    (build_token_ack(session_id=bytes(16)), "session_id"),
+    (build_token_ack(**{**INVALID_TOKEN, "session_id": b"s" * 16}), "session_id"),
+    (build_token_ack(session_left_ms=0), "session_left_ms"),
+    (build_token_ack(**{**INVALID_TOKEN, "session_left_ms": 1}), "session_left_ms"),
+    (build_token_ack(merchant_id=""), "merchant_id"),
+    (build_token_ack(**{**INVALID_TOKEN, "merchant_id": "M"}), "merchant_id"),
+    (build_token_ack(**{**INVALID_TOKEN, "status": TokenStatus.LOCKED, "merchant_id": "M"}), "merchant_id"),
+    (build_token_ack(amount_minor=0), "amount_minor"),
+    (build_token_ack(**{**INVALID_TOKEN, "amount_minor": 1}), "amount_minor"),
+    (build_token_ack(currency=""), "currency"),
+    (build_token_ack(**{**INVALID_TOKEN, "currency": "INR"}), "currency"),
+    (build_token_ack(**{**INVALID_TOKEN, "merchant_name": "M"}), "merchant_name"),
+    (build_token_ack(utr=UTR), "utr"),
+    (build_token_ack(status=TokenStatus.PAID, **NO_SESSION), "utr"),
+    (payment_ack(reason=Reason.FUNDS), "reason"),
+    (payment_ack(utr=""), "utr"),
+    (payment_ack(receipt=b""), "receipt"),
+    (payment_ack(status=PaymentStatus.DECLINED, utr=""), "reason"),
+    (payment_ack(status=PaymentStatus.DECLINED, reason=Reason.DRAINING, utr=""), "reason"),
+    (payment_ack(status=PaymentStatus.DECLINED, reason=Reason.FUNDS), "utr"),
+    (payment_ack(status=PaymentStatus.REFUSED, reason=Reason.FUNDS, utr="", receipt=b""), "reason"),
+    (payment_ack(status=PaymentStatus.REFUSED, reason=Reason.DRAINING, receipt=b""), "utr"),
+    (payment_ack(status=PaymentStatus.PENDING, utr=""), "receipt"),
+    (payment_ack(status=PaymentStatus.UNKNOWN, utr="", receipt=b"", reason=Reason.SESSION), "reason"),
+    (transfer_result(reason=Reason.FUNDS), "reason"),
+    (transfer_result(utr=""), "utr"),
+    (transfer_result(receipt=b""), "receipt"),
+    (transfer_result(outcome=TransferOutcome.DECLINED, utr=""), "reason"),
+    (transfer_result(outcome=TransferOutcome.DECLINED, reason=Reason.FENCED, utr=""), "reason"),
+    (transfer_result(outcome=TransferOutcome.DECLINED, reason=Reason.SESSION, utr=""), "reason"),
+    (transfer_result(outcome=TransferOutcome.DECLINED, reason=Reason.FUNDS), "utr"),
+    (transfer_result(outcome=TransferOutcome.FENCED, reason=Reason.LATE, utr=""), "reason"),
+    (transfer_result(outcome=TransferOutcome.MISMATCH, utr=""), "receipt"),
+    (transfer_result(outcome=TransferOutcome.UNAVAILABLE), "utr"),
+    (PasswordKeyParameters(memory_kib=15, iteration_count=1, lane_count=2), "memory_kib"),
+    (build_key_list(valid_until_ms=build_key_list().valid_from_ms), "valid_until_ms"),
+    (build_statement(outcome=TransferOutcome.MISMATCH, utr=""), "outcome"),
+    (build_statement(utr=""), "utr"),
+    (build_statement(outcome=TransferOutcome.DECLINED, reason=Reason.FUNDS), "utr"),
+    (replace(SINGLE_RECEIPT, leaf_index=1), "leaf_index"),
+    (plaintext(user_id_size=3), "user_id"),
+    (plaintext(padding=bytes(141) + b"\1"), "padding"),
+]
+
+
+@pytest.mark.parametrize(("value", "name"), BROKEN_RULES, ids=lambda v: v if isinstance(v, str) else type(v).__name__)
+def test_broken_rules_are_refused_both_ways(value: Record, name: str) -> None:
+    with pytest.raises(LocalProtocolError, match=f"at {name}: expected"):
+        encode_record(value)
+    # Field by field, as somebody without the rule would encode it.
+    encoded = b"".join(f.type.build(getattr(value, f.name)) for f in fields_of(type(value)))
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_record(type(value), encoded)
+    assert (caught.value.code, caught.value.path) == (ErrorCode.BAD_VALUE, name)
+
+
+def test_every_record_with_a_rule_is_tried() -> None:
+    with_rules = {cls.broken_rule for cls in RECORDS if cls.broken_rule is not Record.broken_rule}
+    assert with_rules == {type(value).broken_rule for value, _ in BROKEN_RULES}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        build_token_ack(**INVALID_TOKEN),
+        build_token_ack(**{**INVALID_TOKEN, "status": TokenStatus.LOCKED}),
+        build_token_ack(status=TokenStatus.EXPIRED, **NO_SESSION),
+        build_token_ack(status=TokenStatus.IN_FLIGHT, **NO_SESSION),
+        build_token_ack(status=TokenStatus.PAID, utr=UTR, **NO_SESSION),
+        # A token that another payment has paid is declined with the UTR of that payment (R2).
+        payment_ack(status=PaymentStatus.REFUSED, reason=Reason.TOKEN_PAID, receipt=b""),
+        payment_ack(status=PaymentStatus.PENDING, utr="", receipt=b""),
+        payment_ack(status=PaymentStatus.DECLINED, reason=Reason.FENCED, utr=""),
+        transfer_result(outcome=TransferOutcome.MISMATCH, utr="", receipt=b""),
+        transfer_result(outcome=TransferOutcome.UNAVAILABLE, utr="", receipt=b""),
+        plaintext(),
+        plaintext(user_id_size=64, user_id=b"u" * 64),
+        PasswordKeyParameters(memory_kib=16, iteration_count=1, lane_count=2),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_the_rules_allow_comes_back(value: Record) -> None:
+    assert decode_record(type(value), encode_record(value)) == value
+
+
+def test_an_invalid_and_a_locked_token_differ_in_one_byte() -> None:
+    # T17 at the gateway: nothing but the status tells them apart, and unknown and wrong have one status.
+    invalid = encode_record(build_token_ack(**INVALID_TOKEN))
+    locked = encode_record(build_token_ack(**{**INVALID_TOKEN, "status": TokenStatus.LOCKED}))
+    assert invalid[1:] == locked[1:]
+
+
+def test_reasons_say_in_words_what_to_do() -> None:
+    assert all(reason.text for reason in Reason)
+    assert len({reason.text for reason in Reason}) == len(Reason)
+    assert [reason for reason in Reason if reason.is_banks] == [reason for reason in Reason if 1 <= reason <= 63]
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields_of(Terms)])
+def test_each_field_of_the_terms_is_in_their_encoding(name: str) -> None:
+    # T2: what were not encoded would not be bound.
+    other = {
+        "amount_minor": 125_001,
+        "currency": "USD",
+        "authorised_at_ms": 1,
+        "payment_id": b"p" * 16,
+        "session_id": b"s" * 16,
+    }.get(name, "OTHER")
+    assert encode_record(build_terms(**{name: other})) != encode_record(build_terms())
+
+
+@each_kind
+def test_examples_are_valid(kind: Kind) -> None:
+    message: Message = example(kind)
+    assert decode_record(type(message), encode_record(message)) == message
