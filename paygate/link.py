@@ -16,20 +16,10 @@ from typing import Final
 
 from paygate.codec import limits
 from paygate.codec.buffer import FrameBuffer
+from paygate.codec.codes import Kind, Role, Route
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from paygate.codec.frame import Frame, FrameHead, encode_frame
-from paygate.codec.messages import (
-    MESSAGES,
-    Echo,
-    EchoReply,
-    Error,
-    Hello,
-    HelloAck,
-    Kind,
-    Message,
-    Role,
-    Route,
-)
+from paygate.codec.messages import MESSAGES, Echo, EchoReply, Error, Hello, HelloAck, Message
 
 HELLO_TIMEOUT_MS: Final = 5_000
 """A caller says hello at once; a stranger that only connects holds a descriptor no longer than this."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from local_system import ClientRun, LocalSystem, StartFailed
 
 from paygate.cli import ExitCode
-from paygate.codec.messages import Reason
+from paygate.codec.codes import Reason
 
 ROOT = Path("var/demo")
 RECORDS = (
@@ -48,9 +48,7 @@ class Demo:
         for line in (run.output + run.errors).strip().splitlines():
             say(f"    | {line}")
         is_right = run.exit_code == expected and holds(run)
-        say(
-            f"    exit code {run.exit_code} {ExitCode(run.exit_code).name}, expected {int(expected)}: {mark(is_right)}"
-        )
+        say(f"    exit code {run.exit_code} {ExitCode(run.exit_code).name}, expected {int(expected)}: {mark(is_right)}")
         if not is_right:
             self.failures.append(title)
         return run

@@ -29,8 +29,9 @@ from paygate.bank.ledger import (
 )
 from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.clock import Now
-from paygate.codec.messages import Reason, ReceiptStatement, Terms
+from paygate.codec.codes import Reason
 from paygate.codec.seal import envelope_hash, match_receipt, verify_receipt
+from paygate.codec.sealed import ReceiptStatement, Terms
 
 IDENTITY: Final = BankIdentity(BANK_ID, "PGBK", "INR")
 VERIFIER: Final = hashlib.sha256(b"the right password").digest()

@@ -14,47 +14,42 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from paygate.codec import limits
+from paygate.codec.codes import (
+    KemId,
+    KeysStatus,
+    Kind,
+    PaymentStatus,
+    Reason,
+    Role,
+    SealStatus,
+    TokenStatus,
+    TransferOutcome,
+)
 from paygate.codec.errors import ErrorCode
 from paygate.codec.fields import Record, fields_of
 from paygate.codec.frame import encode_record
 from paygate.codec.messages import (
     BankKeys,
     BankKeysQuery,
-    CredentialsPlaintext,
     Echo,
     EchoReply,
     EncryptedCredentials,
     Error,
     Hello,
     HelloAck,
-    KemId,
-    KeyList,
-    KeysStatus,
-    Kind,
     MakeVerifier,
     Message,
     OpenedEnvelope,
     OpenEnvelope,
-    PasswordKeyParameters,
     PaymentAck,
-    PaymentStatus,
-    Reason,
-    ReceiptKey,
-    ReceiptStatement,
     ResolveRequest,
     ResolveResult,
-    Role,
     SealCredentials,
     SealedCredentials,
-    SealStatus,
     StatusAck,
     StatusQuery,
-    SuiteKey,
-    Terms,
     TokenAck,
     TokenQuery,
-    TokenStatus,
-    TransferOutcome,
     TransferRequest,
     TransferResult,
     Verifier,
@@ -67,6 +62,15 @@ from paygate.codec.seal import (
     seal_credentials,
     sign_key_list,
     sign_receipts,
+)
+from paygate.codec.sealed import (
+    CredentialsPlaintext,
+    KeyList,
+    PasswordKeyParameters,
+    ReceiptKey,
+    ReceiptStatement,
+    SuiteKey,
+    Terms,
 )
 
 R = TypeVar("R", bound=Record)

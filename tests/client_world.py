@@ -22,11 +22,8 @@ from paygate.client.payment import Outcome, Payment, PaymentResult
 from paygate.client.root import BankRoot
 from paygate.client.states import State
 from paygate.clock import Now
-from paygate.codec.messages import (
-    KemId,
-    Message,
-    TokenAck,
-)
+from paygate.codec.codes import KemId
+from paygate.codec.messages import Message, TokenAck
 from paygate.codec.seal import seal_request
 
 ROOT = BankRoot(BANK_ID, ROOT_PUBLIC_KEY)

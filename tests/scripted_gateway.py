@@ -17,18 +17,8 @@ from builders import (
 from paygate.client.payment import Payment
 from paygate.client.root import BankRoot
 from paygate.codec import limits
-from paygate.codec.messages import (
-    BankKeys,
-    EncryptedCredentials,
-    KeysStatus,
-    Kind,
-    Message,
-    PaymentAck,
-    PaymentStatus,
-    Reason,
-    Role,
-    StatusAck,
-)
+from paygate.codec.codes import KeysStatus, Kind, PaymentStatus, Reason, Role
+from paygate.codec.messages import BankKeys, EncryptedCredentials, Message, PaymentAck, StatusAck
 from paygate.codec.seal import envelope_hash
 from paygate.link import Link, RequestReceived
 from paygate.net.conn import CloseReason, Connection

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from paygate.codec import messages
+from paygate.codec import messages, sealed
 from paygate.codec.fields import Blob, Boolean, Choice, Counted, Field, Nested, Opaque, Record, Text, Uint, fields_of
 from paygate.codec.frame import Header
 
@@ -18,7 +18,7 @@ RECORDS: Final[list[type[Record]]] = [
     Header,
     *(
         declared
-        for declared in vars(messages).values()
+        for declared in (vars(messages) | vars(sealed)).values()
         if isinstance(declared, type) and issubclass(declared, Record) and dataclasses.is_dataclass(declared)
     ),
 ]

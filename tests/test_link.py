@@ -11,20 +11,10 @@ from hypothesis import strategies as st
 
 from paygate.codec import limits
 from paygate.codec.buffer import FrameBuffer
+from paygate.codec.codes import Kind, Role, Route
 from paygate.codec.errors import ErrorCode, LocalProtocolError
 from paygate.codec.frame import encode_frame
-from paygate.codec.messages import (
-    MESSAGES,
-    Echo,
-    EchoReply,
-    Error,
-    Hello,
-    HelloAck,
-    Kind,
-    Message,
-    Role,
-    Route,
-)
+from paygate.codec.messages import MESSAGES, Echo, EchoReply, Error, Hello, HelloAck, Message
 from paygate.link import (
     ECHO_AFTER_MS,
     ECHO_TIMEOUT_MS,

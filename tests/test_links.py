@@ -8,9 +8,10 @@ from builders import BANK_ID, GATEWAY_ID, LINK_KEY, build_token_ack, example
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paygate.codec.codes import Kind, Role
 from paygate.codec.errors import ErrorCode
 from paygate.codec.frame import encode_frame
-from paygate.codec.messages import Echo, EchoReply, Hello, Kind, Role
+from paygate.codec.messages import Echo, EchoReply, Hello
 from paygate.effects import CloseLink, Send
 from paygate.link import (
     ECHO_AFTER_MS,

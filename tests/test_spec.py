@@ -6,28 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from paygate.codec.codes import KeysStatus, Kind, PaymentStatus, Reason, Route, TokenStatus, TransferOutcome
 from paygate.codec.errors import ErrorCode
 from paygate.codec.fields import Blob, Boolean, Choice, Counted, Field, Nested, Opaque, Record, Text, Uint, fields_of
 from paygate.codec.frame import Header, body_size_range
-from paygate.codec.messages import (
-    MESSAGES,
-    CredentialsPlaintext,
-    KeyList,
-    KeysStatus,
-    Kind,
-    PasswordKeyParameters,
-    PaymentStatus,
-    Reason,
-    Receipt,
-    ReceiptKey,
-    ReceiptStatement,
-    Route,
-    SignedKeyList,
-    SuiteKey,
-    Terms,
-    TokenStatus,
-    TransferOutcome,
-)
+from paygate.codec.messages import MESSAGES
 from paygate.codec.seal import (
     LABEL_ENVELOPE,
     LABEL_KEY_LIST,
@@ -35,6 +18,17 @@ from paygate.codec.seal import (
     LABEL_RECEIPT_ROOT,
     LABEL_SALT,
     LABEL_VERIFIER,
+)
+from paygate.codec.sealed import (
+    CredentialsPlaintext,
+    KeyList,
+    PasswordKeyParameters,
+    Receipt,
+    ReceiptKey,
+    ReceiptStatement,
+    SignedKeyList,
+    SuiteKey,
+    Terms,
 )
 
 SPEC = (Path(__file__).parent.parent / "spec" / "protocol.md").read_text(encoding="utf-8")

@@ -33,7 +33,8 @@ from paygate.bank.server import PROGRAM, BankOptions, open_ledger, serve, take_i
 from paygate.cli import ExitCode, PaygateExit, run
 from paygate.clock import system_now, utc_text
 from paygate.codec import limits
-from paygate.codec.messages import KeyList, MakeVerifier
+from paygate.codec.messages import MakeVerifier
+from paygate.codec.sealed import KeyList
 from paygate.files.added_line import add_line, read_rows
 from paygate.files.state_dir import StateDir, StateError
 from paygate.files.text_records import FieldProblem, Layout

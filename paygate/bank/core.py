@@ -22,25 +22,21 @@ from paygate.bank.ledger import (
     Transfer,
 )
 from paygate.clock import Now
+from paygate.codec.codes import KeysStatus, Reason, Role, SealStatus, TransferOutcome
 from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import (
     BankKeys,
     BankKeysQuery,
-    KeysStatus,
     Message,
     OpenedEnvelope,
     OpenEnvelope,
-    Reason,
     ResolveRequest,
     ResolveResult,
-    Role,
-    SealStatus,
-    Terms,
-    TransferOutcome,
     TransferRequest,
     TransferResult,
 )
 from paygate.codec.seal import envelope_hash
+from paygate.codec.sealed import Terms
 from paygate.effects import Commit, Effect, LogLine
 from paygate.link import KeyOf, Link, LinkEvent, LinkFailed, PeerClosed, RequestReceived
 from paygate.link import Opened as LinkOpened

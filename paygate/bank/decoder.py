@@ -22,11 +22,12 @@ from paygate.bank.keys import decoder_secrets_mtime_ns, load_pepper, load_sealin
 from paygate.cli import ExitCode, PaygateExit, run
 from paygate.codec import limits
 from paygate.codec.buffer import FrameBuffer
+from paygate.codec.codes import SealStatus
 from paygate.codec.errors import RemoteProtocolError
 from paygate.codec.fields import USER_ID
 from paygate.codec.frame import encode_frame
 from paygate.codec.jsonform import BadJson, from_json, to_json
-from paygate.codec.messages import MakeVerifier, Message, OpenedEnvelope, OpenEnvelope, SealStatus, Verifier
+from paygate.codec.messages import MakeVerifier, Message, OpenedEnvelope, OpenEnvelope, Verifier
 from paygate.codec.seal import NotOpened, open_envelope, password_key, verifier_of
 from paygate.files.durable import write_all
 from paygate.hardening import protect_process

@@ -23,11 +23,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paygate.bank.ledger import BankIdentity
 from paygate.cli import ExitCode, PaygateExit
 from paygate.codec import limits
+from paygate.codec.codes import KemId
 from paygate.codec.errors import RemoteProtocolError
 from paygate.codec.fields import CURRENCY, IDENTIFIER
 from paygate.codec.frame import decode_record
-from paygate.codec.messages import KemId, KeyList, ReceiptKey, SignedKeyList, SuiteKey
 from paygate.codec.seal import DEFAULT_PASSWORD_KEY, SealingKey, key_id_of, sign_key_list
+from paygate.codec.sealed import KeyList, ReceiptKey, SignedKeyList, SuiteKey
 from paygate.files.durable import fsync_directory
 from paygate.files.state_dir import StateDir, StateError
 

@@ -15,7 +15,8 @@ from typing import Final, Protocol
 
 from paygate.clock import Now
 from paygate.codec import limits
-from paygate.codec.messages import Reason, Terms, TransferOutcome
+from paygate.codec.codes import Reason, TransferOutcome
+from paygate.codec.sealed import Terms
 
 FREE_FAILURE_COUNT: Final = 2
 """T15: wrong passwords in a row that cost nothing; the next one locks the account for a time."""

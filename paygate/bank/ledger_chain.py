@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import apsw
 
-from paygate.codec.messages import TransferOutcome
+from paygate.codec.codes import TransferOutcome
 from paygate.files.sqlite import StoreCorrupt
 
 CHAIN_START: Final = bytes(32)

@@ -20,8 +20,9 @@ from paygate.bank.ledger import (
 )
 from paygate.clock import Now, utc_text
 from paygate.codec.fields import IDENTIFIER, MERCHANT_NAME_OR_EMPTY, PASSWORD, USER_ID, UTR_OR_EMPTY, Text
-from paygate.codec.messages import MakeVerifier, PasswordKeyParameters
+from paygate.codec.messages import MakeVerifier
 from paygate.codec.money import BadAmount, format_amount, parse_amount
+from paygate.codec.sealed import PasswordKeyParameters
 from paygate.files.durable import replace_file
 from paygate.files.sqlite import StoreFull
 from paygate.files.text_records import AppendFile, Column, FieldProblem, Layout, RawLine, SharedFile

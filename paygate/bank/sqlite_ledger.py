@@ -47,9 +47,10 @@ from paygate.bank.ledger import (
 from paygate.bank.ledger_chain import CHAIN_START, PAYMENT_FIELDS, Head, chained, check_chain, verify
 from paygate.clock import Now
 from paygate.codec import limits
+from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.frame import decode_record, encode_record
-from paygate.codec.messages import Reason, ReceiptStatement, Terms, TransferOutcome
 from paygate.codec.seal import key_id_of, sign_receipts
+from paygate.codec.sealed import ReceiptStatement, Terms
 from paygate.files.sqlite import StoreError, open_database, read_rows, transaction
 
 _APPLICATION_ID: Final = 0x50474C47  # "PGLG"

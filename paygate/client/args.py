@@ -8,7 +8,7 @@ from typing import Final
 from paygate.cli import ExitCode
 from paygate.client.client import GATEWAY_DEFAULT, STATE_DIR_DEFAULT
 from paygate.codec import limits
-from paygate.codec.messages import KemId
+from paygate.codec.codes import KemId
 
 PASSWORD_FILE_VARIABLE: Final = "PAYGATE_PASSWORD_FILE"  # noqa: S105  # its name, not a password
 

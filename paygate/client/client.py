@@ -18,9 +18,10 @@ from paygate.client.session import ENCODER_ARGV, LoopAlarm, Session, SessionAlar
 from paygate.client.states import State
 from paygate.clock import Now, system_now
 from paygate.codec import limits
+from paygate.codec.codes import KemId, TokenStatus
 from paygate.codec.errors import LocalProtocolError
 from paygate.codec.fields import IDENTIFIER, PASSCODE
-from paygate.codec.messages import KemId, ReceiptStatement, TokenStatus
+from paygate.codec.sealed import ReceiptStatement
 from paygate.net.addresses import parse_host_port
 from paygate.net.loop import Loop
 

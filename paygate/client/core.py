@@ -22,6 +22,7 @@ from paygate.client.states import TRANSITIONS, Event, State
 from paygate.client.verdict import NOTHING_SENT, TrustedKeys, judge, token_result, unknown_text
 from paygate.clock import Now
 from paygate.codec import limits
+from paygate.codec.codes import KemId, KeysStatus, Role, TokenStatus
 from paygate.codec.errors import LocalProtocolError
 from paygate.codec.fields import PASSWORD, USER_ID
 from paygate.codec.messages import (
@@ -29,20 +30,15 @@ from paygate.codec.messages import (
     BankKeysQuery,
     EncryptedCredentials,
     Error,
-    KemId,
-    KeysStatus,
     Message,
     PaymentAnswer,
-    Role,
     SealCredentials,
     StatusQuery,
-    SuiteKey,
-    Terms,
     TokenAck,
     TokenQuery,
-    TokenStatus,
 )
 from paygate.codec.seal import BadKeyList, choose_suite_key, envelope_hash, verify_key_list
+from paygate.codec.sealed import SuiteKey, Terms
 from paygate.link import Link, LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived
 
 ANSWER_MS: Final = 10_000

@@ -26,12 +26,14 @@ from paygate.cli import ExitCode, PaygateExit
 from paygate.client.secret_input import read_line_from_fd
 from paygate.clock import system_now
 from paygate.codec import limits
+from paygate.codec.codes import KemId
 from paygate.codec.errors import RemoteProtocolError
 from paygate.codec.fields import fields_of
 from paygate.codec.frame import decode_record
 from paygate.codec.jsonform import BadJson, from_json, to_json
-from paygate.codec.messages import KemId, KeyList, SealCredentials, SignedKeyList, Terms
+from paygate.codec.messages import SealCredentials
 from paygate.codec.seal import SealError, choose_suite_key, seal_request
+from paygate.codec.sealed import KeyList, SignedKeyList, Terms
 from paygate.files.durable import write_all
 
 _STDIN, _STDOUT = 0, 1

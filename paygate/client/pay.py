@@ -19,7 +19,7 @@ from paygate.client.secret_input import read_line_from_fd, read_line_from_file
 from paygate.client.show import complain, put, put_json, result_fields, token_text
 from paygate.client.terminal import Terminal
 from paygate.client.verdict import NOTHING_SENT
-from paygate.codec.messages import KemId
+from paygate.codec.codes import KemId
 from paygate.escape import escape_line
 from paygate.hardening import protect_process
 from paygate.net.signals import Alarm, hold_signals

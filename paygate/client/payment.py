@@ -7,9 +7,10 @@ from typing import Final
 from paygate.cli import ExitCode
 from paygate.client.root import BankRoot
 from paygate.codec import limits
-from paygate.codec.messages import KeyList, Reason, Terms
+from paygate.codec.codes import Reason
 from paygate.codec.money import format_amount
 from paygate.codec.seal import verify_key_list
+from paygate.codec.sealed import KeyList, Terms
 
 
 class Outcome(Enum):

@@ -22,10 +22,11 @@ from paygate.client.payment import Payment, PaymentState
 from paygate.client.root import BadRoot, BankRoot, parse_root
 from paygate.clock import parse_utc, utc_text
 from paygate.codec import limits
+from paygate.codec.codes import Reason
 from paygate.codec.fields import HASH, MERCHANT_NAME_OR_EMPTY, PASSCODE, RECEIPT_OR_EMPTY, UTR_OR_EMPTY, Blob, Field
 from paygate.codec.jsonform import BadJson, from_json, to_json
-from paygate.codec.messages import Reason, Terms
 from paygate.codec.seal import key_id_of
+from paygate.codec.sealed import Terms
 from paygate.files.state_dir import StateDir, StateError
 from paygate.net.addresses import AddressError, parse_host_port
 

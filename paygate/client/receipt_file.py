@@ -13,8 +13,8 @@ from paygate.codec.errors import RemoteProtocolError
 from paygate.codec.fields import HASH, RECEIPT_OR_EMPTY, UTR_OR_EMPTY, Blob
 from paygate.codec.frame import decode_record
 from paygate.codec.jsonform import BadJson, to_json
-from paygate.codec.messages import Receipt, ReceiptStatement, Terms
 from paygate.codec.seal import BadReceipt, SealError, match_receipt, verify_key_list, verify_receipt
+from paygate.codec.sealed import Receipt, ReceiptStatement, Terms
 
 FORMAT: Final = "paygate receipt 1"
 FILE_SIZE_MAX: Final = 262_144

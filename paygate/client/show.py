@@ -7,8 +7,9 @@ from typing import Any, Final
 from paygate.client.client import TokenAnswer
 from paygate.client.payment import Payment, PaymentResult
 from paygate.clock import utc_text
-from paygate.codec.messages import ReceiptStatement, TransferOutcome
+from paygate.codec.codes import TransferOutcome
 from paygate.codec.money import format_amount
+from paygate.codec.sealed import ReceiptStatement
 from paygate.escape import escape_line
 from paygate.files.durable import write_all
 

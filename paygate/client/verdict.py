@@ -5,18 +5,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from paygate.client.payment import Outcome, Payment, PaymentResult
-from paygate.codec.messages import (
-    KeyList,
-    PaymentAnswer,
-    PaymentStatus,
-    Reason,
-    ReceiptStatement,
-    StatusAck,
-    TokenAck,
-    TokenStatus,
-    TransferOutcome,
-)
+from paygate.codec.codes import PaymentStatus, Reason, TokenStatus, TransferOutcome
+from paygate.codec.messages import PaymentAnswer, StatusAck, TokenAck
 from paygate.codec.seal import BadReceipt, match_receipt, verify_receipt
+from paygate.codec.sealed import KeyList, ReceiptStatement
 
 IN_FLIGHT_MS_MAX: Final = 10_000
 """After a session's end a gateway that never saw the payment will not see it any more: no frame takes longer."""

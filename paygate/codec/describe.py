@@ -1,8 +1,9 @@
 """What a message or a kind looks like to a person, with secrets masked by the field's declaration (style 12)."""
 
+from paygate.codec.codes import Kind
 from paygate.codec.fields import Sensitivity, fields_of, shown_fields
 from paygate.codec.frame import body_size_range
-from paygate.codec.messages import MESSAGES, Kind, Message
+from paygate.codec.messages import MESSAGES, Message
 
 
 def describe(message: Message) -> str:

@@ -15,9 +15,10 @@ from typing import Final, TypeVar
 import construct
 
 from paygate.codec import limits
+from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from paygate.codec.fields import BadValue, Nested, Record, Uint, fields_of, public, record
-from paygate.codec.messages import MESSAGES, Kind, Message
+from paygate.codec.messages import MESSAGES, Message
 
 MAGIC: Final = b"PG"
 FLAG_AUTHENTICATED: Final = 0x0001

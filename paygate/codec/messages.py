@@ -4,15 +4,23 @@ A message is a record with a kind. The kind of a reply is its request's with the
 sends it to whom; `paygate/link.py` refuses it anywhere else.
 """
 
-from enum import Enum, IntEnum
 from typing import ClassVar, Final, TypeVar, dataclass_transform
 
 from paygate.codec import limits
+from paygate.codec.codes import (
+    KeysStatus,
+    Kind,
+    PaymentStatus,
+    Reason,
+    Role,
+    Route,
+    SealStatus,
+    TokenStatus,
+    TransferOutcome,
+)
 from paygate.codec.errors import ErrorCode
 from paygate.codec.fields import (
-    AMOUNT_MINOR,
     AMOUNT_MINOR_OR_ZERO,
-    CURRENCY,
     CURRENCY_OR_EMPTY,
     ENVELOPE,
     ERROR_TEXT,
@@ -39,189 +47,16 @@ from paygate.codec.fields import (
     Opaque,
     Record,
     Uint,
-    fields_of,
     public,
     record,
     secret,
     sized,
 )
-
-REPLY_BIT: Final = 0x80
-
-
-class Role(IntEnum):
-    """Who speaks; the number in Hello."""
-
-    CLIENT = 1
-    GATEWAY = 2
-    BANK = 3
-
-
-class Kind(IntEnum):
-    """What a frame carries (spec 4.2). 0x22, 0x23 and their replies are reserved for refund and reconcile."""
-
-    HELLO = 0x01
-    ECHO = 0x02
-    BANK_KEYS_QUERY = 0x03
-    TOKEN_QUERY = 0x10
-    ENCRYPTED_CREDENTIALS = 0x11
-    STATUS_QUERY = 0x12
-    TRANSFER_REQUEST = 0x20
-    RESOLVE_REQUEST = 0x21
-    SEAL_CREDENTIALS = 0x60
-    OPEN_ENVELOPE = 0x61
-    MAKE_VERIFIER = 0x62
-
-    HELLO_ACK = 0x81
-    ECHO_REPLY = 0x82
-    BANK_KEYS = 0x83
-    TOKEN_ACK = 0x90
-    PAYMENT_ACK = 0x91
-    STATUS_ACK = 0x92
-    TRANSFER_RESULT = 0xA0
-    RESOLVE_RESULT = 0xA1
-    SEALED_CREDENTIALS = 0xE0
-    OPENED_ENVELOPE = 0xE1
-    VERIFIER = 0xE2
-
-    ERROR = 0xFF
-
-    @property
-    def is_reply(self) -> bool:
-        """Whether it answers a request and so carries that request's correlation ID. Error stands apart."""
-        return bool(self & REPLY_BIT) and self is not Kind.ERROR
-
-    @property
-    def reply(self) -> "Kind":
-        """The kind that answers this request. Raises ValueError for what is no request."""
-        if self & REPLY_BIT:
-            raise ValueError(f"{self.name} is not a request")
-        return Kind(self | REPLY_BIT)
-
-
-class Route(Enum):
-    """Between whom a request may travel; its reply travels the other way."""
-
-    ANY = "either end of any link"
-    CALLER = "from the end that connected, on any link"
-    CLIENT_TO_GATEWAY = "client to gateway"
-    GATEWAY_TO_BANK = "gateway to bank"
-    PIPE = "parent to child over a pipe; never on a socket"
-
-
-class TokenStatus(IntEnum):
-    """R2: what the gateway says of a token."""
-
-    VALID = 1
-    INVALID = 2
-    PAID = 3
-    EXPIRED = 4
-    LOCKED = 5
-    IN_FLIGHT = 6
-
-
-class PaymentStatus(IntEnum):
-    """What became of a payment, as the gateway tells the client (spec 6.4)."""
-
-    PAID = 1
-    DECLINED = 2
-    PENDING = 3
-    REFUSED = 4
-    UNKNOWN = 5
-
-
-class TransferOutcome(IntEnum):
-    """What the bank says of a payment ID (spec 7.2). The first three are final and replayed for ever."""
-
-    POSTED = 1
-    DECLINED = 2
-    FENCED = 3
-    MISMATCH = 4
-    UNAVAILABLE = 5
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the bank will never say anything else of this payment ID."""
-        return self in (TransferOutcome.POSTED, TransferOutcome.DECLINED, TransferOutcome.FENCED)
-
-
-class Reason(IntEnum):
-    """Why a payment was declined by the bank (1 to 63) or refused by the gateway (64 and up).
-
-    In each half the codes stand in the order in which they are checked.
-    """
-
-    NONE = 0
-    LATE = 1
-    KEY_RETIRED = 2
-    TERMS = 3
-    TOKEN_ALREADY_PAID = 4
-    MERCHANT_UNKNOWN = 5
-    CURRENCY = 6
-    CREDENTIALS = 7
-    FUNDS = 8
-    FENCED = 9
-
-    DRAINING = 64
-    SESSION = 65
-    BANK_UNREACHABLE = 66
-    STORE_UNAVAILABLE = 67
-    PAYMENT_MISMATCH = 68
-    TOKEN_PAID = 69
-    TOKEN_IN_FLIGHT = 70
-    TOKEN_WITHDRAWN = 71
-    PASSCODE = 72
-    TOKEN_LOCKED = 73
-
-    @property
-    def is_banks(self) -> bool:
-        """Whether the bank gives this reason, under its signature."""
-        return 0 < self < Reason.DRAINING
-
-    @property
-    def text(self) -> str:
-        """The reason in words, and whether trying again can help."""
-        return _REASON_TEXTS[self]
-
-
-_REASON_TEXTS: Final = {
-    Reason.NONE: "no reason",
-    Reason.LATE: "the authorisation reached the bank too late; pay again",
-    Reason.KEY_RETIRED: "the bank has retired the key it was sealed for; pay again, with the new key",
-    Reason.TERMS: "the bank could not open the envelope under these terms; somebody changed something on the way",
-    Reason.TOKEN_ALREADY_PAID: "this token was paid by another payment; do not pay again",
-    Reason.MERCHANT_UNKNOWN: "the bank does not know the merchant; tell the merchant",
-    Reason.CURRENCY: "the bank does not hold accounts in that currency; tell the merchant",
-    Reason.CREDENTIALS: "user ID or password not accepted; after several failures the bank waits longer each time",
-    Reason.FUNDS: "the balance does not cover the amount",
-    Reason.FENCED: "the bank never received the payment in time and now refuses it for ever; pay again",
-    Reason.DRAINING: "the gateway is shutting down; pay again later",
-    Reason.SESSION: "the session is unknown or has ended; query the token again",
-    Reason.BANK_UNREACHABLE: "the gateway has no link to the bank; pay again later",
-    Reason.STORE_UNAVAILABLE: "the gateway can't record payments now; pay again later",
-    Reason.PAYMENT_MISMATCH: "this payment ID was used with other terms; nothing was changed",
-    Reason.TOKEN_PAID: "the token is paid; do not pay again",
-    Reason.TOKEN_IN_FLIGHT: "the token is being paid right now; ask for its status later",
-    Reason.TOKEN_WITHDRAWN: "the token has expired or was cancelled by the merchant",
-    Reason.PASSCODE: "transaction ID or passcode not accepted",
-    Reason.TOKEN_LOCKED: "too many wrong passcodes; the token is locked for a time",
-}
-
-
-class KeysStatus(IntEnum):
-    """Whether a BankKeys carries a key list."""
-
-    AVAILABLE = 1
-    UNAVAILABLE = 2
-    UNKNOWN_BANK = 3
-
-
-class SealStatus(IntEnum):
-    """What a child process made of its request (pipe messages only)."""
-
-    DONE = 1
-    KEY_RETIRED = 2
-    NOT_OPENED = 3
+from paygate.codec.sealed import (
+    PasswordKeyParameters,
+    SuiteKey,
+    Terms,
+)
 
 
 class Message(Record):
@@ -234,6 +69,7 @@ class Message(Record):
 
 MESSAGES: Final[dict[Kind, type[Message]]] = {}
 """Every kind with its declaration: the registry that spec, dissectors and vectors are derived from (R20)."""
+
 
 M = TypeVar("M", bound=Message)
 
@@ -258,21 +94,6 @@ class _Declares:
 def message(kind: Kind, route: Route) -> _Declares:
     """Declare the message of one kind."""
     return _Declares(kind, route)
-
-
-@record
-class Terms(Record):
-    """What a payment binds (spec 8.1). It has exactly one encoding: HPKE `info`, receipt, fingerprint."""
-
-    bank_id: str = public(IDENTIFIER, "the bank that holds the customer's account")
-    gateway_id: str = public(IDENTIFIER, "the gateway that the token was issued to")
-    merchant_id: str = public(IDENTIFIER, "who is paid")
-    transaction_id: str = public(IDENTIFIER, "the merchant's order, as on the payment token")
-    payment_id: bytes = public(PAYMENT_ID, "16 random bytes made and saved by the client before it sends")
-    session_id: bytes = public(SESSION_ID, "the gateway's session, from the token ack")
-    amount_minor: int = public(AMOUNT_MINOR, "the amount in minor units (paise, cents)")
-    currency: str = public(CURRENCY, "ISO 4217 code")
-    authorised_at_ms: int = public(TIME_MS, "when the customer authorised it, by the client's clock")
 
 
 @message(Kind.HELLO, Route.CALLER)
@@ -497,146 +318,6 @@ class ResolveResult(TransferAnswer):
     """The answer to ResolveRequest: TransferResult's fields under the kind that its request fixes."""
 
 
-@record
-class PasswordKeyParameters(Record):
-    """How a password becomes a password key: Argon2id (RFC 9106), parameters from the bank's key list."""
-
-    memory_kib: int = public(Uint(4, 8, limits.ARGON2_MEMORY_KIB_MAX), "memory in KiB")
-    iteration_count: int = public(Uint(4, 1, limits.ARGON2_ITERATION_COUNT_MAX), "passes over the memory")
-    lane_count: int = public(Uint(1, 1, limits.ARGON2_LANE_COUNT_MAX), "lanes")
-
-    def broken_rule(self) -> tuple[str, str] | None:
-        if self.memory_kib < 8 * self.lane_count:
-            return "memory_kib", "at least 8 KiB a lane"
-        return None
-
-
-class KemId(IntEnum):
-    """HPKE KEM identifiers: RFC 9180 section 7.1, and the hybrid's registration."""
-
-    X25519 = 0x0020
-    MLKEM768_X25519 = 0x647A
-
-
-class KdfId(IntEnum):
-    """HPKE KDF identifiers (RFC 9180 section 7.2)."""
-
-    HKDF_SHA256 = 0x0001
-
-
-class AeadId(IntEnum):
-    """HPKE AEAD identifiers (RFC 9180 section 7.3)."""
-
-    AES_128_GCM = 0x0001
-    AES_256_GCM = 0x0002
-
-
-@record
-class SuiteKey(Record):
-    """One HPKE suite with the public key to seal for."""
-
-    key_id: bytes = public(KEY_ID, "the first 8 bytes of SHA-256 of the public key")
-    kem_id: KemId = public(Choice(2, KemId), "HPKE KEM")
-    kdf_id: KdfId = public(Choice(2, KdfId), "HPKE KDF")
-    aead_id: AeadId = public(Choice(2, AeadId), "HPKE AEAD")
-    public_key: bytes = sized(Blob(32, limits.PUBLIC_KEY_SIZE_MAX), "X25519: 32 bytes; hybrid: ML-KEM-768, then X25519")
-
-
-@record
-class ReceiptKey(Record):
-    """One Ed25519 key under which the bank signs receipts."""
-
-    receipt_key_id: bytes = public(KEY_ID, "the first 8 bytes of SHA-256 of the public key")
-    public_key: bytes = public(Opaque(limits.ED25519_PUBLIC_KEY_SIZE), "Ed25519 public key (RFC 8032)")
-
-
-@record
-class KeyList(Record):
-    """What a bank says of its keys (spec 8.4)."""
-
-    bank_id: str = public(IDENTIFIER, "whose keys")
-    serial: int = public(Uint(8, 1), "grows with every list; a client never takes a lower one than it has seen")
-    valid_from_ms: int = public(TIME_MS, "not valid before")
-    valid_until_ms: int = public(TIME_MS, "not valid from then on")
-    password_key: PasswordKeyParameters = public(Nested(PasswordKeyParameters), "Argon2id parameters")
-    suite_keys: tuple[SuiteKey, ...] = public(
-        Counted(Nested(SuiteKey), 1, limits.SUITE_KEY_COUNT_MAX), "keys to seal for"
-    )
-    receipt_keys: tuple[ReceiptKey, ...] = public(
-        Counted(Nested(ReceiptKey), 1, limits.RECEIPT_KEY_COUNT_MAX), "keys that receipts verify under"
-    )
-
-    def broken_rule(self) -> tuple[str, str] | None:
-        if self.valid_until_ms <= self.valid_from_ms:
-            return "valid_until_ms", "a time after valid_from_ms"
-        return None
-
-
-@record
-class SignedKeyList(Record):
-    """A key list's exact bytes and the root key's signature over them."""
-
-    key_list: bytes = sized(Blob(1, limits.KEY_LIST_SIZE_MAX), "a KeyList, encoded")
-    signature: bytes = sized(Opaque(limits.SIGNATURE_SIZE), "Ed25519 by the bank's root key (spec 8.4)")
-
-
-@record
-class ReceiptStatement(Record):
-    """What a receipt states; the Merkle leaf is a hash over its encoding (spec 8.5)."""
-
-    receipt_key_id: bytes = public(KEY_ID, "which key signed")
-    outcome: TransferOutcome = public(Choice(1, TransferOutcome), "a final outcome")
-    reason: Reason = public(Choice(1, Reason), "why, with DECLINED and FENCED")
-    terms: Terms = public(Nested(Terms), "what the payment bound")
-    utr: str = public(UTR_OR_EMPTY, "the UTR with POSTED")
-    bank_time_ms: int = public(TIME_MS, "when, by the bank's clock")
-    envelope_hash: bytes = public(HASH, "SHA-256 of the envelope: whose credentials these were")
-
-    def broken_rule(self) -> tuple[str, str] | None:
-        if not self.outcome.is_final:
-            return "outcome", "POSTED, DECLINED or FENCED"
-        if bool(self.utr) is not (self.outcome is TransferOutcome.POSTED):
-            return "utr", "a UTR with POSTED and none otherwise"
-        return None
-
-
-@record
-class Receipt(Record):
-    """A statement, its place in a tree of statements signed at once, and the signature over the tree's root."""
-
-    statement: ReceiptStatement = public(Nested(ReceiptStatement), "what is stated")
-    leaf_index: int = public(Uint(4), "which leaf, from 0")
-    leaf_count: int = public(Uint(4, 1), "how many leaves the tree has")
-    path: tuple[bytes, ...] = public(
-        Counted(HASH, 0, limits.RECEIPT_PATH_COUNT_MAX), "sibling hashes from the leaf upward (RFC 6962 2.1.1)"
-    )
-    signature: bytes = public(Opaque(limits.SIGNATURE_SIZE), "Ed25519 over label, key ID, leaf count and root")
-
-    def broken_rule(self) -> tuple[str, str] | None:
-        if self.leaf_index >= self.leaf_count:
-            return "leaf_index", "an index below leaf_count"
-        return None
-
-
-@record
-class CredentialsPlaintext(Record):
-    """What an envelope holds: always 256 bytes, so that lengths tell nothing (spec 8.2)."""
-
-    format_version: int = public(Uint(1, 1, 1), "1")
-    user_id_size: int = secret(Uint(1, 1, limits.USER_ID_SIZE_MAX), "how many bytes of user_id count")
-    user_id: bytes = secret(Opaque(limits.USER_ID_SIZE_MAX), "UTF-8, filled up with zeros")
-    password_key: bytes = secret(Opaque(limits.PASSWORD_KEY_SIZE), "Argon2id output (spec 8.3)")
-    nonce: bytes = secret(Opaque(limits.ENVELOPE_NONCE_SIZE), "random")
-    padding: bytes = secret(Opaque(142), "zeros")
-
-    def broken_rule(self) -> tuple[str, str] | None:
-        if any(self.user_id[self.user_id_size :]):
-            return "user_id", "zeros after user_id_size bytes"
-        if any(self.padding):
-            return "padding", "zeros"
-        return None
-
-
 @message(Kind.SEAL_CREDENTIALS, Route.PIPE)
 class SealCredentials(Message):
     """To the encoder child: make an envelope (R23)."""
@@ -691,6 +372,3 @@ class Verifier(Message):
 
 
 assert set(MESSAGES) == set(Kind), "every kind has a declaration"
-assert sum(f.type.size_max for f in fields_of(Receipt)) <= limits.RECEIPT_SIZE_MAX
-assert sum(f.type.size_max for f in fields_of(KeyList)) <= limits.KEY_LIST_SIZE_MAX
-assert sum(f.type.size_max for f in fields_of(CredentialsPlaintext)) == limits.ENVELOPE_PLAINTEXT_SIZE

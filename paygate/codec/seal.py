@@ -19,19 +19,17 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from paygate.codec import limits
+from paygate.codec.codes import AeadId, KdfId, KemId
 from paygate.codec.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from paygate.codec.fields import PASSWORD, USER_ID, Text, fields_of, utf8_text
 from paygate.codec.frame import decode_record, encode_record
-from paygate.codec.messages import (
-    AeadId,
+from paygate.codec.messages import SealCredentials
+from paygate.codec.sealed import (
     CredentialsPlaintext,
-    KdfId,
-    KemId,
     KeyList,
     PasswordKeyParameters,
     Receipt,
     ReceiptStatement,
-    SealCredentials,
     SignedKeyList,
     SuiteKey,
     Terms,

@@ -17,32 +17,26 @@ from typing import Any, Final
 
 from paygate.clock import Now
 from paygate.codec import limits
+from paygate.codec.codes import KeysStatus, Kind, PaymentStatus, Reason, Role, TokenStatus, TransferOutcome
 from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import (
     BankKeys,
     BankKeysQuery,
     EncryptedCredentials,
     Error,
-    KeysStatus,
-    Kind,
     Message,
     PaymentAck,
-    PaymentStatus,
-    Reason,
     ResolveRequest,
     ResolveResult,
-    Role,
     StatusAck,
     StatusQuery,
-    Terms,
     TokenAck,
     TokenQuery,
-    TokenStatus,
-    TransferOutcome,
     TransferRequest,
     TransferResult,
 )
 from paygate.codec.seal import envelope_hash
+from paygate.codec.sealed import Terms
 from paygate.effects import Commit, Effect, LogLine
 from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
 from paygate.gateway.flights import PENDING_BEFORE_END_MS, Asker, Flights

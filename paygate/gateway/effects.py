@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from paygate.codec.messages import Reason, Terms
+from paygate.codec.codes import Reason
+from paygate.codec.sealed import Terms
 from paygate.gateway.tokens import Payment, Token
 from paygate.net.addresses import Address
 

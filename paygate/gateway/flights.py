@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from paygate.codec.messages import Terms
+from paygate.codec.sealed import Terms
 
 BANK_MS_MAX: Final = 20_000
 """The bank has 20 of the session's 30 seconds from the moment that the credentials arrive."""

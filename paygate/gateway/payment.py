@@ -10,7 +10,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Final
 
-from paygate.codec.messages import Reason, TokenStatus, TransferOutcome
+from paygate.codec.codes import Reason, TokenStatus, TransferOutcome
 from paygate.gateway.tokens import (
     BeginPayment,
     CheckToken,

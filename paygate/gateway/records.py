@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from paygate.clock import Now, parse_utc, utc_text
+from paygate.codec.codes import TransferOutcome
 from paygate.codec.fields import CURRENCY, IDENTIFIER, MERCHANT_NAME_OR_EMPTY, PASSCODE, UTR_OR_EMPTY, Text
-from paygate.codec.messages import TransferOutcome
 from paygate.codec.money import BadAmount, format_amount, parse_amount
 from paygate.effects import Effect
 from paygate.files.sqlite import StoreFull

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from paygate.clock import Now
+from paygate.codec.codes import Reason, TokenStatus, TransferOutcome
 from paygate.codec.frame import decode_record, encode_record
-from paygate.codec.messages import Reason, Terms, TokenStatus, TransferOutcome
+from paygate.codec.sealed import Terms
 from paygate.files.sqlite import open_database, read_rows, transaction
 from paygate.gateway.payment import (
     TokenEvent,

@@ -10,7 +10,8 @@ from enum import Enum
 from typing import Protocol
 
 from paygate.clock import Now
-from paygate.codec.messages import Reason, Terms, TokenStatus, TransferOutcome
+from paygate.codec.codes import Reason, TokenStatus, TransferOutcome
+from paygate.codec.sealed import Terms
 
 
 class TokenState(Enum):

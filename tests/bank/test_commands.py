@@ -18,18 +18,8 @@ from builders import build_terms
 from paygate.bank.keys import find_link_key, load_key_list
 from paygate.cli import ExitCode
 from paygate.clock import system_now
-from paygate.codec.messages import (
-    BankKeys,
-    BankKeysQuery,
-    KeyList,
-    Message,
-    Reason,
-    Role,
-    Terms,
-    TransferOutcome,
-    TransferRequest,
-    TransferResult,
-)
+from paygate.codec.codes import Reason, Role, TransferOutcome
+from paygate.codec.messages import BankKeys, BankKeysQuery, Message, TransferRequest, TransferResult
 from paygate.codec.seal import (
     choose_suite_key,
     envelope_hash,
@@ -39,6 +29,7 @@ from paygate.codec.seal import (
     verify_key_list,
     verify_receipt,
 )
+from paygate.codec.sealed import KeyList, Terms
 from paygate.link import Link, ReplyReceived
 
 BANK = [sys.executable, "-m", "paygate.bank"]

@@ -9,23 +9,19 @@ from builders import BANK_ID, FIXED_ENVELOPE, GATEWAY_ID, LINK_KEY, build_signed
 
 from paygate.bank.core import BankCore, Decode
 from paygate.bank.ledger import Posted
+from paygate.codec.codes import KeysStatus, Reason, Role, SealStatus, TransferOutcome
 from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import (
     BankKeys,
     BankKeysQuery,
-    KeysStatus,
     Message,
     OpenedEnvelope,
-    Reason,
     ResolveRequest,
     ResolveResult,
-    Role,
-    SealStatus,
-    Terms,
-    TransferOutcome,
     TransferRequest,
     TransferResult,
 )
+from paygate.codec.sealed import Terms
 from paygate.effects import CloseLink, Commit, Effect, Send
 from paygate.files.sqlite import StoreFull
 from paygate.link import Link, Opened, PeerClosed, ReplyReceived

@@ -27,8 +27,8 @@ from paygate.bank.ledger import (
     utr_of,
 )
 from paygate.codec import limits
+from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.fields import UTR_OR_EMPTY
-from paygate.codec.messages import Reason, TransferOutcome
 
 CUSTOMER = Customer(2, "C-1", USER_ID, VERIFIER, balance_minor=125_000)
 MERCHANT = Merchant(3, MERCHANT_ID, "Books", 0)

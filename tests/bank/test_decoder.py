@@ -16,21 +16,12 @@ from paygate.bank.decoding import DecoderProcess, VerifierBatch, decoder_argv, m
 from paygate.bank.keys import load_key_list, load_pepper, make_keys, retire_key, rotate_keys
 from paygate.cli import ExitCode, PaygateExit
 from paygate.codec.buffer import FrameBuffer
+from paygate.codec.codes import KemId, SealStatus
 from paygate.codec.frame import encode_frame
 from paygate.codec.jsonform import to_json
-from paygate.codec.messages import (
-    Echo,
-    KemId,
-    MakeVerifier,
-    Message,
-    OpenedEnvelope,
-    OpenEnvelope,
-    SealStatus,
-    SuiteKey,
-    Terms,
-    Verifier,
-)
+from paygate.codec.messages import Echo, MakeVerifier, Message, OpenedEnvelope, OpenEnvelope, Verifier
 from paygate.codec.seal import password_key, seal_credentials, verifier_of
+from paygate.codec.sealed import SuiteKey, Terms
 from paygate.net.loop import Loop
 
 WAIT_S = 20.0

@@ -27,7 +27,7 @@ from paygate.bank.keys import (
 from paygate.bank.ledger import BankIdentity
 from paygate.cli import ExitCode, PaygateExit
 from paygate.codec import limits
-from paygate.codec.messages import KemId
+from paygate.codec.codes import KemId
 from paygate.codec.seal import BadKeyList, choose_suite_key, key_id_of, verify_key_list
 from paygate.files.state_dir import StateError
 

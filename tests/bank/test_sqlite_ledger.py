@@ -35,9 +35,10 @@ from paygate.bank.ledger import (
 from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.clock import Now
 from paygate.codec import limits
+from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.fields import fields_of
 from paygate.codec.frame import decode_record
-from paygate.codec.messages import Reason, Receipt, Terms, TransferOutcome
+from paygate.codec.sealed import Receipt, Terms
 from paygate.files.sqlite import StoreCorrupt, StoreError, StoreFull
 
 OTHER_VALUE: dict[str, Any] = {

@@ -12,8 +12,9 @@ from scripted_gateway import GatewayServer, keys, unproven
 from paygate.cli import ExitCode, PaygateExit
 from paygate.client import Outcome, PaygateClient, PaymentState, SessionFailed
 from paygate.client.core import BadInput
+from paygate.codec.codes import Kind, PaymentStatus, Reason, TokenStatus
 from paygate.codec.errors import LocalProtocolError
-from paygate.codec.messages import Kind, Message, PaymentStatus, Reason, TokenStatus
+from paygate.codec.messages import Message
 from paygate.net.addresses import AddressError
 from paygate.net.loop import Loop
 

@@ -29,19 +29,9 @@ from paygate.client.core import BadInput
 from paygate.client.effects import KeepSerial, Save, Seal, StartSession
 from paygate.client.payment import Outcome, Payment, PaymentState
 from paygate.client.states import State
+from paygate.codec.codes import KemId, KeysStatus, PaymentStatus, Reason, TokenStatus, TransferOutcome
 from paygate.codec.errors import LocalProtocolError
-from paygate.codec.messages import (
-    BankKeys,
-    BankKeysQuery,
-    EncryptedCredentials,
-    KemId,
-    KeysStatus,
-    PaymentStatus,
-    Reason,
-    TokenQuery,
-    TokenStatus,
-    TransferOutcome,
-)
+from paygate.codec.messages import BankKeys, BankKeysQuery, EncryptedCredentials, TokenQuery
 from paygate.codec.seal import envelope_hash, key_id_of, open_envelope, password_key, sign_key_list, sign_receipts
 
 # -- from the token to the credentials ---------------------------------------------------------------------

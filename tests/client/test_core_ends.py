@@ -27,17 +27,11 @@ from paygate.client.payment import Outcome, Payment, PaymentState
 from paygate.client.states import TRANSITIONS, Event, State
 from paygate.client.verdict import IN_FLIGHT_MS_MAX
 from paygate.codec import limits
+from paygate.codec.codes import PaymentStatus, Reason
 from paygate.codec.errors import ErrorCode, LocalProtocolError
-from paygate.codec.messages import (
-    EncryptedCredentials,
-    Error,
-    PaymentStatus,
-    Reason,
-    ReceiptKey,
-    StatusAck,
-    StatusQuery,
-)
+from paygate.codec.messages import EncryptedCredentials, Error, StatusAck, StatusQuery
 from paygate.codec.seal import key_id_of, sign_receipts
+from paygate.codec.sealed import ReceiptKey
 
 # -- the end of the session (R10) --------------------------------------------------------------------------
 

@@ -20,9 +20,10 @@ from builders import (
 
 from paygate.cli import ExitCode
 from paygate.codec.buffer import FrameBuffer
+from paygate.codec.codes import KemId
 from paygate.codec.frame import encode_frame
 from paygate.codec.jsonform import from_json, to_json
-from paygate.codec.messages import Echo, KemId, OpenEnvelope, SealCredentials, SealedCredentials
+from paygate.codec.messages import Echo, OpenEnvelope, SealCredentials, SealedCredentials
 from paygate.codec.seal import open_envelope, password_key
 
 WAIT_S = 60

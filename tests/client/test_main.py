@@ -20,7 +20,8 @@ from scripted_gateway import GatewayServer
 
 from paygate.cli import ExitCode
 from paygate.client.show import RESULT_KEYS
-from paygate.codec.messages import Kind, Message, TokenStatus
+from paygate.codec.codes import Kind, TokenStatus
+from paygate.codec.messages import Message
 from paygate.net.loop import Loop
 
 WAIT_S = 60

@@ -14,8 +14,8 @@ from paygate.cli import ExitCode, PaygateExit
 from paygate.client.payment import Payment, PaymentState
 from paygate.client.pending import PendingStore, payment_from_json, payment_to_json
 from paygate.client.root import BadRoot, BankRoot, parse_root, read_root
+from paygate.codec.codes import Reason
 from paygate.codec.jsonform import BadJson
-from paygate.codec.messages import Reason
 from paygate.codec.seal import envelope_hash
 from paygate.files.state_dir import StateError
 

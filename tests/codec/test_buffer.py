@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from strategies import records
 
 from paygate.codec.buffer import FrameBuffer
+from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.frame import Frame, encode_frame
-from paygate.codec.messages import MESSAGES, Kind, Message
+from paygate.codec.messages import MESSAGES, Message
 
 each_kind = pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
 

@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 from strategies import records
 
 from paygate.codec import limits
+from paygate.codec.codes import AeadId, KdfId, KemId
 from paygate.codec.errors import LocalProtocolError, RemoteProtocolError
 from paygate.codec.fields import fields_of
 from paygate.codec.frame import decode_record, encode_record
-from paygate.codec.messages import AeadId, KdfId, KemId, SuiteKey, Terms
 from paygate.codec.seal import (
     BadKeyList,
     NotOpened,
@@ -39,6 +39,7 @@ from paygate.codec.seal import (
     open_envelope,
     seal_credentials,
 )
+from paygate.codec.sealed import SuiteKey, Terms
 
 each_suite = pytest.mark.parametrize("kem_id", KemId, ids=lambda kem_id: kem_id.name)
 TERMS_FIELDS = [f.name for f in fields_of(Terms)]

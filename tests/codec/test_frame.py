@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from paygate.codec import limits
 from paygate.codec.buffer import FrameBuffer
+from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from paygate.codec.frame import (
     body_size_range,
@@ -21,7 +22,7 @@ from paygate.codec.frame import (
     encode_record,
     frame_mac,
 )
-from paygate.codec.messages import MESSAGES, Kind, Verifier
+from paygate.codec.messages import MESSAGES, Verifier
 
 each_kind = pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
 

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import RECORDS, records
 
+from paygate.codec.codes import Kind
 from paygate.codec.fields import Record, fields_of
 from paygate.codec.frame import encode_record
 from paygate.codec.jsonform import BadJson, from_json, to_json
-from paygate.codec.messages import Kind, TransferRequest
+from paygate.codec.messages import TransferRequest
 
 
 @pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)

@@ -15,9 +15,9 @@ from builders import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paygate.codec.codes import KemId
 from paygate.codec.errors import LocalProtocolError
 from paygate.codec.frame import decode_record, encode_record
-from paygate.codec.messages import KemId, KeyList, SignedKeyList
 from paygate.codec.seal import (
     LABEL_ENVELOPE,
     LABEL_KEY_LIST,
@@ -29,6 +29,7 @@ from paygate.codec.seal import (
     sign_key_list,
     verify_key_list,
 )
+from paygate.codec.sealed import KeyList, SignedKeyList
 
 
 def verify(signed: bytes, now_ms: int = NOW_MS, serial_min: int = 0, bank_id: str = BANK_ID) -> KeyList:

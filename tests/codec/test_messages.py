@@ -17,26 +17,12 @@ from hypothesis import strategies as st
 from strategies import RECORDS, illegal_values, records
 
 from paygate.codec import limits
+from paygate.codec.codes import KeysStatus, Kind, PaymentStatus, Reason, TokenStatus, TransferOutcome
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from paygate.codec.fields import Field, Nested, Record, fields_of
 from paygate.codec.frame import body_size_range, decode_record, encode_record
-from paygate.codec.messages import (
-    MESSAGES,
-    BankKeys,
-    CredentialsPlaintext,
-    KeysStatus,
-    Kind,
-    Message,
-    PasswordKeyParameters,
-    PaymentAck,
-    PaymentStatus,
-    Reason,
-    Receipt,
-    Terms,
-    TokenStatus,
-    TransferOutcome,
-    TransferResult,
-)
+from paygate.codec.messages import MESSAGES, BankKeys, Message, PaymentAck, TransferResult
+from paygate.codec.sealed import CredentialsPlaintext, PasswordKeyParameters, Receipt, Terms
 
 each_record = pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)
 each_kind = pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)

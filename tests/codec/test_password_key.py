@@ -9,8 +9,8 @@ from builders import BANK_ID, CHEAP_PASSWORD_KEY, PASSWORD, PEPPER, USER_ID
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from paygate.codec import limits
-from paygate.codec.messages import PasswordKeyParameters
 from paygate.codec.seal import DEFAULT_PASSWORD_KEY, password_key, password_salt, verifier_of
+from paygate.codec.sealed import PasswordKeyParameters
 
 
 def test_argon2id_is_that_of_rfc_9106() -> None:

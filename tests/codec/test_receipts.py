@@ -25,9 +25,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paygate.codec import limits
+from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.fields import fields_of
 from paygate.codec.frame import decode_record, encode_record
-from paygate.codec.messages import Reason, Receipt, ReceiptKey, ReceiptStatement, Terms, TransferOutcome
 from paygate.codec.seal import (
     LABEL_RECEIPT_ROOT,
     BadReceipt,
@@ -40,6 +40,7 @@ from paygate.codec.seal import (
     sign_receipts,
     verify_receipt,
 )
+from paygate.codec.sealed import Receipt, ReceiptKey, ReceiptStatement, Terms
 
 TREE_SIZES = range(1, 41)
 KEY_LIST = build_key_list()

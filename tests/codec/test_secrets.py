@@ -19,6 +19,7 @@ from strategies import RECORDS, illegal_values
 
 from paygate.codec import fields as wire_fields
 from paygate.codec.buffer import FrameBuffer
+from paygate.codec.codes import KemId, Kind
 from paygate.codec.describe import describe, describe_kind
 from paygate.codec.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from paygate.codec.fields import (
@@ -35,16 +36,9 @@ from paygate.codec.fields import (
 )
 from paygate.codec.frame import decode_frame, decode_head, decode_record, encode_frame, encode_record
 from paygate.codec.jsonform import BadJson, from_json, to_json
-from paygate.codec.messages import (
-    CredentialsPlaintext,
-    KemId,
-    Kind,
-    MakeVerifier,
-    Message,
-    SealCredentials,
-    TokenQuery,
-)
+from paygate.codec.messages import MakeVerifier, Message, SealCredentials, TokenQuery
 from paygate.codec.seal import NotOpened, open_envelope, password_key, password_salt, seal_credentials
+from paygate.codec.sealed import CredentialsPlaintext
 from paygate.effects import Send
 from paygate.link import ReplyReceived, RequestReceived
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from builders import BANK_ID, GATEWAY_ID, LINK_KEY, build_signed_key_list
 
 from paygate.clock import system_now
-from paygate.codec.messages import BankKeys, BankKeysQuery, KeysStatus, Message, Role, TransferRequest
+from paygate.codec.codes import KeysStatus, Role
+from paygate.codec.messages import BankKeys, BankKeysQuery, Message, TransferRequest
 from paygate.link import Link, ReplyReceived, RequestReceived
 
 WAIT_S = 20.0

@@ -21,20 +21,16 @@ from gateway.failing_disk import FailingDisk
 from gateway.world import ADDRESS, Client, World, hash_of, payment_id
 
 from paygate.codec import limits
+from paygate.codec.codes import KeysStatus, PaymentStatus, Reason, TokenStatus, TransferOutcome
 from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import (
     BankKeys,
     BankKeysQuery,
     Error,
-    KeysStatus,
     PaymentAck,
-    PaymentStatus,
-    Reason,
     StatusAck,
     StatusQuery,
     TokenQuery,
-    TokenStatus,
-    TransferOutcome,
     TransferRequest,
 )
 from paygate.files.sqlite import StoreFsyncFailed

@@ -23,18 +23,15 @@ from gateway.world import payment_id
 
 from paygate.cli import ExitCode
 from paygate.clock import system_now
+from paygate.codec.codes import PaymentStatus, Reason, TokenStatus, TransferOutcome
 from paygate.codec.messages import (
     BankKeys,
     BankKeysQuery,
     EncryptedCredentials,
     Message,
     PaymentAck,
-    PaymentStatus,
-    Reason,
     TokenAck,
     TokenQuery,
-    TokenStatus,
-    TransferOutcome,
     TransferResult,
 )
 

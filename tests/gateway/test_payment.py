@@ -6,7 +6,7 @@ import pytest
 from builders import NOW_MS, PASSCODE, UTR, build_terms
 from gateway.world import build_token, hash_of
 
-from paygate.codec.messages import Reason, TokenStatus, TransferOutcome
+from paygate.codec.codes import Reason, TokenStatus, TransferOutcome
 from paygate.gateway.payment import (
     PASSCODE_LOCK_MS,
     PASSCODE_TRY_COUNT_MAX,

@@ -13,7 +13,7 @@ from gateway.failing_disk import VFS_NAME, FailingDisk
 from gateway.world import ADDRESS, build_token, hash_of, payment_id
 
 from paygate.clock import Now
-from paygate.codec.messages import Reason, TokenStatus, TransferOutcome
+from paygate.codec.codes import Reason, TokenStatus, TransferOutcome
 from paygate.effects import Effect, LogLine
 from paygate.files.text_records import FieldProblem
 from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord

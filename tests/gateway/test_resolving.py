@@ -8,8 +8,9 @@ from builders import BANK_ID, GATEWAY_ID, UTR, build_terms
 from gateway.failing_disk import FailingDisk
 from gateway.world import World, hash_of, payment_id
 
+from paygate.codec.codes import PaymentStatus, Reason, TokenStatus, TransferOutcome
 from paygate.codec.errors import ErrorCode
-from paygate.codec.messages import Error, PaymentStatus, Reason, ResolveRequest, TokenStatus, TransferOutcome
+from paygate.codec.messages import Error, ResolveRequest
 from paygate.gateway.flights import RESOLVE_BACKOFF_BASE_MS, RESOLVE_BACKOFF_MS_MAX
 from paygate.gateway.tokens import TokenState
 

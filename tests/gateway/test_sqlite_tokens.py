@@ -11,7 +11,7 @@ from gateway.failing_disk import VFS_NAME, FailingDisk
 from gateway.world import build_token, hash_of, payment_id
 
 from paygate.clock import Now
-from paygate.codec.messages import Reason, TokenStatus, TransferOutcome
+from paygate.codec.codes import Reason, TokenStatus, TransferOutcome
 from paygate.files.sqlite import StoreFsyncFailed, StoreFull
 from paygate.gateway import sqlite_tokens
 from paygate.gateway.payment import PASSCODE_LOCK_MS, PASSCODE_TRY_COUNT_MAX

@@ -33,25 +33,21 @@ from builders import (
 from gateway.failing_disk import VFS_NAME, FailingDisk
 
 from paygate.clock import Now
+from paygate.codec.codes import KeysStatus, Kind, Reason, Role, TransferOutcome
 from paygate.codec.limits import KEY_ID_SIZE
 from paygate.codec.messages import (
     BankKeys,
     BankKeysQuery,
     EncryptedCredentials,
     Error,
-    KeysStatus,
-    Kind,
     Message,
     PaymentAck,
-    Reason,
     ResolveRequest,
     ResolveResult,
-    Role,
     StatusAck,
     StatusQuery,
     TokenAck,
     TokenQuery,
-    TransferOutcome,
     TransferRequest,
     TransferResult,
 )
