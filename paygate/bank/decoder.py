@@ -24,7 +24,6 @@ from paygate.codec import limits
 from paygate.codec.buffer import FrameBuffer
 from paygate.codec.codes import SealStatus
 from paygate.codec.errors import RemoteProtocolError
-from paygate.codec.fields import USER_ID
 from paygate.codec.frame import encode_frame
 from paygate.codec.jsonform import BadJson, from_json, to_json
 from paygate.codec.messages import MakeVerifier, Message, OpenedEnvelope, OpenEnvelope, Verifier
@@ -70,9 +69,6 @@ class Decoder:
         try:
             credentials = open_envelope(key, request.key_id, request.terms, request.envelope)
         except NotOpened:
-            return _failed(SealStatus.NOT_OPENED)
-        # What a stranger's program sealed need not be a user ID; no customer has such a one.
-        if not USER_ID.is_legal(credentials.user_id):
             return _failed(SealStatus.NOT_OPENED)
         return OpenedEnvelope(SealStatus.DONE, credentials.user_id, verifier_of(self._pepper, credentials.password_key))
 

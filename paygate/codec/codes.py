@@ -101,6 +101,12 @@ class TransferOutcome(IntEnum):
         """Whether the bank will never say anything else of this payment ID."""
         return self in (TransferOutcome.POSTED, TransferOutcome.DECLINED, TransferOutcome.FENCED)
 
+    def fits(self, reason: "Reason") -> bool:
+        """Whether the outcome may carry this reason: DECLINED a bank's, FENCED its own, all others NONE."""
+        if self is TransferOutcome.DECLINED:
+            return reason.is_banks and reason is not Reason.FENCED
+        return reason is (Reason.FENCED if self is TransferOutcome.FENCED else Reason.NONE)
+
 
 class Reason(IntEnum):
     """Why a payment was declined by the bank (1 to 63) or refused by the gateway (64 and up).

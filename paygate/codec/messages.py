@@ -283,11 +283,7 @@ class TransferAnswer(Message):
     receipt: bytes = sized(RECEIPT_OR_EMPTY, "the signed Receipt (spec 8.5) of every final outcome")
 
     def broken_rule(self) -> tuple[str, str] | None:
-        reason_fits = {
-            TransferOutcome.DECLINED: self.reason.is_banks and self.reason is not Reason.FENCED,
-            TransferOutcome.FENCED: self.reason is Reason.FENCED,
-        }.get(self.outcome, self.reason is Reason.NONE)
-        if not reason_fits:
+        if not self.outcome.fits(self.reason):
             return "reason", "a bank's reason with DECLINED, FENCED with FENCED, NONE otherwise"
         if bool(self.utr) is not (self.outcome is TransferOutcome.POSTED):
             return "utr", "a UTR with POSTED and none otherwise"

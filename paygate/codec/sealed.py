@@ -126,6 +126,8 @@ class ReceiptStatement(Record):
     def broken_rule(self) -> tuple[str, str] | None:
         if not self.outcome.is_final:
             return "outcome", "POSTED, DECLINED or FENCED"
+        if not self.outcome.fits(self.reason):
+            return "reason", "a bank's reason with DECLINED, FENCED with FENCED, NONE otherwise"
         if bool(self.utr) is not (self.outcome is TransferOutcome.POSTED):
             return "utr", "a UTR with POSTED and none otherwise"
         return None
