@@ -1,6 +1,7 @@
 """What the three programs share at their edge: exit codes, one-line errors, one-line log."""
 
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable
@@ -68,9 +69,36 @@ class PaygateExit(Exception):
 def log(program: str, text: str) -> None:
     """Writes one line to stderr: time in UTC, program, text with control characters escaped (T21).
 
-    Unbuffered and never raises: a server doesn't die because nobody reads its stderr any more.
+    Unbuffered, never raises and never waits: a server neither dies nor stands still because nobody reads its
+    stderr. A line that can't be written at once is dropped, and the next one that can says how many were.
     """
-    _write_line(f"{utc_text(system_now().wall_ms)} {program}: {text}")
+    stamp = f"{utc_text(system_now().wall_ms)} {program}"
+    if not _stderr_takes_a_line():
+        _dropped.count += 1
+        return
+    if _dropped.count:
+        _write_line(f"{stamp}: {_dropped.count} lines before this one were dropped, since stderr was not read")
+        _dropped.count = 0
+        if not _stderr_takes_a_line():
+            _dropped.count = 1
+            return
+    _write_line(f"{stamp}: {text}")
+
+
+class _Dropped:
+    """How many lines were dropped since the last one that was written."""
+
+    count = 0
+
+
+_dropped = _Dropped()
+
+
+def _stderr_takes_a_line() -> bool:
+    # A pipe that polls as writable has room for PIPE_BUF bytes, and no line of ours is longer.
+    poll = select.poll()
+    poll.register(_STDERR, select.POLLOUT)
+    return any(events & (select.POLLOUT | select.POLLERR) for _, events in poll.poll(0))
 
 
 def run(program: str, main: Callable[[], int]) -> int:
@@ -117,7 +145,7 @@ def _drop_stdout() -> None:
 
 
 def _write_line(text: str) -> None:
-    data = escape_line(text).encode("utf-8", "backslashreplace") + b"\n"
+    data = escape_line(text).encode("utf-8", "backslashreplace")[: select.PIPE_BUF - 1] + b"\n"
     try:
         os.write(_STDERR, data)
     except OSError:

@@ -24,6 +24,16 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class Continue:
+    """A link has had its turn and holds more whole frames: give it another turn, and read nothing from it before.
+
+    R21: so nobody takes more of a tick than its share, however much it sends at once.
+    """
+
+    link_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class CloseLink:
     """Send what is queued, then close. `reason` is for people: logs and records (R15)."""
 

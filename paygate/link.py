@@ -35,6 +35,11 @@ REQUEST_COUNT_MAX: Final = 4_096
 """Requests of one peer that may wait for a reply; more are answered with TOO_MANY_REQUESTS."""
 
 
+TURN_FRAME_COUNT_MAX: Final = 8
+"""Frames of a stranger that are handled before others have their turn (R21): a few milliseconds' worth, and more
+than any client has to say at once."""
+
+
 class LinkState(Enum):
     """Where a link is in its life."""
 
@@ -149,11 +154,13 @@ class Link:
         now_ms: int,
         link_key: bytes | None = None,
         key_of: KeyOf | None = None,
+        turn_frame_count_max: int | None = None,
     ) -> None:
         """Make an end that has just connected or been accepted.
 
         role, party_id: who we are. peer_role: who the other end must be. link_key: the caller's key on a bank
-        link. key_of: on the bank's end, finds the key of the gateway that says hello.
+        link. key_of: on the bank's end, finds the key of the gateway that says hello. turn_frame_count_max: frames
+        that one `receive_data` handles; None for all.
         """
         # An answering end with a fixed key would take a Hello without checking its MAC.
         assert link_key is None or is_caller
@@ -175,6 +182,8 @@ class Link:
         self._frame_started_ms: int | None = None
         self._received_ms = now_ms
         self._echo_sent_ms: int | None = None
+        self._turn_frame_count_max = turn_frame_count_max
+        self._is_backlogged = False
         self.state = LinkState.WAIT_HELLO_ACK if is_caller else LinkState.WAIT_HELLO
         if is_caller:
             self._put_request(Hello(role=role, party_id=party_id, versions=(limits.PROTOCOL_VERSION,)))
@@ -190,6 +199,11 @@ class Link:
     def is_closed(self) -> bool:
         """Whether nothing is looked at any more; what `data_to_send` still gives may be sent, then close."""
         return self.state is LinkState.CLOSED
+
+    @property
+    def is_backlogged(self) -> bool:
+        """Whether the last turn ended with frames left: call `receive_data` with no bytes for the next turn."""
+        return self._is_backlogged and not self.is_closed
 
     @property
     def waiting_count(self) -> int:
@@ -253,8 +267,12 @@ class Link:
         self._buffer.receive_data(data)
         events: list[LinkEvent] = []
         frame_count = 0
+        self._is_backlogged = False
         try:
             while not self.is_closed:
+                if frame_count == self._turn_frame_count_max and self._buffer.is_mid_frame:
+                    self._is_backlogged = True
+                    break
                 head = self._buffer.next_head()
                 if head is None:
                     break

@@ -6,7 +6,7 @@ A core adds a link when a connection comes up, feeds it, answers events, and at 
 
 import heapq
 
-from paygate.effects import CloseLink, Send
+from paygate.effects import CloseLink, Continue, Send
 from paygate.link import Link, LinkEvent, LinkFailed, PeerClosed
 
 
@@ -81,9 +81,9 @@ class LinkTable:
             self._arm(link_id, link)
         return events
 
-    def effects(self) -> list[Send | CloseLink]:
-        """What the links touched since the last call want sent, and which of them are closed."""
-        effects: list[Send | CloseLink] = []
+    def effects(self) -> list[Send | Continue | CloseLink]:
+        """What the links touched since the last call want sent, which want another turn, and which are closed."""
+        effects: list[Send | Continue | CloseLink] = []
         for link_id in self._touched:
             link = self._links[link_id]
             data = link.data_to_send()
@@ -91,6 +91,8 @@ class LinkTable:
                 effects.append(Send(link_id, data))
             if link.is_closed:
                 effects.append(CloseLink(link_id, self._reasons.get(link_id, "closed by us")))
+            elif link.is_backlogged:
+                effects.append(Continue(link_id))
             self._arm(link_id, link)
         self._touched.clear()
         return effects

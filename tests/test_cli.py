@@ -96,3 +96,27 @@ def test_a_log_line_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_lost_stderr_ends_nothing() -> None:
     program = "import os; from paygate.cli import log; os.close(2); log('p', 'x'); os._exit(9)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
+
+
+def test_a_stderr_that_nobody_reads_costs_lines_and_no_time() -> None:
+    script = """
+import os, sys
+from paygate.cli import log
+for number in range(5_000):
+    log("test", f"line {number}")
+print("done", flush=True)
+sys.stdin.readline()
+log("test", "the last line")
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "done\n"  # and nobody has read a line of stderr yet
+        _, errors = process.communicate("go on\n", timeout=30)
+    lines = errors.splitlines()
+    written = sum(" test: line " in line for line in lines)
+    assert 0 < written < 5_000
+    assert lines[-1].endswith("test: the last line")
+    assert f"{5_000 - written} lines before this one were dropped" in lines[-2]

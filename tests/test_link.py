@@ -23,6 +23,7 @@ from paygate.link import (
     IDLE_TIMEOUT_MS,
     REQUEST_COUNT_MAX,
     TRANSITIONS,
+    TURN_FRAME_COUNT_MAX,
     Link,
     LinkEvent,
     LinkFailed,
@@ -858,3 +859,36 @@ def test_a_link_shows_no_key() -> None:
     for link in shown:
         assert LINK_KEY.hex() not in repr(link)
         assert repr(LINK_KEY) not in repr(link)
+
+
+# -- turns (R21) -----------------------------------------------------------------------------------------
+
+
+def test_a_link_handles_so_many_frames_a_turn_and_loses_none() -> None:
+    caller = client_end()
+    answerer = Link(
+        Role.GATEWAY, GATEWAY_ID, Role.CLIENT, is_caller=False, now_ms=NOW_MS, turn_frame_count_max=TURN_FRAME_COUNT_MAX
+    )
+    transfer(caller, answerer)
+    for _ in range(2 * TURN_FRAME_COUNT_MAX + 3):
+        caller.send_request(TOKEN_QUERY)
+    counts = [len(answerer.receive_data(caller.data_to_send(), NOW_MS))]
+    while answerer.is_backlogged:
+        counts.append(len(answerer.receive_data(b"", NOW_MS)))
+    assert counts == [TURN_FRAME_COUNT_MAX, TURN_FRAME_COUNT_MAX, 3]
+    assert answerer.waiting_count == 2 * TURN_FRAME_COUNT_MAX + 3
+
+
+def test_a_link_that_waits_for_its_turn_is_not_late_with_its_frame() -> None:
+    caller = client_end()
+    answerer = Link(Role.GATEWAY, GATEWAY_ID, Role.CLIENT, is_caller=False, now_ms=NOW_MS, turn_frame_count_max=1)
+    transfer(caller, answerer)
+    for _ in range(3):
+        caller.send_request(TOKEN_QUERY)
+    now_ms = NOW_MS
+    answerer.receive_data(caller.data_to_send(), now_ms)
+    while answerer.is_backlogged:
+        now_ms += FRAME_TIMEOUT_MS - 1
+        assert answerer.receive_timer(now_ms) == []
+        assert len(answerer.receive_data(b"", now_ms)) == 1
+    assert answerer.is_open

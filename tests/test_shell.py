@@ -12,7 +12,7 @@ import pytest
 
 from paygate.cli import ExitCode, PaygateExit
 from paygate.clock import Now
-from paygate.effects import CloseLink, Commit, Effect, Send
+from paygate.effects import CloseLink, Commit, Continue, Effect, Send
 from paygate.files.sqlite import StoreFsyncFailed, StoreFull
 from paygate.net.addresses import Address
 from paygate.net.limits import ConnectionLimits
@@ -32,6 +32,16 @@ class Echo:
         self.asked: list[tuple[int, bytes]] = []
         self.deadline_ms: int | None = None
         self.is_drained = False
+        self.turns_left: dict[int, int] = {}
+
+    def take_turn(self, link_id: int, more: int) -> list[Effect]:
+        """`...` is a request that takes a whole turn."""
+        left = self.turns_left[link_id] = self.turns_left.get(link_id, 0) + more - 1
+        self.trace.append(f"turn of {link_id}")
+        if left:
+            return [Continue(link_id)]
+        del self.turns_left[link_id]
+        return []
 
     def link_connected(self, link_id: int, address: Address, now: Now) -> list[Effect]:
         self.trace.append(f"connected {link_id}")
@@ -44,6 +54,8 @@ class Echo:
     def receive_data(self, link_id: int, data: bytes, now: Now) -> list[Effect]:
         if data == b"!":
             return [CloseLink(link_id, "had enough")]
+        if b"..." in data or link_id in self.turns_left:
+            return self.take_turn(link_id, data.count(b"..."))
         effects: list[Effect] = []
         for word in data.split():
             self.asked.append((link_id, word))
@@ -109,12 +121,14 @@ class House:
         self.store = Disk(self.trace)
         self.loop = Loop()
         self.now_ms = 1_000
+        self.now_ms_step = 0
         self.tick_count = 0
         self.server = Server("test", self.loop, self.core, self.store, self._perform, clock=self._clock)
         self.address = self.server.listen("127.0.0.1", 0, ConnectionLimits(linger_ms=LINGER_MS))
         self.sockets: list[socket.socket] = []
 
     def _clock(self) -> Now:
+        self.now_ms += self.now_ms_step
         return Now(self.now_ms, 0)
 
     def _perform(self, effects: list[Effect]) -> None:
@@ -127,7 +141,8 @@ class House:
         return sock
 
     def tick(self, timeout_ms: int = 20) -> None:
-        self.loop.run_once(timeout_ms)
+        wait_ms = self.server._wait_ms()
+        self.loop.run_once(timeout_ms if wait_ms is None else min(wait_ms, timeout_ms))
         self.server._handle()
         self.loop.flush()
 
@@ -175,6 +190,33 @@ def house() -> Iterator[House]:
     house = House()
     yield house
     house.close()
+
+
+# -- turns (R21) -----------------------------------------------------------------------------------------
+
+
+def test_who_asks_one_thing_never_waits_behind_who_asks_a_thousand(house: House) -> None:
+    greedy, modest = house.connect(), house.connect()
+    greedy.sendall(b"..." * 1_000)
+    house.tick_until(lambda: "turn of 1" in house.trace)
+    answered_after = len(house.trace)
+    assert house.ask(modest, b"hello", 1)
+    # At the most a turn of the other in the tick before it was read, in its own, and in the one that sent the answer.
+    assert house.trace[answered_after:].count("turn of 1") <= 3
+    house.tick_until(lambda: house.trace.count("turn of 1") == 1_000)
+
+
+def test_a_link_that_waits_for_its_turn_is_not_read(house: House) -> None:
+    greedy = house.connect()
+    house.now_ms_step = 1_000  # each look at the clock uses the tick up, so a link has one turn a tick
+    greedy.sendall(b"..." * 3)
+    house.tick_until(lambda: "turn of 1" in house.trace)
+    (conn,) = house.server._link_ids
+    assert conn._paused
+    greedy.sendall(b"later")
+    house.tick_until(lambda: house.trace.count("turn of 1") == 3)
+    assert house.ask(greedy, b"", 1)  # what came meanwhile was neither read too early nor lost
+    assert not conn._paused
 
 
 # -- the tick --------------------------------------------------------------------------------------------

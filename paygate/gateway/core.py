@@ -55,7 +55,16 @@ from paygate.gateway.tokens import (
     StoreUnavailable,
     TokenChecked,
 )
-from paygate.link import Link, LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived, RequestReceived
+from paygate.link import (
+    TURN_FRAME_COUNT_MAX,
+    Link,
+    LinkEvent,
+    LinkFailed,
+    Opened,
+    PeerClosed,
+    ReplyReceived,
+    RequestReceived,
+)
 from paygate.links import LinkTable
 from paygate.net.addresses import Address
 
@@ -114,7 +123,14 @@ class GatewayCore:
     def link_connected(self, link_id: int, address: Address, now: Now) -> list[Effect]:
         """A client connected."""
         identity = self._identity
-        link = Link(Role.GATEWAY, identity.gateway_id, Role.CLIENT, is_caller=False, now_ms=now.mono_ms)
+        link = Link(
+            Role.GATEWAY,
+            identity.gateway_id,
+            Role.CLIENT,
+            is_caller=False,
+            now_ms=now.mono_ms,
+            turn_frame_count_max=TURN_FRAME_COUNT_MAX,
+        )
         self._links.add(link_id, link)
         self._client_addresses[link_id] = address
         return [ConnectionRecord(now.wall_ms, "connected", link_id, address), *self._links.effects()]

@@ -79,6 +79,7 @@ class Connection:
         "_loop",
         "_on_released",
         "_output",
+        "_paused",
         "_phase",
         "_progress_ms",
         "_sock",
@@ -109,6 +110,7 @@ class Connection:
         self._eof = False
         self._output = bytearray()
         self._throttled = False
+        self._paused = False
         self._progress_ms = 0
         self._stall_timer: Timer | None = None
         self._linger_timer: Timer | None = None
@@ -149,6 +151,18 @@ class Connection:
             return
         self._output += data
         self._loop.mark_dirty(self)
+
+    def pause_reading(self) -> None:
+        """Leave what comes in the kernel until `resume_reading`: the owner has enough of it to handle (R21)."""
+        self._paused = True
+        if self._phase is _Phase.OPEN:
+            self._update_events()
+
+    def resume_reading(self) -> None:
+        """Read again, within the limits. Harmless when not paused."""
+        self._paused = False
+        if self._phase is _Phase.OPEN:
+            self._update_events()
 
     def close_after_flush(self, detail: str = "") -> None:
         """Take nothing more in, send the rest, then close; all within `linger_ms`. Harmless when repeated."""
@@ -261,7 +275,9 @@ class Connection:
             self._update_events()
 
     def _update_events(self) -> None:
-        reads = (self._phase is _Phase.OPEN and not self._throttled) or self._phase is _Phase.LINGERING
+        reads = (
+            self._phase is _Phase.OPEN and not self._throttled and not self._paused
+        ) or self._phase is _Phase.LINGERING
         events = EVENT_READ if reads and not self._eof else 0
         if self._output:
             events |= EVENT_WRITE

@@ -37,6 +37,7 @@ from paygate.files.sqlite import StoreFsyncFailed
 from paygate.gateway.core import KEY_LIST_REFRESH_MS
 from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
 from paygate.gateway.tokens import TokenState
+from paygate.link import TURN_FRAME_COUNT_MAX
 
 NO_SESSION = bytes(limits.SESSION_ID_SIZE)
 
@@ -559,6 +560,8 @@ def test_requests_that_stand_in_one_segment_are_all_answered(world: World) -> No
     questions = [client.link.send_request(TokenQuery(TRANSACTION_ID, PASSCODE)) for _ in range(50)]
     client.push()
     world.tick()
+    assert len(client.replies) == TURN_FRAME_COUNT_MAX  # R21: then others have their turn
+    world.settle()
     assert len({client.told(q).session_id for q in questions}) == 50
 
 

@@ -52,7 +52,7 @@ from paygate.codec.messages import (
     TransferResult,
 )
 from paygate.codec.seal import envelope_hash
-from paygate.effects import CloseLink, Commit, Effect, LogLine, Send
+from paygate.effects import CloseLink, Commit, Continue, Effect, LogLine, Send
 from paygate.files.sqlite import StoreFull
 from paygate.gateway.core import GatewayCore, GatewayIdentity
 from paygate.gateway.sqlite_tokens import SqliteTokens
@@ -364,7 +364,8 @@ class World:
             operations = [e.operation for e in effects if isinstance(e, Commit)]
             others += [e for e in effects if not isinstance(e, Commit)]
             effects = self._commit(operations) if operations else []
-        self.effects += [e for e in others if not isinstance(e, Send | CloseLink)]
+        self.effects += [e for e in others if not isinstance(e, Send | Continue | CloseLink)]
+        self.on_its_way += [(e.link_id, b"") for e in others if isinstance(e, Continue)]  # its next turn
         for effect in others:
             peer = self.peers.get(effect.link_id) if isinstance(effect, Send | CloseLink) else None
             if peer is not None and isinstance(effect, Send):
