@@ -114,8 +114,9 @@ log("test", "the last line")
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "done\n"  # and nobody has read a line of stderr yet
+        kept = os.read(process.stderr.fileno(), 1 << 20).decode()
         _, errors = process.communicate("go on\n", timeout=30)
-    lines = errors.splitlines()
+    lines = (kept + errors).splitlines()
     written = sum(" test: line " in line for line in lines)
     assert 0 < written < 5_000
     assert lines[-1].endswith("test: the last line")
