@@ -4,6 +4,9 @@
 """
 
 import argparse
+import fcntl
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +18,7 @@ from local_system import ClientRun, LocalSystem, StartFailed
 from paygate.cli import ExitCode
 from paygate.codec.codes import Reason
 
-ROOT = Path("var/demo")
+ROOT = Path(__file__).parents[1] / "var" / "demo"
 RECORDS = (
     ("gateway", "PaymentTokensData.txt", "R13"),
     ("gateway", "GatewayTransaction.txt", "R14"),
@@ -135,11 +138,24 @@ def run_interactive(system: LocalSystem) -> int:
     try:
         while True:
             say("")
-            subprocess.run(system.client_command("pay"), check=False)
+            pay(system)
             if input("Pay again? [y/N] ").strip().lower() != "y":
                 return 0
     except (EOFError, KeyboardInterrupt):
         return 0
+
+
+def pay(system: LocalSystem) -> None:
+    """Hand the terminal to the client. Ctrl-C is the client's affair meanwhile (R11), and must not end us with it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        subprocess.run(
+            system.client_command("pay"),
+            check=False,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # we have one thread
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def mark(is_right: bool) -> str:
@@ -157,6 +173,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--interactive", action="store_true", help="pay yourself; the servers stay up meanwhile")
     arguments = parser.parse_args()
+    ROOT.parent.mkdir(exist_ok=True)
+    lock_fd = os.open(ROOT.parent / "demo.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(f"demo: another demo uses {ROOT}; end it first")
+        return 1
     system = LocalSystem(ROOT)
     system.remove()
     started = time.monotonic()

@@ -31,7 +31,8 @@ class StartFailed(Exception):
 
 def program(name: str) -> list[str]:
     """The command of one of the three programs, under this Python."""
-    return [sys.executable, "-m", f"paygate.{name}"]
+    # -P: the directory that somebody starts us in must not lend the programs its modules.
+    return [sys.executable, "-P", "-m", f"paygate.{name}"]
 
 
 @dataclass

@@ -1,16 +1,12 @@
 """Performs one session's effects: connection, encoder child, alarm and disk around the pure core (R22, R23)."""
 
-import os
 import socket
-import sys
-import sysconfig
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Final, Protocol
 
-import paygate
+from paygate.children import child_argv, child_env
 from paygate.cli import ExitCode, PaygateExit
 from paygate.client.core import Core
 from paygate.client.effects import Connect, Disconnect, Effect, KeepSerial, Save, Seal, Send, StartSession
@@ -82,7 +78,7 @@ class Encoder:
         self._on_sealed = on_sealed
         self._on_failed = on_failed
         self._buffer = FrameBuffer()
-        self._child = Child(loop, argv, on_data=self._data, on_exit=self._exited, env=_child_env())
+        self._child = Child(loop, argv, on_data=self._data, on_exit=self._exited, env=child_env())
 
     def seal(self, request: SealCredentials) -> None:
         """Ask for the envelope."""
@@ -121,15 +117,6 @@ class Encoder:
         self._on_failed(f"The encoder ended with status {returncode}")
 
 
-def _child_env() -> dict[str, str]:
-    """An environment in which the child finds the same paygate as we do, wherever somebody starts us."""
-    home = str(Path(paygate.__file__).parent.parent)
-    if home in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        return dict(os.environ)  # installed: found anyway
-    before = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{home}{os.pathsep}{before}" if before else home}
-
-
 def _ignore_bytes(_data: bytes) -> None:
     """Nobody waits for the envelope any more."""
 
@@ -138,8 +125,7 @@ def _ignore_text(_text: str) -> None:
     """Nobody waits for the envelope any more."""
 
 
-ENCODER_ARGV: Final = (sys.executable, "-P", "-m", "paygate.client.encoder")
-"""`-P`: the directory that we were started in must not lend the child its modules."""
+ENCODER_ARGV: Final = child_argv("paygate.client.encoder")
 
 
 class Session:
