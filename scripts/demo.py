@@ -180,6 +180,8 @@ def main() -> int:
     except BlockingIOError:
         say(f"demo: another demo uses {ROOT}; end it first")
         return 1
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))  # so that the servers are ended below, which ignore SIGHUP
     system = LocalSystem(ROOT)
     system.remove()
     started = time.monotonic()

@@ -18,7 +18,7 @@ ROOT: Final = Path(paygate.__file__).parent
 
 # A part is a folder or a module directly below paygate/. Beside itself and the standard library, it may import:
 SHARED: Final = {
-    "arguments", "cli", "clock", "codec", "effects", "escape", "files", "hardening", "link", "links", "net", "shell",
+    "arguments", "children", "cli", "clock", "codec", "effects", "escape", "files", "hardening", "link", "links", "net", "shell",
 }  # fmt: skip
 PARTS: Final[dict[str, set[str]]] = {
     "__init__": set(),
@@ -26,6 +26,7 @@ PARTS: Final[dict[str, set[str]]] = {
     "escape": set(),
     "effects": set(),
     "hardening": set(),
+    "children": set(),
     "codec": set(),
     "net": set(),  # knows no paygate type: bytes in, bytes out (R22)
     "cli": {"clock", "escape"},
