@@ -37,7 +37,8 @@ class ExitCode(IntEnum):
     UNTRUSTED = 9
     """A root key, signature or receipt did not verify (T8, T10). Believe nothing that was shown."""
     REFUSED = 10
-    """The gateway refused the payment before the bank saw it. No money moved."""
+    """The gateway says that it did not forward the payment. Once it was sent that is a word without the bank's proof
+    (T8), so money may have moved; `status` asks again."""
     PORT_IN_USE = 20
     """Another program listens on the port."""
     STATE_IN_USE = 21

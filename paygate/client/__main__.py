@@ -7,7 +7,7 @@ from paygate.cli import ExitCode, PaygateExit, run
 from paygate.client.args import parser
 from paygate.client.client import PaygateClient
 from paygate.client.pay import PROGRAM, pay, status_command
-from paygate.client.payment import Outcome, Payment, PaymentResult
+from paygate.client.payment import Outcome, Payment, PaymentResult, PaymentState
 from paygate.client.root import read_root
 from paygate.client.show import (
     complain,
@@ -15,6 +15,7 @@ from paygate.client.show import (
     payment_text,
     put,
     put_json,
+    refusal_text,
     result_fields,
     statement_fields,
     statement_text,
@@ -43,14 +44,14 @@ def _command(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    """Asks for one payment, whatever its record says, or for all whose outcome isn't known."""
+    """Asks for one payment, or for all that were sent and have no receipt."""
     with PaygateClient(state_dir=options.state, status_command=status_command(options.state)) as client:
         is_all = options.payment == "all"
-        asked = client.payments(pending_only=True) if is_all else [client.store.load(options.payment)]
+        asked = client.payments(open_only=True) if is_all else [client.store.load(options.payment)]
         _refuse_other_roots(asked, options)
         if not asked and not options.json:
             put("No payment waits for an outcome.")
-        results = [_ask(client, payment, options) for payment in asked]
+        results = [_ask(client, payment, options, is_one_of_all=is_all) for payment in asked]
     return _gravest(results)
 
 
@@ -62,7 +63,7 @@ def _refuse_other_roots(payments: list[Payment], options: argparse.Namespace) ->
             raise PaygateExit(f"{which} was made with another root key than {options.bank_root}", ExitCode.UNTRUSTED)
 
 
-def _ask(client: PaygateClient, payment: Payment, options: argparse.Namespace) -> PaymentResult:
+def _ask(client: PaygateClient, payment: Payment, options: argparse.Namespace, *, is_one_of_all: bool) -> PaymentResult:
     result = client.status(payment.payment_id, gateway=options.gateway)
     path = None
     if result.outcome is Outcome.PAID:
@@ -74,7 +75,8 @@ def _ask(client: PaygateClient, payment: Payment, options: argparse.Namespace) -
     if options.json:
         put_json(result_fields(result, payment=payment, receipt_file=path))
     else:
-        put(f"{payment.payment_id.hex()}: {escape_line(result.text)}")
+        is_no_news = is_one_of_all and payment.state is PaymentState.REFUSED and result.outcome is Outcome.REFUSED
+        put(f"{payment.payment_id.hex()}: {escape_line(refusal_text(payment) if is_no_news else result.text)}")
         if path is not None:
             put(f"Receipt: {escape_line(str(path))}")
     return result

@@ -23,7 +23,7 @@ _EXIT_TEXTS: Final = {
     ExitCode.ALREADY_PAID: "the token is paid already",
     ExitCode.CANCELLED: "cancelled before anything was sent",
     ExitCode.UNTRUSTED: "a key, signature or receipt does not hold; believe nothing that was shown",
-    ExitCode.REFUSED: "the gateway did not forward the payment, by its own word; no money moved",
+    ExitCode.REFUSED: "the gateway says it did not forward the payment; unproven if it was sent, ask with `status`",
     ExitCode.BAD_STATE: "the state directory or a record in it can't be used",
     ExitCode.INTERNAL: "a bug in paygate",
 }
@@ -81,7 +81,8 @@ def _add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         default="all",
         type=_payment_id,
         metavar="PAYMENT_ID|all",
-        help="which payment; `all` (default): every one without a final outcome; the exit code is the gravest",
+        help="which payment; `all` (default): every one that was sent and has no receipt from the bank, a "
+        "refused one for a day; the exit code is the gravest",
     )
     status.add_argument("--gateway", metavar="HOST:PORT", help="ask here (default: where the payment was sent)")
     status.add_argument(

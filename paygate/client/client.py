@@ -10,7 +10,7 @@ from typing import Final
 
 from paygate.cli import ExitCode, PaygateExit
 from paygate.client.core import Core
-from paygate.client.payment import Outcome, Payment, PaymentResult, PaymentState
+from paygate.client.payment import Outcome, Payment, PaymentResult
 from paygate.client.pending import PendingStore
 from paygate.client.receipt_file import receipt_file_text, verify_receipt_file
 from paygate.client.root import BankRoot, parse_root
@@ -216,7 +216,8 @@ class PaygateClient:
     def status(self, payment_id: bytes, *, gateway: str | None = None) -> PaymentResult:
         """Ask what became of an earlier payment, and write it down. It moves no money.
 
-        Asks the gateway and trusts the root key that the payment was made with; `gateway`: ask at this address.
+        Asks the gateway and trusts the root key that the payment was made with; `gateway`: ask at this address. A
+        payment that is settled is answered from its own record, whose receipt is checked again.
         Raises PaygateExit(USAGE) for an unknown payment, StateError for a record that was changed.
         """
         payment = self.store.load(payment_id)
@@ -229,10 +230,13 @@ class PaygateClient:
         )
         return self._finish(self._start(core, gateway or payment.gateway, None), None)
 
-    def payments(self, *, pending_only: bool = False) -> list[Payment]:
-        """The payments on disk, oldest first. Raises StateError."""
-        found = self.store.load_all()
-        return [p for p in found if p.state is PaymentState.PENDING] if pending_only else found
+    def payments(self, *, open_only: bool = False) -> list[Payment]:
+        """The payments on disk, oldest first. Raises StateError.
+
+        `open_only`: those that were sent and have no receipt, a refused one for a day (`Payment.is_open`).
+        """
+        now_wall_ms = self._clock().wall_ms
+        return [p for p in self.store.load_all() if not open_only or p.is_open(now_wall_ms)]
 
     def save_receipt(self, payment_id: bytes, path: Path | None = None) -> Path:
         """Write the receipt of a paid payment as a file that stands alone, and give its path.

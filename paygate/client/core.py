@@ -3,7 +3,7 @@
 Strategy: the shell tells what happened (`connected`, `receive_data`, `authorise`, `sealed`, `saved`, `time_up`, ...)
 and performs the effects that come back, in their order. A table says what may happen when. The line that matters
 runs between SAVING and SENT: before it, every end means that no money has moved; after it, only the bank's proof
-or the end of all asking ends a session, and whatever is not proven is told as not known (T8).
+settles a payment, and whatever is not proven, a refusal too, is told as that and can be asked for again (T8).
 
 A token is acknowledged only when the bank's keys are proven too, so nobody types a password for nothing (R3).
 """
@@ -19,7 +19,7 @@ from paygate.client.effects import Connect, Disconnect, Effect, KeepSerial, Save
 from paygate.client.payment import Outcome, Payment, PaymentResult
 from paygate.client.root import BankRoot
 from paygate.client.states import TRANSITIONS, Event, State
-from paygate.client.verdict import NOTHING_SENT, TrustedKeys, judge, token_result, unknown_text
+from paygate.client.verdict import NOTHING_SENT, TrustedKeys, judge, settled, token_result, unknown_text
 from paygate.clock import Now
 from paygate.codec import limits
 from paygate.codec.codes import KemId, KeysStatus, Role, TokenStatus
@@ -111,7 +111,7 @@ class Core:
         randomness: random.Random,
         status_command: str = "paygate-client status",
     ) -> "Core":
-        """A core that asks once what became of a payment, and moves no money."""
+        """A core that asks once what became of a payment, and moves no money; of a settled one it asks nobody."""
         core = cls(
             root=payment.root,
             gateway=payment.gateway,
@@ -134,6 +134,10 @@ class Core:
         assert self._deadline_ms is None
         if self.payment is None:
             return [Connect()]
+        if self.payment.is_settled:
+            # T8: the record holds the proof, and no answer could be worth more.
+            self._step(Event.GIVEN_UP)
+            return self._end(settled(self.payment, self._status_command), now)
         # The bank may sign a late answer with a key that came after the payment, so its list is asked for too.
         try:
             self._keys.append(TrustedKeys(self.payment.signed_key_list, self.payment.key_list()))
@@ -453,11 +457,11 @@ class Core:
         effects = self._drop_link()
         if self.payment is None:
             return effects
-        settled = result
+        written_result = result
         if result.outcome in (Outcome.TIMED_OUT, Outcome.NO_CONNECTION) and not result.money_may_have_moved:
-            # It was written down and never sent, so the record may say so: nobody has to ask for it.
-            settled = replace(result, outcome=Outcome.NOT_FORWARDED)
-        written = self.payment.after(settled, now.wall_ms)
+            # It was written down and never sent: that we know ourselves, so nobody has to ask for it.
+            written_result = replace(result, outcome=Outcome.NOT_FORWARDED)
+        written = self.payment.after(written_result, now.wall_ms)
         if written is not self.payment:
             self.payment = written
             effects.append(Save(written))

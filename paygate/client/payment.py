@@ -19,7 +19,9 @@ class Outcome(Enum):
     PAID = "paid"
     DECLINED = "declined"
     REFUSED = "refused"
+    """The gateway's word that it did not forward it; once something was sent, that proves nothing (T8)."""
     NOT_FORWARDED = "not-forwarded"
+    """Our own knowledge: it was written down and never sent."""
     UNKNOWN = "unknown"
     UNTRUSTED = "untrusted"
     TIMED_OUT = "timed-out"
@@ -51,14 +53,26 @@ _EXIT_CODES: Final = {
 }
 
 
+REFUSAL_ASKED_MS: Final = 86_400_000
+"""How long after a payment `status all` asks for a refusal that nothing proves: one day.
+
+The bank takes nothing that is older than five minutes (AUTHORISED_AT_SKEW_MS_MAX), so after those nothing more is
+posted; a day is time enough for whoever runs the gateway to mend it, and for the customer to see a lie. A refusal that
+is true never gets a proof, so without an end each would be asked for as long as the record is there.
+"""
+
+
 class PaymentState(Enum):
     """What the client's own record says of a payment."""
 
     PENDING = "pending"
+    """Sent, or about to be; nobody has said what became of it."""
     PAID = "paid"
     DECLINED = "declined"
     REFUSED = "refused"
+    """Sent, and not forwarded by the gateway's word; a receipt that comes later wins (T8)."""
     NOT_FORWARDED = "not-forwarded"
+    """Never sent: our own knowledge."""
 
 
 _STATE_AFTER: Final = {
@@ -117,6 +131,27 @@ class Payment:
         return self.terms.payment_id
 
     @property
+    def is_settled(self) -> bool:
+        """Whether the bank's proof or our own knowledge says what became of it; nothing changes it any more (T8)."""
+        return self.state in (PaymentState.PAID, PaymentState.DECLINED, PaymentState.NOT_FORWARDED)
+
+    @property
+    def money_may_have_moved(self) -> bool:
+        """Whether money has moved by it or may have: false only with the bank's proof, or if it never left."""
+        return self.state not in (PaymentState.DECLINED, PaymentState.NOT_FORWARDED)
+
+    @property
+    def asked_until_ms(self) -> int:
+        """Wall time up to which `status all` asks for a refusal that nothing proves."""
+        return self.terms.authorised_at_ms + REFUSAL_ASKED_MS
+
+    def is_open(self, now_wall_ms: int) -> bool:
+        """Whether `status all` asks for it: it was sent, and there is no receipt; a refusal for one day."""
+        if self.state is PaymentState.REFUSED:
+            return now_wall_ms < self.asked_until_ms
+        return self.state is PaymentState.PENDING
+
+    @property
     def amount_text(self) -> str:
         """Such as `1250.00 INR`."""
         return f"{format_amount(self.terms.amount_minor, self.terms.currency)} {self.terms.currency}"
@@ -141,9 +176,10 @@ class Payment:
         )
 
     def after(self, result: PaymentResult, now_wall_ms: int) -> "Payment":
-        """The payment with a result written down; itself if the result settles nothing."""
+        """The payment with a result written down; itself if the result says nothing new."""
         state = _STATE_AFTER.get(result.outcome)
-        if state is None:
+        # T8: no later word of a gateway takes a proof away, and a refusal is told once.
+        if state is None or state is self.state or self.is_settled:
             return self
         return replace(
             self,

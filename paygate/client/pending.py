@@ -67,9 +67,15 @@ class PendingStore:
             raise StateError(f"{path} is open to other users (mode {mode:04o}): {mend}")
 
     def save(self, payment: Payment) -> None:
-        """Write a payment down; it is on disk when this returns. Raises StateError."""
+        """Write a payment down; it is on disk when this returns. Raises StateError.
+
+        A payment that is settled on disk stays as it is: another client may have got its receipt meanwhile (T8).
+        """
+        name = _name_of(payment.payment_id)
         with self._locked(self._payments):
-            self._payments.write_atomic(_name_of(payment.payment_id), payment_to_json(payment))
+            if (self._payments.path / name).exists() and self._load(name).is_settled:
+                return
+            self._payments.write_atomic(name, payment_to_json(payment))
 
     def load(self, payment_id: bytes) -> Payment:
         """One payment. Raises StateError if there is none or its file was changed by hand."""

@@ -116,6 +116,7 @@ def payment_fields(payment: Payment) -> dict[str, Any]:
         "amount": format_amount(terms.amount_minor, terms.currency),
         "currency": terms.currency,
         "gateway": payment.gateway,
+        "money_may_have_moved": payment.money_may_have_moved,
         "reason": payment.reason.name if payment.reason else None,
         "utr": payment.utr or None,
     }
@@ -129,6 +130,13 @@ def payment_text(payment: Payment) -> str:
         f"{payment.terms.transaction_id}  {payment.merchant_text}  {payment.utr}"
     )
     return escape_line(line.rstrip())
+
+
+def refusal_text(payment: Payment) -> str:
+    """One quiet line for a refusal that was told before: an honest one stays unproven for ever."""
+    reason = payment.reason.name if payment.reason else "not known to it"
+    until = utc_text(payment.asked_until_ms)
+    return f"still refused, by the gateway's word ({reason}), without the bank's proof; `all` asks until {until}"
 
 
 def statement_fields(statement: ReceiptStatement) -> dict[str, Any]:

@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from paygate.client.payment import Outcome, Payment, PaymentResult
+from paygate.client.payment import Outcome, Payment, PaymentResult, PaymentState
 from paygate.codec.codes import PaymentStatus, Reason, TokenStatus, TransferOutcome
+from paygate.codec.errors import RemoteProtocolError
+from paygate.codec.frame import decode_record
 from paygate.codec.messages import PaymentAnswer, StatusAck, TokenAck
-from paygate.codec.seal import BadReceipt, match_receipt, verify_receipt
-from paygate.codec.sealed import KeyList, ReceiptStatement
+from paygate.codec.seal import BadReceipt, SealError, match_receipt, verify_key_list, verify_receipt
+from paygate.codec.sealed import KeyList, Receipt, ReceiptStatement
 
 IN_FLIGHT_MS_MAX: Final = 10_000
 """After a session's end a gateway that never saw the payment will not see it any more: no frame takes longer."""
 NOTHING_SENT: Final = "Nothing was sent to the bank; no money has moved."
+"""Told only while the credentials have not left this machine: from then on nobody but the bank can prove it (T8)."""
 
 # As answers to a status query these refuse the question, and say nothing of the payment.
 _QUESTION_REFUSED: Final = frozenset({Reason.PASSCODE, Reason.TOKEN_LOCKED, Reason.STORE_UNAVAILABLE, Reason.DRAINING})
@@ -32,7 +35,35 @@ class TrustedKeys:
 
 def unknown_text(payment: Payment, why: str, status_command: str) -> str:
     """The words for a payment that was sent and whose outcome is not known."""
-    return f"{why} Money may have moved. Ask with: {status_command} {payment.payment_id.hex()}"
+    return f"{why} Money may have moved. Ask with: {_question(payment, status_command)}"
+
+
+def _question(payment: Payment, status_command: str) -> str:
+    return f"{status_command} {payment.payment_id.hex()}"
+
+
+def settled(payment: Payment, status_command: str) -> PaymentResult:
+    """What the record of a settled payment says, without anybody's word: the receipt in it is checked again.
+
+    The key list is judged at the receipt's own time, as in a receipt file: a late receipt may need a list that is
+    newer than the payment.
+    """
+    assert payment.is_settled
+    if payment.state is PaymentState.NOT_FORWARDED:
+        text = "This payment was written down and never sent; no money has moved by it."
+        return PaymentResult(Outcome.NOT_FORWARDED, text, payment_id=payment.payment_id)
+    status = PaymentStatus.PAID if payment.state is PaymentState.PAID else PaymentStatus.DECLINED
+    answer = StatusAck(payment.payment_id, status, payment.reason, payment.utr, payment.receipt)
+    try:
+        bank_time_ms = decode_record(Receipt, payment.receipt).statement.bank_time_ms
+        root = payment.root
+        key_list = verify_key_list(payment.signed_key_list, root.public_key, root.bank_id, bank_time_ms)
+        used = _prove(answer, payment, [TrustedKeys(payment.signed_key_list, key_list)])
+    except (RemoteProtocolError, SealError) as error:
+        why = error.text if isinstance(error, RemoteProtocolError) else str(error)
+        text = unknown_text(payment, f"The record of this payment was changed: {why}.", status_command)
+        return PaymentResult(Outcome.UNTRUSTED, text, money_may_have_moved=True, payment_id=payment.payment_id)
+    return _proven(answer, payment, used)
 
 
 def judge(
@@ -41,7 +72,7 @@ def judge(
     """What an answer means for this payment.
 
     PAID and DECLINED need a receipt that verifies under one of `keys` and matches; without it the result is
-    UNTRUSTED. REFUSED and NOT_FORWARDED are the gateway's own word, and told as that.
+    UNTRUSTED. REFUSED is the gateway's own word, told as that, and leaves it open whether money has moved (T8).
     """
 
     def unknown(outcome: Outcome, why: str) -> PaymentResult:
@@ -60,15 +91,13 @@ def judge(
     if answer.status is PaymentStatus.REFUSED:
         if isinstance(answer, StatusAck) and answer.reason in _QUESTION_REFUSED:
             return unknown(Outcome.UNKNOWN, f"The gateway did not answer the question: {answer.reason.text}.")
-        return _refused(answer, payment)
+        return _refused(_why_refused(answer), answer, payment, status_command)
     if answer.status is PaymentStatus.PENDING:
         return unknown(Outcome.UNKNOWN, "The payment was sent; the bank has not answered the gateway yet.")
-    if now_wall_ms >= payment.session_end_ms + IN_FLIGHT_MS_MAX:
-        text = (
-            "The payment never reached the bank: its session is over, and the gateway does not know it. "
-            "By the gateway's word no money has moved."
-        )
-        return PaymentResult(Outcome.NOT_FORWARDED, text, payment_id=payment.payment_id)
+    # A gateway keeps no record of what it refused; a payment that it has refused is on its way no more.
+    is_over = now_wall_ms >= payment.session_end_ms + IN_FLIGHT_MS_MAX
+    if is_over or payment.state is PaymentState.REFUSED:
+        return _refused("it does not know the payment", answer, payment, status_command)
     return unknown(Outcome.UNKNOWN, "The gateway does not know the payment yet; it may still be on its way.")
 
 
@@ -114,18 +143,30 @@ def _proven(answer: PaymentAnswer, payment: Payment, used: TrustedKeys) -> Payme
     )
 
 
-def _refused(answer: PaymentAnswer, payment: Payment) -> PaymentResult:
+def _why_refused(answer: PaymentAnswer) -> str:
     # T5: of two payments of one token the other one was first; the reason's own words would mislead here.
     why = {
         Reason.TOKEN_PAID: "another payment has paid this token; do not pay again",
         Reason.TOKEN_IN_FLIGHT: "another payment of this token is under way; ask for its status later",
     }.get(answer.reason, answer.reason.text)
-    other_utr = f" (UTR {answer.utr})" if answer.utr else ""
+    return f"{why} (UTR {answer.utr})" if answer.utr else why
+
+
+def _refused(why: str, answer: PaymentAnswer, payment: Payment, status_command: str) -> PaymentResult:
+    # T8: the credentials have left, so a gateway that lies may have forwarded them and hide the bank's answer.
     text = (
-        f"The gateway refused this payment: {why}{other_utr}. "
-        "By its word it did not send it to the bank, and no money has moved by it."
+        f"The gateway says that it did not forward this payment: {why}. "
+        "That is its word, without the bank's proof that no money has moved. "
+        f"Ask again with: {_question(payment, status_command)}"
     )
-    return PaymentResult(Outcome.REFUSED, text, reason=answer.reason, utr=answer.utr, payment_id=payment.payment_id)
+    return PaymentResult(
+        Outcome.REFUSED,
+        text,
+        money_may_have_moved=True,
+        reason=answer.reason,
+        utr=answer.utr,
+        payment_id=payment.payment_id,
+    )
 
 
 def token_result(token: TokenAck) -> PaymentResult:

@@ -3,9 +3,9 @@
 Three groups, by what a program can sensibly decide:
 
     FAULTS       raised by the processor or by abort() because this process is broken, or by anybody's kill. A
-                 server ignores the latter (R12) and still dies of the former: the kernel forces a real fault's
-                 default on a process that ignores or blocks it, and abort() restores it. So no server goes on
-                 with money in an unknown state. The client leaves them alone.
+                 server ignores the latter (R12), a client with a payment under way holds it (R11), and both still
+                 die of the former: the kernel forces a real fault's default on a process that ignores or blocks
+                 it, and abort() restores it. So nobody goes on with money in an unknown state.
     CONTROLLABLE all others, SIGKILL and SIGSTOP excepted, which nobody can refuse.
     SIGCHLD      is in neither policy: its default already does nothing to us, and ignoring it would let the
                  kernel throw away the exit statuses of our children.
@@ -130,10 +130,11 @@ def sigint_ignored() -> Iterator[None]:
 def hold_signals() -> Iterator[None]:
     """R11: while a payment is under way, ignore SIGINT and hold every other signal, SIGALRM excepted.
 
-    Held signals are delivered when the block ends, so a SIGTERM then ends the client as it would have before.
+    Held signals are delivered when the block ends, so a SIGTERM then ends the client as it would have before. That
+    goes for FAULTS too, as far as somebody's kill sent them; a fault of our own ends us at once, held or not.
     """
     # SIGINT must not be held as well: a held signal would be delivered later and not be ignored.
-    held = CONTROLLABLE - {signal.SIGINT, signal.SIGALRM}
+    held = (CONTROLLABLE | FAULTS) - {signal.SIGINT, signal.SIGALRM}
     with sigint_ignored():
         before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
         # R10: the session's alarm rings even if whoever started us had blocked it.

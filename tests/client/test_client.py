@@ -116,10 +116,10 @@ def test_the_session_ends_after_sending_and_status_brings_the_outcome(shop: Shop
     result = shop.client.pay(USER_ID, PASSWORD)
     assert result.outcome is Outcome.UNKNOWN
     assert result.money_may_have_moved
-    assert shop.client.payments(pending_only=True)[0].payment_id == result.payment_id
+    assert shop.client.payments(open_only=True)[0].payment_id == result.payment_id
     shop.server.script[Kind.STATUS_QUERY] = shop.server.paid
     assert shop.client.status(result.payment_id).outcome is Outcome.PAID
-    assert shop.client.payments(pending_only=True) == []
+    assert shop.client.payments(open_only=True) == []
 
 
 def test_a_link_cut_after_sending_is_made_again_and_asked(shop: Shop) -> None:
@@ -144,9 +144,15 @@ def test_a_refused_payment_can_be_asked_for_later(shop: Shop) -> None:
     result = shop.client.pay(USER_ID, PASSWORD)
     assert result.outcome is Outcome.REFUSED
     assert result.reason is Reason.BANK_UNREACHABLE
+    assert result.money_may_have_moved
+    assert [p.payment_id for p in shop.client.payments(open_only=True)] == [result.payment_id]
     # If the gateway lied and the bank posted it after all, the bank's proof wins.
     shop.server.script[Kind.STATUS_QUERY] = shop.server.paid
     assert shop.client.status(result.payment_id).outcome is Outcome.PAID
+    assert shop.client.payments(open_only=True) == []
+    # Its receipt is here now, whatever a gateway says and whether there is one.
+    shop.server.close()
+    assert shop.client.status(result.payment_id).utr == UTR
 
 
 def test_bad_credentials_leave_the_session_as_it_was(shop: Shop) -> None:

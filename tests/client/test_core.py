@@ -286,7 +286,13 @@ def test_a_refusal_is_told_as_the_gateways_word(reason: Reason) -> None:
     world = World().send()
     utr = UTR if reason is Reason.TOKEN_PAID else ""
     world.reply(unproven(world.payment, PaymentStatus.REFUSED, reason, utr=utr))
-    world.expect(Outcome.REFUSED, "The gateway refused this payment", "By its word")
+    world.expect(
+        Outcome.REFUSED,
+        "The gateway says that it did not forward this payment: ",
+        "That is its word, without the bank's proof that no money has moved.",
+        f"Ask again with: paygate-client status {PAYMENT_ID.hex()}",
+    )
+    assert world.result.money_may_have_moved
     assert world.result.reason is reason
     assert world.saved[-1].state is PaymentState.REFUSED
     if utr:

@@ -23,11 +23,11 @@ from scripted_gateway import keys, proven, unproven
 
 from paygate.client.core import ANSWER_MS, POLL_MS, QUESTION_MS, RECONNECT_DELAYS_MS
 from paygate.client.effects import Connect, Disconnect, KeepSerial, Send, StartSession
-from paygate.client.payment import Outcome, Payment, PaymentState
+from paygate.client.payment import REFUSAL_ASKED_MS, Outcome, Payment, PaymentResult, PaymentState
 from paygate.client.states import TRANSITIONS, Event, State
 from paygate.client.verdict import IN_FLIGHT_MS_MAX
 from paygate.codec import limits
-from paygate.codec.codes import PaymentStatus, Reason
+from paygate.codec.codes import PaymentStatus, Reason, TransferOutcome
 from paygate.codec.errors import ErrorCode, LocalProtocolError
 from paygate.codec.messages import EncryptedCredentials, Error, StatusAck, StatusQuery
 from paygate.codec.seal import key_id_of, sign_receipts
@@ -251,15 +251,116 @@ def test_a_question_asks_once() -> None:
     assert not world.saved
 
 
-def test_a_payment_that_the_gateway_never_saw_is_not_forwarded_once_its_session_is_over() -> None:
+def test_a_payment_that_the_gateway_does_not_know_is_refused_by_its_word_once_its_session_is_over() -> None:
     over_ms = limits.SESSION_MS + IN_FLIGHT_MS_MAX
     early = asked(later_ms=over_ms - 1)
     early.reply(unproven(early.payment, PaymentStatus.UNKNOWN, cls=StatusAck)).expect(Outcome.UNKNOWN, "on its way")
     late = asked(later_ms=over_ms)
     late.reply(unproven(late.payment, PaymentStatus.UNKNOWN, cls=StatusAck))
-    late.expect(Outcome.NOT_FORWARDED, "By the gateway's word no money has moved.")
-    assert not late.result.money_may_have_moved
-    assert late.saved[-1].state is PaymentState.NOT_FORWARDED
+    late.expect(Outcome.REFUSED, "it does not know the payment", "without the bank's proof")
+    assert late.result.money_may_have_moved
+    assert late.saved[-1].state is PaymentState.REFUSED
+
+
+def refused() -> Payment:
+    """A payment that was sent, and refused by the gateway's word."""
+    world = World().send()
+    world.reply(unproven(world.payment, PaymentStatus.REFUSED, Reason.SESSION)).expect(Outcome.REFUSED)
+    return world.saved[-1]
+
+
+def paid() -> Payment:
+    """A payment with its receipt."""
+    world = World().send()
+    world.reply(proven(world.payment)).expect(Outcome.PAID)
+    return world.saved[-1]
+
+
+def unsent() -> Payment:
+    """A payment that was written down and never sent."""
+    return _saving(World()).time_up().saved[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, PaymentState.PAID),
+        ({"outcome": TransferOutcome.DECLINED, "reason": Reason.FUNDS, "utr": ""}, PaymentState.DECLINED),
+    ],
+)
+def test_a_receipt_that_comes_after_a_refusal_wins(changes: dict[str, object], state: PaymentState) -> None:
+    world = asked(refused())
+    world.reply(proven(world.payment, StatusAck, **changes))
+    assert world.result.outcome.value == state.value
+    assert world.result.receipt
+    assert [p.state for p in world.saved] == [state]
+
+
+def test_a_refusal_repeated_stays_unproven_and_is_no_news() -> None:
+    # The gateway keeps no record of what it refused, so it does not know it; at once, not when the session is over.
+    world = asked(refused())
+    world.reply(unproven(world.payment, PaymentStatus.UNKNOWN, cls=StatusAck))
+    world.expect(Outcome.REFUSED, "it does not know the payment")
+    assert world.result.money_may_have_moved
+    assert not world.saved
+    assert world.payment.reason is Reason.SESSION
+
+
+def test_a_refused_payment_is_open_for_a_day_a_pending_one_for_ever_and_a_settled_one_never() -> None:
+    payment = refused()
+    sent_ms = payment.terms.authorised_at_ms
+    assert payment.is_open(sent_ms + REFUSAL_ASKED_MS - 1)
+    assert not payment.is_open(sent_ms + REFUSAL_ASKED_MS)
+    # T7: a clock set back only makes it ask longer.
+    assert payment.is_open(sent_ms - REFUSAL_ASKED_MS)
+    assert World().send().payment.is_open(sent_ms + 365 * REFUSAL_ASKED_MS)
+    for settled in (paid(), unsent()):
+        assert not settled.is_open(sent_ms)
+
+
+def test_no_later_word_of_a_gateway_takes_a_receipt_away() -> None:
+    payment = paid()
+    world = World(question=payment)
+    world.perform(world.core.start(world.now))
+    world.expect(Outcome.PAID, UTR)
+    assert world.result.receipt == payment.receipt
+    assert world.count(Connect) == 0
+    assert not world.saved
+    claim = PaymentResult(Outcome.REFUSED, "the gateway's word")
+    assert payment.after(claim, world.now.wall_ms) is payment
+
+
+def test_a_receipt_under_a_list_newer_than_its_payment_is_shown_again_from_the_record() -> None:
+    payment = paid()
+    new_list = build_signed_key_list(serial=8, valid_from_ms=payment.terms.authorised_at_ms + 1)
+    world = World(question=replace(payment, signed_key_list=new_list))
+    world.perform(world.core.start(world.now))
+    world.expect(Outcome.PAID, UTR)
+
+
+def test_a_settled_record_that_was_changed_proves_nothing() -> None:
+    payment = paid()
+    for changed in (
+        replace(payment, terms=replace(payment.terms, amount_minor=1)),
+        replace(payment, receipt=payment.receipt[:-1]),
+        replace(payment, state=PaymentState.DECLINED, reason=Reason.FUNDS, utr=""),
+        replace(payment, signed_key_list=build_signed_key_list(bank_id="BANK2")),
+    ):
+        world = World(question=changed)
+        world.perform(world.core.start(world.now))
+        world.expect(Outcome.UNTRUSTED, "record of this payment was changed")
+        assert world.result.money_may_have_moved
+
+
+def test_a_payment_that_was_never_sent_is_final_without_asking_anybody() -> None:
+    payment = unsent()
+    assert payment.state is PaymentState.NOT_FORWARDED
+    world = World(question=payment)
+    world.perform(world.core.start(world.now))
+    world.expect(Outcome.NOT_FORWARDED, "never sent; no money has moved")
+    assert not world.result.money_may_have_moved
+    assert not payment.money_may_have_moved
+    assert world.count(Connect) == 0
 
 
 @pytest.mark.parametrize("reason", [Reason.PASSCODE, Reason.TOKEN_LOCKED, Reason.STORE_UNAVAILABLE, Reason.DRAINING])

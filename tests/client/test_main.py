@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 from builders import PASSCODE, PASSWORD, TRANSACTION_ID, USER_ID, UTR, build_token_ack
 from client_world import ROOT
-from scripted_gateway import GatewayServer
+from scripted_gateway import GatewayServer, unproven
 
 from paygate.cli import ExitCode
 from paygate.client.show import RESULT_KEYS
-from paygate.codec.codes import Kind, TokenStatus
-from paygate.codec.messages import Message
+from paygate.codec.codes import Kind, PaymentStatus, Reason, TokenStatus
+from paygate.codec.messages import Message, StatusAck
 from paygate.net.loop import Loop
+from paygate.net.signals import FAULTS
 
 WAIT_S = 60
 PROGRAM = [sys.executable, "-m", "paygate.client"]
@@ -209,6 +210,52 @@ def test_the_help_names_every_exit_code_that_the_client_has() -> None:
             assert f"\n  {int(code):>2}  " in text, code
 
 
+# -- a gateway's word (T8)
+
+
+def test_a_refusal_is_the_gateways_word_and_the_banks_proof_wins_later(shop: Shop) -> None:
+    def lie(message: Message) -> Message:
+        shop.server.paid(message)  # the bank has posted it
+        assert shop.server.payment is not None
+        return unproven(shop.server.payment, PaymentStatus.REFUSED, Reason.SESSION)
+
+    shop.server.script[Kind.ENCRYPTED_CREDENTIALS] = lie
+    refused = shop.run(shop.full_command("--json"))
+    assert refused.returncode == ExitCode.REFUSED
+    answer = json.loads(refused.stdout)
+    assert answer["money_may_have_moved"] is True
+    assert answer["reason"] == "SESSION"
+    assert "The gateway says that it did not forward this payment" in refused.stderr
+    assert f"paygate-client status --state {shop.state} {answer['payment_id']}" in refused.stderr
+    listed = run("list", "--state", str(shop.state), "--json")
+    assert json.loads(listed.stdout)["money_may_have_moved"] is True
+
+    def does_not_know(_message: Message) -> Message:
+        assert shop.server.payment is not None
+        return unproven(shop.server.payment, PaymentStatus.UNKNOWN, cls=StatusAck)
+
+    shop.server.script[Kind.STATUS_QUERY] = does_not_know
+    status = [*PROGRAM, "status", "--state", str(shop.state)]
+    again = shop.run(status)
+    assert again.returncode == ExitCode.REFUSED
+    (line,) = again.stdout.splitlines()
+    assert f"{answer['payment_id']}: still refused, by the gateway's word (SESSION)" in line
+    assert "Ask again with" in shop.run([*status, answer["payment_id"]]).stdout
+    shop.server.script[Kind.STATUS_QUERY] = shop.server.paid
+    found = shop.run(status)
+    assert found.returncode == ExitCode.OK, found.stdout
+    assert UTR in found.stdout
+    assert (shop.state / "receipts" / f"{UTR}.json").exists()
+
+
+def test_the_help_claims_nothing_for_a_refusal() -> None:
+    texts = {
+        line.split()[0]: line for line in run("pay", "--help").stdout.splitlines() if re.match(r"  [ \d]\d  ", line)
+    }
+    assert "no money moved" not in texts["10"]
+    assert "status" in texts["10"]
+
+
 # -- signals (R10, R11)
 
 
@@ -227,14 +274,14 @@ def test_sigint_is_ignored_and_sigterm_held_until_the_answer_is_out(shop: Shop) 
     with process:
         shop.serve_until(lambda: shop.server.payment is not None)
         assert shop.server.payment is not None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGINT):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGINT, *FAULTS):
             process.send_signal(number)
         asked = next(e for gateway in shop.server.connections.values() for e in gateway.asked)
         shop.server.reply_later(shop.server.paid(asked.message))
         shop.serve_until(lambda: process.poll() is not None)
         output, _ = process.communicate()
     assert json.loads(output)["outcome"] == "paid"
-    assert process.returncode in (-signal.SIGTERM, -signal.SIGHUP)
+    assert -process.returncode in (signal.SIGTERM, signal.SIGHUP, *FAULTS)
 
 
 def test_the_alarm_ends_a_session_after_sending_and_status_asks_again(shop: Shop) -> None:

@@ -44,10 +44,17 @@ def paid(payment: Payment) -> Payment:
 
 
 def test_what_is_saved_is_loaded(store: PendingStore, payment: Payment) -> None:
-    for state in (payment, paid(payment), replace(payment, state=PaymentState.REFUSED, reason=Reason.SESSION)):
+    for state in (payment, replace(payment, state=PaymentState.REFUSED, reason=Reason.SESSION), paid(payment)):
         store.save(state)
         assert store.load(payment.payment_id) == state
     assert store.load_all() == [state]
+
+
+def test_another_clients_receipt_is_not_overwritten_with_a_gateways_word(store: PendingStore, payment: Payment) -> None:
+    store.save(paid(payment))
+    for word in (payment, replace(payment, state=PaymentState.REFUSED, reason=Reason.SESSION)):
+        PendingStore(store.path).save(word)
+        assert store.load(payment.payment_id) == paid(payment)
 
 
 def test_everything_is_private(store: PendingStore, payment: Payment) -> None:
@@ -90,6 +97,7 @@ def test_the_file_is_readable_and_holds_no_credentials(payment: Payment) -> None
 def test_a_crash_leaves_the_old_file_or_the_new_one(
     store: PendingStore, payment: Payment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    refused = replace(payment, state=PaymentState.REFUSED)
     store.save(payment)
     done: list[str] = []
     fsync, rename = os.fsync, Path.rename
@@ -104,7 +112,7 @@ def test_a_crash_leaves_the_old_file_or_the_new_one(
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(Path, "rename", noted_rename)
-    store.save(paid(payment))
+    store.save(refused)
     # The contents are on disk before the name is theirs, and the name before anybody is told.
     assert done == ["fsync", "rename", "fsync"]
 
@@ -113,8 +121,8 @@ def test_a_crash_leaves_the_old_file_or_the_new_one(
 
     monkeypatch.setattr(os, "fsync", failing_fsync)
     with pytest.raises(StateError, match="No space left"):
-        store.save(payment)
-    assert store.load(payment.payment_id) == paid(payment)
+        store.save(paid(payment))
+    assert store.load(payment.payment_id) == refused
 
 
 def test_an_unknown_payment_is_a_usage_error(store: PendingStore) -> None:

@@ -221,16 +221,20 @@ def test_in_a_process_of_its_own(script: str) -> None:
 
 # A client with a payment under way. With "handlers" it records what is delivered in the end.
 CLIENT = """
-import signal, sys
+import resource, signal, sys
 from paygate.net.loop import Loop
 from paygate.net.signals import Alarm, hold_signals
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 delivered, rings = [], []
 if "handlers" in sys.argv:
-    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGABRT, signal.SIGSEGV):
         signal.signal(number, lambda number, frame: delivered.append(signal.Signals(number).name))
 loop = Loop()
 alarm = Alarm(loop, lambda: rings.append(True))
 with hold_signals():
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    refusable = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+    assert mask == refusable - {signal.SIGINT, signal.SIGALRM}, mask
     print("held", flush=True)
     sys.stdin.readline()
     alarm.start(0.01)
@@ -243,12 +247,15 @@ print("interruptible", signal.getsignal(signal.SIGINT) is not signal.SIG_IGN, fl
 """
 
 
+SENT = (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGABRT, signal.SIGSEGV)
+
+
 def pay_under_signals(client: "subprocess.Popen[str]") -> None:
     """Hit the client with signals while its payment is under way, and see that only SIGALRM gets through."""
     assert client.stdin is not None
     assert client.stdout is not None
     assert client.stdout.readline() == "held\n"
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    for number in (signal.SIGINT, *SENT, signal.SIGINT):
         client.send_signal(number)
     client.stdin.write("\n")
     client.stdin.flush()
@@ -261,7 +268,7 @@ def test_a_client_holds_signals_until_its_payment_has_an_answer() -> None:
     with python(CLIENT, "handlers") as client:
         pay_under_signals(client)
         assert client.stdout is not None
-        assert client.stdout.readline() == "released ['SIGHUP', 'SIGTERM', 'SIGUSR1']\n"
+        assert client.stdout.readline() == f"released {sorted(number.name for number in SENT)}\n"
         assert client.stdout.readline() == "interruptible True\n"
         assert client.wait(WAIT_S) == 0
 
@@ -271,4 +278,39 @@ def test_a_held_signal_ends_the_client_afterwards_as_it_would_have_before() -> N
         pay_under_signals(client)
         assert client.stdout is not None
         assert client.stdout.readline() == ""
-        assert -client.wait(WAIT_S) in {signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1}
+        assert -client.wait(WAIT_S) in SENT
+
+
+@pytest.mark.parametrize("number", sorted(FAULTS))
+def test_a_fault_that_somebody_sends_is_held_too(number: signal.Signals) -> None:
+    with python(CLIENT) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        assert client.stdout.readline() == "held\n"
+        client.send_signal(number)
+        client.stdin.write("\n")
+        client.stdin.flush()
+        assert client.stdout.readline() == "rang []\n"
+        client.stdin.close()
+        assert client.wait(WAIT_S) == -number
+
+
+@pytest.mark.parametrize(
+    ("fault", "number"),
+    [("os.abort()", signal.SIGABRT), ("ctypes.string_at(0)", signal.SIGSEGV)],
+    ids=["abort", "segv"],
+)
+def test_a_fault_of_our_own_ends_the_client_at_once(fault: str, number: signal.Signals) -> None:
+    script = f"""
+import ctypes, os
+from paygate.hardening import protect_process
+from paygate.net.signals import hold_signals
+protect_process()
+with hold_signals():
+    {fault}
+    print("went on", flush=True)
+"""
+    with python(script) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == ""
+        assert client.wait(WAIT_S) == -number
