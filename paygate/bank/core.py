@@ -3,12 +3,13 @@
 Strategy: a transfer goes through three steps. FindPayment asks the ledger first, so a repeat is answered with the
 same bytes before anything is decrypted (T1). Then the decoder opens the envelope. Then Transfer decides and, in the
 same transaction, makes the outcome final. What is in memory only is who waits for an answer: if a link breaks or the
-process dies, the outcome stands or falls with its transaction, and ResolveRequest tells which.
+process dies, the outcome stands or falls with its transaction, and ResolveRequest tells which. One that comes while
+its transfer is under way waits for it: a fence ends payments that were lost, not those that are being made.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -80,6 +81,14 @@ class _Waiting:
 _Then = Callable[[PaymentOutcome, Now], list[Effect]]
 
 
+@dataclass(slots=True)
+class _UnderWay:
+    """Transfers of one payment that are being looked up or opened, and the resolves that wait for them."""
+
+    transfer_count: int = 0
+    resolves: list[tuple[Resolve, _Then]] = field(default_factory=list)
+
+
 class BankCore:
     """One bank, for all gateways that are linked to it. Effects besides the shared ones: Decode, Posted, LogLine."""
 
@@ -95,6 +104,7 @@ class BankCore:
         self._links = LinkTable()
         self._awaited: deque[tuple[PaymentOperation, _Then]] = deque()  # commits, in the order of their outcomes
         self._decoding: dict[int, _Waiting] = {}
+        self._under_way: dict[tuple[str, bytes], _UnderWay] = {}  # by gateway and payment ID
         self._next_tag = 1
         self._is_draining = False
 
@@ -187,7 +197,8 @@ class BankCore:
         if isinstance(message, ResolveRequest):
             resolve = Resolve(message.terms, message.envelope_hash)
             asker = _Asker(link_id, correlation_id, ResolveResult)
-            return [self._commit(resolve, partial(self._decided, asker, message.terms.payment_id))]
+            return self._resolve(resolve, partial(self._decided, asker, message.terms.payment_id))
+        self._under_way.setdefault(_payment_key(message.terms), _UnderWay()).transfer_count += 1
         asker = _Asker(link_id, correlation_id, TransferResult)
         find = FindPayment(message.terms, envelope_hash(message.envelope))
         deadline_mono_ms = now.mono_ms + message.time_left_ms
@@ -202,11 +213,10 @@ class BankCore:
         outcome: PaymentOutcome,
         now: Now,
     ) -> list[Effect]:
-        payment_id = request.terms.payment_id
+        if outcome.outcome is None and (self._is_draining or len(self._decoding) >= self._decode_count_max):
+            outcome = _UNAVAILABLE
         if outcome.outcome is not None:
-            return self._decided(asker, payment_id, outcome, now)
-        if self._is_draining or len(self._decoding) >= self._decode_count_max:
-            return self._decided(asker, payment_id, _UNAVAILABLE, now)
+            return self._decided(asker, request.terms.payment_id, outcome, now) + self._ended(request.terms)
         tag = self._next_tag
         self._next_tag += 1
         self._decoding[tag] = _Waiting(asker, request.terms, sent_envelope_hash, deadline_mono_ms)
@@ -216,10 +226,33 @@ class BankCore:
         """The decoder's answer to a Decode; None if it died and can't answer."""
         waiting = self._decoding.pop(tag)
         if opened is None:
-            return self._decided(waiting.asker, waiting.terms.payment_id, _UNAVAILABLE, now) + self._links.effects()
+            effects = self._decided(waiting.asker, waiting.terms.payment_id, _UNAVAILABLE, now)
+            return effects + self._ended(waiting.terms) + self._links.effects()
         credentials = _NOT_OPENED.get(opened.status) or Opened(opened.user_id, opened.verifier)
         transfer = Transfer(waiting.terms, waiting.envelope_hash, credentials, waiting.deadline_mono_ms)
-        return [self._commit(transfer, partial(self._decided, waiting.asker, waiting.terms.payment_id))]
+        commit = self._commit(transfer, partial(self._decided, waiting.asker, waiting.terms.payment_id))
+        return [commit, *self._ended(waiting.terms)]
+
+    def _resolve(self, resolve: Resolve, then: _Then) -> list[Effect]:
+        """Ask the ledger now, or behind the transfer of this payment that is under way and would find a fence.
+
+        The wait is bounded, since a decoder that hangs is replaced.
+        """
+        under_way = self._under_way.get(_payment_key(resolve.terms))
+        if under_way is None:
+            return [self._commit(resolve, then)]
+        under_way.resolves.append((resolve, then))
+        return []
+
+    def _ended(self, terms: Terms) -> list[Effect]:
+        """A transfer is answered, or is committed just before these effects: the last one lets the resolves go."""
+        key = _payment_key(terms)
+        under_way = self._under_way[key]
+        under_way.transfer_count -= 1
+        if under_way.transfer_count:
+            return []
+        del self._under_way[key]
+        return [self._commit(resolve, then) for resolve, then in under_way.resolves]
 
     def _decided(self, asker: _Asker, payment_id: bytes, outcome: PaymentOutcome, now: Now) -> list[Effect]:
         assert outcome.outcome is not None
@@ -259,6 +292,10 @@ class BankCore:
                 is_find = isinstance(operation, FindPayment)
                 effects.append(self._commit(find, then if is_find else partial(_found_or_unavailable, then)))
         return effects + self._links.effects()
+
+
+def _payment_key(terms: Terms) -> tuple[str, bytes]:
+    return terms.gateway_id, terms.payment_id
 
 
 _UNKNOWN_BANK: Final = BankKeys(KeysStatus.UNKNOWN_BANK, b"")

@@ -6,12 +6,12 @@ starts wait longer each time. Passwords of new accounts cost an Argon2id each, s
 no payment waits behind them.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from paygate.children import child_argv, child_env
 from paygate.cli import ExitCode, PaygateExit
 from paygate.codec.buffer import FrameBuffer
 from paygate.codec.errors import RemoteProtocolError
@@ -28,9 +28,9 @@ ANSWER_MS_MAX: Final = 5_000
 TERMINATE_GRACE_MS: Final = 500
 
 
-def decoder_argv(directory: Path) -> list[str]:
+def decoder_argv(directory: Path) -> tuple[str, ...]:
     """How to start a decoder for this state directory."""
-    return [sys.executable, "-m", "paygate.bank.decoder", "--state", str(directory)]
+    return child_argv("paygate.bank.decoder", "--state", str(directory))
 
 
 @dataclass(slots=True)
@@ -89,7 +89,9 @@ class DecoderProcess:
     def _start(self) -> None:
         self._buffer = FrameBuffer()
         try:
-            self._child = Child(self._loop, self._argv, on_data=self._data_received, on_exit=self._exited)
+            self._child = Child(
+                self._loop, self._argv, on_data=self._data_received, on_exit=self._exited, env=child_env()
+            )
         except OSError as error:
             self._log(f"the decoder could not be started: {error.strerror}")
             self._failed()
@@ -173,7 +175,7 @@ class VerifierBatch:
         self._on_done = on_done
         self._buffer = FrameBuffer()
         self._verifiers: dict[int, bytes] = {}
-        child = Child(loop, argv, on_data=self._buffer.receive_data, on_exit=self._exited)
+        child = Child(loop, argv, on_data=self._buffer.receive_data, on_exit=self._exited, env=child_env())
         for number, request in enumerate(requests):
             child.send(encode_frame(request, number))
         child.close_stdin()

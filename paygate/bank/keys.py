@@ -30,7 +30,7 @@ from paygate.codec.frame import decode_record
 from paygate.codec.seal import DEFAULT_PASSWORD_KEY, SealingKey, key_id_of, sign_key_list
 from paygate.codec.sealed import KeyList, ReceiptKey, SignedKeyList, SuiteKey
 from paygate.files.durable import fsync_directory
-from paygate.files.state_dir import StateDir, StateError
+from paygate.files.state_dir import StateDir, StateError, check_private
 
 KEY_LIST_VALID_MS: Final = 365 * 24 * 3_600_000
 """How long a key list is valid; each rotation begins it anew."""
@@ -75,7 +75,7 @@ def make_keys(directory: Path, identity: BankIdentity, now_wall_ms: int) -> None
     key_list = KeyList(
         bank_id=identity.bank_id,
         serial=1,
-        valid_from_ms=now_wall_ms,
+        valid_from_ms=_valid_from(now_wall_ms),
         valid_until_ms=now_wall_ms + KEY_LIST_VALID_MS,
         password_key=DEFAULT_PASSWORD_KEY,
         suite_keys=_make_sealing_keys(directory),
@@ -114,6 +114,13 @@ def load_identity(directory: Path) -> BankIdentity:
     return identity
 
 
+def check_root_key(directory: Path) -> None:
+    """Refuse a root key that others may read (T29). A server doesn't need one at all. Raises StateError."""
+    path = directory / _ROOT_KEY_NAME
+    if path.exists():
+        check_private(path, path.stat(), 0o600)
+
+
 def load_receipt_key(directory: Path) -> Ed25519PrivateKey:
     """The key that receipts are signed with. Raises StateError."""
     return Ed25519PrivateKey.from_private_bytes(_read_hex(StateDir(directory), _RECEIPT_KEY_NAME, _KEY_SIZE))
@@ -142,11 +149,17 @@ def _load_key_list(directory: Path) -> tuple[bytes, KeyList]:
 
 def root_key_line(directory: Path) -> str:
     """`BANKID HEX64`: the public half of the root key, which clients pin. Raises StateError."""
+    identity = load_identity(directory)
     path = directory / _ROOT_PUBLIC_NAME
     try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        raise StateError(f"could not read {path}; restore it from a backup") from None
+        line = path.read_text(encoding="ascii").strip()
+        bank_id, root_key = line.split(" ")
+        is_whole = bank_id == identity.bank_id and len(bytes.fromhex(root_key)) == limits.ED25519_PUBLIC_KEY_SIZE
+    except (OSError, ValueError):  # a UnicodeDecodeError is a ValueError
+        is_whole = False
+    if not is_whole:
+        raise StateError(f"{path}: expected {identity.bank_id} and 64 hexadecimal digits; restore it from a backup")
+    return line
 
 
 # -- rotation --------------------------------------------------------------------------------------------
@@ -193,7 +206,7 @@ def _sign_next(directory: Path, old: KeyList, suite_keys: Sequence[SuiteKey], no
     key_list = KeyList(
         bank_id=old.bank_id,
         serial=old.serial + 1,
-        valid_from_ms=min(now_wall_ms, old.valid_from_ms),
+        valid_from_ms=min(_valid_from(now_wall_ms), old.valid_from_ms),
         valid_until_ms=max(now_wall_ms + KEY_LIST_VALID_MS, old.valid_until_ms),
         password_key=old.password_key,
         suite_keys=tuple(suite_keys),
@@ -201,6 +214,11 @@ def _sign_next(directory: Path, old: KeyList, suite_keys: Sequence[SuiteKey], no
     )
     state.write_atomic(KEY_LIST_NAME, sign_key_list(root_key, key_list))
     return key_list
+
+
+def _valid_from(now_wall_ms: int) -> int:
+    """A client whose clock is so slow that its payments are just taken can use a list that was made just now."""
+    return max(0, now_wall_ms - limits.AUTHORISED_AT_SKEW_MS_MAX)
 
 
 # -- the decoder's secrets -------------------------------------------------------------------------------
@@ -265,9 +283,15 @@ def add_gateway(directory: Path, gateway_id: str, key_out: Path) -> None:
     if (gateways.path / f"{gateway_id}.key").exists():
         raise StateError(f"gateway {gateway_id} has a key already: {gateways.path / gateway_id}.key")
     link_key = secrets.token_bytes(LINK_KEY_SIZE)
+    if not key_out.name or key_out.is_dir():
+        raise PaygateExit(f"--key-out {key_out}: expected the path of a file to write", ExitCode.USAGE)
     # The copy first: if it can't be written, the bank is as before.
     _write_hex(StateDir(key_out.parent), key_out.name, link_key)
-    _write_hex(gateways, f"{gateway_id}.key", link_key)
+    try:
+        _write_hex(gateways, f"{gateway_id}.key", link_key)
+    except StateError:
+        key_out.unlink()  # or the next try would find it there
+        raise
 
 
 def find_link_key(directory: Path, gateway_id: str) -> bytes | None:

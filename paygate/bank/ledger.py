@@ -23,7 +23,11 @@ FREE_FAILURE_COUNT: Final = 2
 LOCK_MS_MIN: Final = 30_000
 """T15: the first lock. It doubles with each further failure, so ten guesses take an hour and more."""
 LOCK_MS_MAX: Final = 3_600_000
-"""T15: the longest lock: 24 guesses a day, and a customer who is the victim of them can still pay."""
+"""T15: the longest lock. Guesses are 32 on the first day and 24 on each further one, anew after each right password.
+
+Who guesses at the end of each lock also keeps the customer from paying, for as long as they go on (spec 10): a bank
+that looked at more passwords, to find the customer's among them, would look at more guesses.
+"""
 BALANCE_MINOR_MAX: Final = 2**63 - 1
 """All money that was ever paid in; what a store's integer holds. No single account can then overflow (T34)."""
 UTR_SEQUENCE_MODULUS: Final = 10**8
@@ -61,7 +65,7 @@ class Customer:
     failure_count: int = 0
     """Wrong passwords since the last right one (T15)."""
     locked_until_ms: int = 0
-    """Bank time."""
+    """Lock time (`bank_clock`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +246,10 @@ def replay(known: Payment | None, operation: PaymentOperation) -> PaymentOutcome
 class Situation:
     """All that a transfer depends on besides its own operation."""
 
-    bank_time_ms: int
+    wall_time_ms: int
+    """The clock as it is now: what a recent authorisation is judged by (T7)."""
+    lock_time_ms: int
+    """What locks of accounts are measured by (`bank_clock`)."""
     currency: str
     token_is_paid: bool
     """Whether another payment of this gateway's token was POSTED (R9)."""
@@ -263,7 +270,7 @@ class Decision:
 def decide(operation: Transfer, situation: Situation, now_mono_ms: int) -> Decision:
     """R5, R6: may this money move? The order of the checks is the order of the Reason codes."""
     terms, opened = operation.terms, operation.opened
-    skew_ms = abs(terms.authorised_at_ms - situation.bank_time_ms)
+    skew_ms = abs(terms.authorised_at_ms - situation.wall_time_ms)
     if skew_ms > limits.AUTHORISED_AT_SKEW_MS_MAX or now_mono_ms >= operation.deadline_mono_ms:
         return Decision(Reason.LATE)
     if isinstance(opened, Reason):
@@ -275,7 +282,7 @@ def decide(operation: Transfer, situation: Situation, now_mono_ms: int) -> Decis
         return Decision(Reason.MERCHANT_UNKNOWN)
     if terms.currency != situation.currency:
         return Decision(Reason.CURRENCY)
-    is_accepted, customer = check_password(situation.customer, opened.verifier, situation.bank_time_ms)
+    is_accepted, customer = check_password(situation.customer, opened.verifier, situation.lock_time_ms)
     if not is_accepted or customer is None:
         return Decision(Reason.CREDENTIALS, customer)
     if customer.balance_minor < terms.amount_minor:
@@ -283,20 +290,20 @@ def decide(operation: Transfer, situation: Situation, now_mono_ms: int) -> Decis
     return Decision(Reason.NONE, customer)
 
 
-def check_password(customer: Customer | None, verifier: bytes, bank_time_ms: int) -> tuple[bool, Customer | None]:
+def check_password(customer: Customer | None, verifier: bytes, lock_time_ms: int) -> tuple[bool, Customer | None]:
     """Whether the password is accepted, and the customer with the attempt counted (T15).
 
     An unknown user, a wrong password and a locked account make the same comparison and get the same answer
     (T17). While an account is locked not even the right password is accepted, and no attempt counts.
     """
     is_right = hmac.compare_digest(customer.verifier if customer else _DUMMY_VERIFIER, verifier)
-    if customer is None or bank_time_ms < customer.locked_until_ms:
+    if customer is None or lock_time_ms < customer.locked_until_ms:
         return False, customer
     if is_right:
         return True, replace(customer, failure_count=0, locked_until_ms=0)
     failure_count = customer.failure_count + 1
     return False, replace(
-        customer, failure_count=failure_count, locked_until_ms=bank_time_ms + lock_ms_after(failure_count)
+        customer, failure_count=failure_count, locked_until_ms=lock_time_ms + lock_ms_after(failure_count)
     )
 
 
@@ -306,11 +313,6 @@ def lock_ms_after(failure_count: int) -> int:
         return 0
     doubling_count = min(failure_count - FREE_FAILURE_COUNT - 1, 16)  # far beyond the cap, and still a small number
     return min(LOCK_MS_MIN << doubling_count, LOCK_MS_MAX)
-
-
-def bank_time(now_wall_ms: int, last_bank_time_ms: int) -> int:
-    """The bank's notion of time: the clock's, but never before one that it has used (T7)."""
-    return min(max(now_wall_ms, last_bank_time_ms), limits.TIME_MS_MAX)
 
 
 def utr_of(bank_code: str, bank_time_ms: int, sequence: int) -> str:

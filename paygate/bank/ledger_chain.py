@@ -36,6 +36,7 @@ class Head:
     payment_chain: bytes
     posting_count: int
     posting_chain: bytes
+    lock_time_ms: int
 
 
 def chained(rows: Sequence[tuple[Any, ...]], chain: bytes) -> tuple[list[tuple[Any, ...]], bytes]:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from paygate.bank.bank_clock import ClockWatch
 from paygate.bank.core import BankCore, Decode
 from paygate.bank.decoding import DecoderProcess, VerifierBatch, decoder_argv, make_verifiers
 from paygate.bank.keys import (
     KEY_LIST_NAME,
+    check_root_key,
     find_link_key,
     gateway_ids,
     load_identity,
@@ -59,9 +61,13 @@ def serve(options: BankOptions) -> int:
     state.open()
     for gateway_id in gateway_ids(directory):
         find_link_key(directory, gateway_id)  # T29: a key that others may read is refused at start
+    check_root_key(directory)
     key_list = load_key_list(directory)
     _warn_of_end(key_list.valid_until_ms, system_now())
     ledger = open_ledger(directory)
+    clock_watch = ClockWatch(system_now(), ledger.bank_time_ms)
+    if text := clock_watch.at_start():
+        _log(text)
     records = open_records(directory, ledger)
     loop = Loop()
     core = BankCore(identity.bank_id, load_signed_key_list(directory), _KeyFinder(directory))
@@ -71,7 +77,7 @@ def serve(options: BankOptions) -> int:
     performer.decoder = decoder
     signals = ServerSignals(loop, server.begin_drain, ignore_sigterm=options.ignore_sigterm)
     host, port = server.listen(options.host, options.port, LINK_LIMITS)
-    _Poll(loop, directory, core, server, records)
+    _Poll(loop, directory, core, server, records, clock_watch)
     sys.stdout.write(f"{PROGRAM}: listening on {format_host_port(host, port)}\n")
     sys.stdout.flush()
     server.run(signals)
@@ -165,14 +171,23 @@ class _Performer:
 
 
 class _Poll:
-    """Looks once a second for accounts that people added and for a new key list (T12)."""
+    """Looks once a second for accounts that people added, for a new key list (T12), and at the clock (T7)."""
 
-    def __init__(self, loop: Loop, directory: Path, core: BankCore, server: Server, records: BankRecords) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        directory: Path,
+        core: BankCore,
+        server: Server,
+        records: BankRecords,
+        clock_watch: ClockWatch,
+    ) -> None:
         self._loop = loop
         self._directory = directory
         self._core = core
         self._server = server
         self._records = records
+        self._clock_watch = clock_watch
         self._key_list_mtime_ns = self._mtime_ns()
         self._later()
 
@@ -180,6 +195,8 @@ class _Poll:
         self._loop.call_later(POLL_MS, lambda: self._server.defer(self._look))
 
     def _look(self, now: Now) -> list[Effect]:
+        if text := self._clock_watch.look(now):
+            _log(text)
         self._look_at_keys(now)
         try:
             requests = self._records.look()

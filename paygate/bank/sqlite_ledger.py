@@ -17,6 +17,7 @@ from typing import Any, Final
 import apsw
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from paygate.bank.bank_clock import LockClock, bank_time
 from paygate.bank.ledger import (
     ABSENT,
     BALANCE_MINOR_MAX,
@@ -39,7 +40,6 @@ from paygate.bank.ledger import (
     Resolve,
     Situation,
     Transfer,
-    bank_time,
     decide,
     replay,
     utr_of,
@@ -119,6 +119,10 @@ _SCHEMA: Final = (
     CREATE TRIGGER posting_stays BEFORE UPDATE ON posting BEGIN SELECT RAISE(ABORT, 'postings never change'); END;
     CREATE TRIGGER posting_remains BEFORE DELETE ON posting BEGIN SELECT RAISE(ABORT, 'postings never go'); END;
     """,
+    """
+    ALTER TABLE bank ADD COLUMN lock_time_ms INTEGER NOT NULL DEFAULT 0;
+    UPDATE bank SET lock_time_ms = bank_time_ms; -- what locks were measured by until then
+    """,
 )
 _CUSTOMER_QUERY: Final = (
     "SELECT account_id, customer_id, user_id, verifier, balance_minor, failure_count, locked_until_ms "
@@ -145,6 +149,7 @@ class SqliteLedger:
             with transaction(self._connection):
                 self._head = self._read_head()
                 verify(path, self._connection, self._head)
+            self._lock_clock = LockClock(self._head.lock_time_ms)
         except BaseException:
             self._connection.close()
             raise
@@ -156,7 +161,8 @@ class SqliteLedger:
     def apply(self, operations: Sequence[Operation], now: Now) -> list[Outcome]:
         """One transaction for the batch; the outcomes in order. Raises StoreError."""
         with transaction(self._connection):
-            batch = _Batch(self, self._connection, self._identity, self._head, now)
+            lock_time_ms = self._lock_clock.read(now)
+            batch = _Batch(self, self._connection, self._identity, self._head, now, lock_time_ms)
             answers = [batch.take(operation) for operation in operations]
             batch.sign(self._receipt_key, self._receipt_key_id)
             batch.write()
@@ -205,6 +211,11 @@ class SqliteLedger:
         """The sequence number of the last UTR given out; its last eight digits stand in the UTR."""
         return self._head.utr_sequence
 
+    @property
+    def bank_time_ms(self) -> int:
+        """The latest bank time that was used; 0 in a new ledger."""
+        return self._head.bank_time_ms
+
     def payment(self, gateway_id: str, payment_id: bytes) -> Payment | None:
         """A payment that is on disk. Raises StoreCorrupt if it is not what was written (T32)."""
         row = self._connection.execute(
@@ -227,16 +238,15 @@ class SqliteLedger:
     def _read_head(self) -> Head:
         row = self._connection.execute("SELECT * FROM bank").fetchone()
         if row is None:
-            head = Head(0, 0, 1, 0, CHAIN_START, 0, CHAIN_START)
+            head = Head(0, 0, 1, 0, CHAIN_START, 0, CHAIN_START, 0)
             self._connection.execute(
-                "INSERT INTO bank VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", astuple(self._identity) + astuple(head)
+                "INSERT INTO bank VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", astuple(self._identity) + astuple(head)
             )
             return head
-        _, *identity, time_ms, utr_sequence, account_count, payments, payment_chain, postings, posting_chain = row
-        found = BankIdentity(*identity)
+        found, head = BankIdentity(*row[1:4]), Head(*row[4:])
         if found != self._identity:
             raise StoreError(f"{self._path} is the ledger of {found}, not of {self._identity}")
-        return Head(time_ms, utr_sequence, account_count, payments, payment_chain, postings, posting_chain)
+        return head
 
 
 @dataclass(slots=True)
@@ -262,13 +272,20 @@ class _Batch:
     """One transaction in the making."""
 
     def __init__(
-        self, ledger: SqliteLedger, connection: apsw.Connection, identity: BankIdentity, head: Head, now: Now
+        self,
+        ledger: SqliteLedger,
+        connection: apsw.Connection,
+        identity: BankIdentity,
+        head: Head,
+        now: Now,
+        lock_time_ms: int,
     ) -> None:
         self.head = head
         self._ledger = ledger
         self._connection = connection
         self._identity = identity
-        self._now_mono_ms = now.mono_ms
+        self._now = now
+        self._lock_time_ms = lock_time_ms
         self._bank_time_ms = bank_time(now.wall_ms, head.bank_time_ms)
         self._utr_sequence = head.utr_sequence
         # What this batch has read or decided; None stands for a row that is not there.
@@ -311,13 +328,14 @@ class _Batch:
         customer = self._customer(operation.opened.user_id) if isinstance(operation.opened, Opened) else None
         merchant = self._merchant(terms.merchant_id)
         situation = Situation(
-            bank_time_ms=self._bank_time_ms,
+            wall_time_ms=self._now.wall_ms,
+            lock_time_ms=self._lock_time_ms,
             currency=self._identity.currency,
             token_is_paid=self._token_is_paid(terms),
             merchant=merchant,
             customer=customer,
         )
-        decision = decide(operation, situation, self._now_mono_ms)
+        decision = decide(operation, situation, self._now.mono_ms)
         if decision.reason in (Reason.NONE, Reason.CREDENTIALS, Reason.FUNDS):
             self._keep_attempt(decision.customer)
         if decision.reason is not Reason.NONE:
@@ -357,7 +375,7 @@ class _Batch:
     def _keep_attempt(self, customer: Customer | None) -> None:
         if customer is None:
             # An unknown user costs the same statement, for a row that is not there (T17).
-            self._attempts.append((1, self._bank_time_ms, _NOBODY_ID))
+            self._attempts.append((1, self._lock_time_ms, _NOBODY_ID))
         else:
             self._customers[customer.user_id] = customer
             self._attempts.append((customer.failure_count, customer.locked_until_ms, customer.account_id))
@@ -484,10 +502,11 @@ class _Batch:
             payment_chain,
             head.posting_count + len(posting_rows),
             posting_chain,
+            self._lock_time_ms,
         )
         self._connection.execute(
             "UPDATE bank SET bank_time_ms = ?, utr_sequence = ?, account_count = ?, payment_count = ?, "
-            "payment_chain = ?, posting_count = ?, posting_chain = ?",
+            "payment_chain = ?, posting_count = ?, posting_chain = ?, lock_time_ms = ?",
             astuple(self.head),
         )
 

@@ -14,6 +14,7 @@ from typing import Any
 import apsw
 
 from paygate.cli import ExitCode, PaygateExit
+from paygate.files.state_dir import check_private
 
 CHECKPOINT_PAGE_COUNT = 1000
 """Pages in the write-ahead log after which it is copied into the database; SQLite's own default."""
@@ -45,14 +46,16 @@ class StoreCorrupt(StoreError):
 def open_database(path: Path, *, application_id: int, schema: Sequence[str], vfs: str | None = None) -> apsw.Connection:
     """The one connection to a database, made with mode 0600 if there is none, and brought up to date.
 
+    One that others may read or write is refused (T29).
+
     `schema` is a list of SQL scripts without transactions; the n-th leads to version n, and scripts that were
     ever used don't change. `application_id` (31 bits) tells whose database it is. `vfs` is the name of
-    a registered apsw VFS, for a simulated disk. Raises StoreError.
+    a registered apsw VFS, for a simulated disk. Raises StoreError; StateError for a loose file.
     """
     assert application_id > 0, "0 means none"
     with _errors_named(path):
         if vfs is None:
-            _create(path)
+            _create_or_check(path)
         connection = apsw.Connection(str(path), vfs=vfs)
         try:
             _prepare(connection, path, application_id, schema)
@@ -87,12 +90,17 @@ def read_rows(connection: apsw.Connection, query: str, values: Sequence[Any] = (
         yield from connection.execute(query, values)
 
 
-def _create(path: Path) -> None:
-    """Makes an empty file of mode 0600, if there is none; SQLite gives its log the mode of the database."""
+def _create_or_check(path: Path) -> None:
+    """Makes an empty file of mode 0600, if there is none; SQLite gives its log the mode of the database.
+
+    A log that a crash left is checked too: it may hold as much as the database.
+    """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
-        return
+        for file in (path, path.with_name(f"{path.name}-wal")):
+            if file.exists():
+                check_private(file, file.stat(), 0o600)
     except OSError as error:
         raise StoreError(f"could not make {path}: {error.strerror}", ExitCode.BAD_STATE) from None
 

@@ -94,7 +94,7 @@ class StateDir:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise StateError(f"the secret {path} is no regular file; put the file itself there")
-            _check_private(path, status, 0o600)
+            check_private(path, status, 0o600)
             data = b""
             while chunk := os.read(fd, SECRET_SIZE_MAX + 1 - len(data)):
                 data += chunk
@@ -148,10 +148,11 @@ class StateDir:
             raise StateError(f"could not use the state directory {self.path}: {error.strerror}") from None
         if not stat.S_ISDIR(status.st_mode):
             raise StateError(f"{self.path} is no directory; give another")
-        _check_private(self.path, status, 0o700)
+        check_private(self.path, status, 0o700)
 
 
-def _check_private(path: Path, status: os.stat_result, mode: int) -> None:
+def check_private(path: Path, status: os.stat_result, mode: int) -> None:
+    """Refuse what belongs to another user or is open to others; `mode` is what mends it (T29). Raises StateError."""
     quoted = shlex.quote(str(path))
     if status.st_uid != os.geteuid():
         mend = f"chown {os.geteuid()} {quoted}"

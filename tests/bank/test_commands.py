@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 from builders import build_terms
 
@@ -336,6 +337,23 @@ def test_a_running_bank_takes_accounts_gateways_and_keys_over(bank: RunningBank,
     bank.wait_until("key list 4 is served now")
     assert run_bank("add-gateway", "--state", str(bank.state), "GW2", "--key-out", str(tmp_path / "2")).returncode == 0
     assert find_link_key(bank.state, "GW2") is not None
+
+
+def test_a_clock_that_was_wrong_by_years_is_told_and_stops_no_payment(start: Start, state: Path) -> None:
+    connection = apsw.Connection(str(state / "ledger.sqlite"))
+    connection.execute("UPDATE bank SET bank_time_ms = bank_time_ms + ?", (10 * 365 * 86_400_000,))
+    connection.close()
+    bank = start()
+    assert pay(bank.link(), transfer(load_key_list(state), ASHA_PASSWORD)).outcome is TransferOutcome.POSTED
+    assert "set it right" in bank.log
+
+
+@pytest.mark.parametrize("name", ["root.key", "ledger.sqlite"])
+def test_a_loose_secret_or_ledger_is_refused_at_start(state: Path, name: str) -> None:
+    (state / name).chmod(0o644)
+    refused = run_bank("serve", "--state", str(state), "--port", "0")
+    assert refused.returncode == ExitCode.BAD_STATE
+    assert f"chmod 600 {state / name}" in refused.stderr
 
 
 def test_a_killed_decoder_is_replaced(bank: RunningBank) -> None:

@@ -195,17 +195,56 @@ def test_a_wrong_password_and_an_unknown_user_are_told_alike(bank: Bank) -> None
 
 def test_resolve_fences_what_was_never_seen_and_a_late_transfer_finds_the_fence(bank: Bank) -> None:
     terms = build_terms()
-    bank.ask(request(terms))
-    bank.tick()
     bank.ask(ResolveRequest(terms, ENVELOPE_HASH))
     bank.tick()
-    bank.decode()
+    bank.ask(request(terms))
+    bank.tick()
+    assert bank.decodes == []
     fence, late = bank.replies()
     assert isinstance(fence, ResolveResult)
     assert isinstance(late, TransferResult)
     assert fence.outcome is late.outcome is TransferOutcome.FENCED
     assert fence.receipt == late.receipt
     assert bank.books.balance("C-1") == ASHA_MINOR
+
+
+@pytest.mark.parametrize("comes_at_once", [True, False])
+def test_a_resolve_behind_its_transfer_waits_for_it(bank: Bank, comes_at_once: bool) -> None:
+    bank.ask(request())
+    if not comes_at_once:
+        bank.tick()
+    bank.ask(ResolveRequest(build_terms(), ENVELOPE_HASH))
+    bank.ask(ResolveRequest(build_terms(payment_id=b"o" * 16), ENVELOPE_HASH))
+    bank.tick()
+    (other,) = bank.replies()
+    assert other.outcome is TransferOutcome.FENCED
+    bank.decode()
+    paid, resolved = bank.replies()
+    assert paid.outcome is TransferOutcome.POSTED
+    assert isinstance(resolved, ResolveResult)
+    assert (resolved.outcome, resolved.receipt) == (paid.outcome, paid.receipt)
+    assert bank.core.is_drained
+
+
+def test_a_resolve_behind_a_transfer_that_can_not_be_opened_fences_it(bank: Bank) -> None:
+    bank.ask(request())
+    bank.ask(ResolveRequest(build_terms(), ENVELOPE_HASH))
+    bank.tick()
+    bank.decode(None)
+    assert [r.outcome for r in bank.replies()] == [TransferOutcome.UNAVAILABLE, TransferOutcome.FENCED]
+
+
+def test_a_repeat_that_is_turned_away_does_not_end_the_wait(bank: Bank) -> None:
+    bank.ask(request())
+    bank.tick()
+    bank.perform(bank.core.drain(bank.books.now))
+    bank.ask(request())
+    bank.ask(ResolveRequest(build_terms(), ENVELOPE_HASH))
+    bank.tick()
+    bank.decode()
+    outcomes = [r.outcome for r in bank.replies()]
+    assert outcomes == [TransferOutcome.UNAVAILABLE, TransferOutcome.POSTED, TransferOutcome.POSTED]
+    assert bank.core.is_drained
 
 
 def test_resolve_brings_a_result_that_was_lost(bank: Bank) -> None:
@@ -325,9 +364,9 @@ def test_a_full_disk_refuses_what_is_new_and_still_replays(bank: Bank) -> None:
     bank.ask(ResolveRequest(new, ENVELOPE_HASH))
     bank.ask(request(known))
     bank.tick()
-    resolved, not_fenced, repeated = bank.replies()
+    resolved, repeated = bank.replies()
     bank.decode()
-    (refused,) = bank.replies()
+    refused, not_fenced = bank.replies()
     assert (resolved.outcome, resolved.receipt) == (first.outcome, first.receipt)
     assert repeated == first
     assert not_fenced.outcome is refused.outcome is TransferOutcome.UNAVAILABLE

@@ -19,7 +19,6 @@ from paygate.bank.ledger import (
     Resolve,
     Situation,
     Transfer,
-    bank_time,
     check_password,
     decide,
     lock_ms_after,
@@ -32,7 +31,7 @@ from paygate.codec.fields import UTR_OR_EMPTY
 
 CUSTOMER = Customer(2, "C-1", USER_ID, VERIFIER, balance_minor=125_000)
 MERCHANT = Merchant(3, MERCHANT_ID, "Books", 0)
-GOOD = Situation(NOW_MS, "INR", token_is_paid=False, merchant=MERCHANT, customer=CUSTOMER)
+GOOD = Situation(NOW_MS, NOW_MS, "INR", token_is_paid=False, merchant=MERCHANT, customer=CUSTOMER)
 TRANSFER = build_transfer()
 MONO_MS = 1_000
 
@@ -122,6 +121,25 @@ def test_the_third_wrong_password_locks_and_each_further_one_doubles_the_time() 
     assert lock_times == [0, 0, *doubled, LOCK_MS_MAX, LOCK_MS_MAX, LOCK_MS_MAX]
 
 
+def test_guesses_stay_within_their_bound_and_cost_the_customer_every_moment() -> None:
+    customer: Customer | None = CUSTOMER
+    guess_counts = []
+    day_ms = 24 * 3_600_000
+    now_ms = 0
+    for day in range(1, 4):
+        guess_counts.append(0)
+        while now_ms < day * day_ms:
+            _, customer = check_password(customer, WRONG_VERIFIER, now_ms)
+            assert customer is not None
+            guess_counts[-1] += 1
+            # The customer's own tries, right after the guess and just before the lock ends, find it locked.
+            if customer.locked_until_ms > now_ms:
+                assert check_password(customer, VERIFIER, now_ms) == (False, customer)
+                assert check_password(customer, VERIFIER, customer.locked_until_ms - 1) == (False, customer)
+            now_ms = max(now_ms, customer.locked_until_ms)
+    assert guess_counts == [32, 24, 24]  # as LOCK_MS_MAX and spec 10 say
+
+
 def test_a_locked_account_refuses_even_the_right_password_and_counts_nothing() -> None:
     locked = replace(CUSTOMER, failure_count=3, locked_until_ms=NOW_MS + 1)
     for verifier in (VERIFIER, WRONG_VERIFIER):
@@ -187,13 +205,7 @@ def test_an_unknown_payment_is_not_replayed(operation: Transfer) -> None:
     assert replay(None, operation) is None
 
 
-# -- time and UTRs ---------------------------------------------------------------------------------------
-
-
-def test_bank_time_never_goes_back() -> None:
-    assert bank_time(NOW_MS, NOW_MS - 1) == NOW_MS
-    assert bank_time(NOW_MS - 10**9, NOW_MS) == NOW_MS
-    assert bank_time(limits.TIME_MS_MAX + 1, 0) == limits.TIME_MS_MAX
+# -- UTRs ---------------------------------------------------------------------------------------
 
 
 def test_a_utr_says_bank_channel_day_and_sequence() -> None:

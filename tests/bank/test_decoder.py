@@ -317,3 +317,12 @@ def test_a_decoder_that_hangs_is_replaced(state: Path, loop: Loop, keep: Keep, m
     assert kept.answers == [(1, None)]
     assert any("no answer" in line for line in kept.log)
     kept.process._kill()
+
+
+def test_the_decoder_takes_no_module_from_the_directory_that_the_bank_was_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_keys(tmp_path / "bank", IDENTITY, NOW_MS)
+    (tmp_path / "construct.py").write_text("raise SystemExit('a module of somebody else')")
+    monkeypatch.chdir(tmp_path)
+    assert make_verifiers(tmp_path / "bank", []) == []

@@ -11,6 +11,7 @@ from builders import BANK_ID, DAY_MS, NOW_MS
 from paygate.bank.keys import (
     KEY_LIST_VALID_MS,
     add_gateway,
+    check_root_key,
     find_link_key,
     gateway_ids,
     load_identity,
@@ -48,7 +49,7 @@ def root_public_key(state: Path) -> bytes:
 def test_init_makes_a_key_list_that_clients_can_verify(state: Path) -> None:
     key_list = verify_key_list(load_signed_key_list(state), root_public_key(state), BANK_ID, NOW_MS)
     assert key_list.serial == 1
-    assert (key_list.valid_from_ms, key_list.valid_until_ms) == (NOW_MS, NOW_MS + KEY_LIST_VALID_MS)
+    assert key_list.valid_until_ms == NOW_MS + KEY_LIST_VALID_MS
     assert choose_suite_key(key_list).kem_id is KemId.MLKEM768_X25519
     assert {key.kem_id for key in key_list.suite_keys} == set(KemId)
     receipt_public = load_receipt_key(state).public_key().public_bytes_raw()
@@ -56,6 +57,13 @@ def test_init_makes_a_key_list_that_clients_can_verify(state: Path) -> None:
     assert load_sealing_keys(state).keys() == {key.key_id for key in key_list.suite_keys}
     assert len(load_pepper(state)) == 32
     assert load_identity(state) == IDENTITY
+
+
+def test_a_client_as_slow_as_a_payment_may_be_can_use_a_new_list(state: Path) -> None:
+    slow_ms = NOW_MS - limits.AUTHORISED_AT_SKEW_MS_MAX
+    verify_key_list(load_signed_key_list(state), root_public_key(state), BANK_ID, slow_ms)
+    with pytest.raises(BadKeyList):
+        verify_key_list(load_signed_key_list(state), root_public_key(state), BANK_ID, slow_ms - 1)
 
 
 def test_everything_is_private(state: Path) -> None:
@@ -68,6 +76,7 @@ def test_the_server_needs_no_root_key(state: Path) -> None:
     load_signed_key_list(state)
     load_receipt_key(state)
     root_key_line(state)
+    check_root_key(state)
     with pytest.raises(StateError, match=r"root\.key"):
         rotate_keys(state, NOW_MS)
 
@@ -150,7 +159,8 @@ def test_a_full_key_list_is_told_with_what_mends_it(state: Path) -> None:
 
 def test_a_rotation_under_a_clock_set_back_shortens_nothing(state: Path) -> None:
     new = rotate_keys(state, NOW_MS - 10 * DAY_MS)
-    assert (new.valid_from_ms, new.valid_until_ms) == (NOW_MS - 10 * DAY_MS, NOW_MS + KEY_LIST_VALID_MS)
+    assert new.valid_from_ms == NOW_MS - 10 * DAY_MS - limits.AUTHORISED_AT_SKEW_MS_MAX
+    assert new.valid_until_ms == NOW_MS + KEY_LIST_VALID_MS
 
 
 # -- secrets ---------------------------------------------------------------------------------------------
@@ -158,8 +168,8 @@ def test_a_rotation_under_a_clock_set_back_shortens_nothing(state: Path) -> None
 
 @pytest.mark.parametrize(
     ("name", "load"),
-    [("receipt.key", load_receipt_key), ("decoder/pepper.key", load_pepper)],
-    ids=["receipt", "pepper"],
+    [("receipt.key", load_receipt_key), ("decoder/pepper.key", load_pepper), ("root.key", check_root_key)],
+    ids=["receipt", "pepper", "root"],
 )
 def test_a_loose_secret_is_refused_with_the_command_that_mends_it(
     state: Path, name: str, load: Callable[[Path], object]
@@ -222,3 +232,23 @@ def test_a_loose_link_key_is_refused(state: Path, tmp_path: Path) -> None:
 def test_the_identity_file_is_for_people(state: Path) -> None:
     identity = json.loads((state / "bank.json").read_bytes())
     assert identity == {"bank_id": "BANK1", "bank_code": "PGBK", "currency": "INR"}
+
+
+@pytest.mark.parametrize("text", ["", "garbage", "OTHER " + "ab" * 32, "{bank_id} abcd"])
+def test_a_damaged_public_root_is_not_shown(state: Path, text: str) -> None:
+    bank_id = load_identity(state).bank_id
+    (state / "root.pub").write_text(text.format(bank_id=bank_id), encoding="ascii")
+    with pytest.raises(StateError, match=r"root\.pub: expected .* 64 hexadecimal digits"):
+        root_key_line(state)
+
+
+def test_a_key_that_cannot_be_kept_leaves_no_copy_behind(state: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "link.key"
+    (state / "gateways").rename(state / "elsewhere")
+    with pytest.raises(StateError):
+        add_gateway(state, "GW9", copy)
+    assert not copy.exists()
+    (state / "elsewhere").rename(state / "gateways")
+    add_gateway(state, "GW9", copy)
+    with pytest.raises(PaygateExit, match="--key-out"):
+        add_gateway(state, "GW10", tmp_path)

@@ -240,25 +240,82 @@ def test_too_little_money_is_no_failed_password(books: Books) -> None:
 # -- time ------------------------------------------------------------------------------------------------
 
 
-def test_a_clock_set_back_reopens_nothing_and_keeps_utrs_apart(books: Books) -> None:
+DAY_MS = 86_400_000
+
+
+def set_clock(books: Books, wall_ms: int) -> None:
+    """Somebody sets the clock; the monotonic one goes on."""
+    books.now = Now(books.now.mono_ms + 1, wall_ms)
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+def test_a_clock_set_back_reopens_nothing_and_keeps_utrs_apart(books: Books, restarts: bool) -> None:
     first = books.pay(1)
-    for number in range(2, 5):
+    yesterday_ms = NOW_MS - DAY_MS
+    late = build_transfer(payment_id=payment_id(2), transaction_id="TX-2", authorised_at_ms=yesterday_ms)
+    (refused,) = books.apply(late)
+    assert refused.reason is Reason.LATE
+    for number in range(3, 6):
         books.pay(number, verifier=WRONG_VERIFIER)
-    books.now = Now(books.now.mono_ms, NOW_MS - 86_400_000)
-    books.reopen()
-    # By the bank's time, which stands still, yesterday is long ago and the account is locked.
-    assert books.pay(5).reason is Reason.LATE
-    assert books.pay(6, authorised_at_ms=NOW_MS).reason is Reason.CREDENTIALS
-    other = books.pay(7, authorised_at_ms=NOW_MS, user_id="ravi", amount_minor=1)
+    set_clock(books, yesterday_ms)
+    if restarts:
+        books.reopen()
+    assert books.apply(late) == [refused]
+    assert books.pay(6).reason is Reason.CREDENTIALS  # locked
+    assert books.pay(7, authorised_at_ms=NOW_MS, user_id="ravi").reason is Reason.LATE
+    other = books.pay(8, user_id="ravi", amount_minor=1)
     assert (first.utr, other.utr) == ("PGBKP12026010200000001", "PGBKP12026010200000002")
+    books.advance(30_000)
+    assert books.pay(9).outcome is TransferOutcome.POSTED
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+def test_after_a_clock_that_leapt_forward_is_mended_payments_work_at_once(books: Books, restarts: bool) -> None:
+    set_clock(books, NOW_MS + 3_650 * DAY_MS)
+    assert books.pay(1, authorised_at_ms=NOW_MS).reason is Reason.LATE
+    leapt = books.pay(2, amount_minor=1)  # by a client whose clock leapt too
+    for number in range(3, 6):
+        books.pay(number, user_id="ravi", verifier=WRONG_VERIFIER)
+    set_clock(books, NOW_MS)
+    if restarts:
+        books.reopen()
+    mended = books.pay(6, amount_minor=1)
+    assert (leapt.utr, mended.utr) == ("PGBKP12035123100000001", "PGBKP12035123100000002")
+    # A lock that began meanwhile is as long as any other.
+    books.advance(29_000)
+    assert books.pay(7, user_id="ravi", amount_minor=1).reason is Reason.CREDENTIALS
+    books.advance(1_000)
+    assert books.pay(8, user_id="ravi", amount_minor=1).outcome is TransferOutcome.POSTED
+
+
+def test_a_clock_that_leaps_forward_ends_no_lock_early(books: Books) -> None:
+    for number in range(3):
+        books.pay(number, verifier=WRONG_VERIFIER)
+    set_clock(books, NOW_MS + DAY_MS)
+    assert books.pay(3).reason is Reason.CREDENTIALS
 
 
 def test_a_declined_batch_moves_bank_time_too(books: Books) -> None:
-    books.advance(3_600_000)
+    books.advance(DAY_MS)
     books.pay(1, verifier=WRONG_VERIFIER)
     books.now = Now(0, NOW_MS)
     books.reopen()
-    assert books.pay(2).reason is Reason.LATE
+    assert books.pay(2, amount_minor=1).utr == "PGBKP12026010300000001"
+
+
+def test_a_ledger_from_before_lock_time_keeps_its_locks(books: Books) -> None:
+    for number in range(3):
+        books.pay(number, verifier=WRONG_VERIFIER)
+    books.ledger.close()
+    connection = apsw.Connection(str(books.path))
+    connection.execute("ALTER TABLE bank DROP COLUMN lock_time_ms")
+    connection.pragma("user_version", 1)
+    connection.close()
+    books.ledger = SqliteLedger(books.path, IDENTITY, RECEIPT_KEY)
+    set_clock(books, NOW_MS - DAY_MS)
+    assert books.pay(3).reason is Reason.CREDENTIALS
+    books.advance(30_000)
+    assert books.pay(4).outcome is TransferOutcome.POSTED
 
 
 def test_utrs_that_somebody_has_seen_are_skipped(books: Books) -> None:

@@ -20,6 +20,7 @@ from paygate.files.sqlite import (
     open_database,
     transaction,
 )
+from paygate.files.state_dir import StateError
 
 APPLICATION_ID = 0x50474254
 SCHEMA = ["CREATE TABLE t(x INTEGER PRIMARY KEY, y TEXT); CREATE TABLE u(x REFERENCES t(x))"]
@@ -215,6 +216,19 @@ def test_files_are_private(tmp_path: Path) -> None:
         os.umask(old_mask)
 
 
+@pytest.mark.parametrize("name", ["a.db", "a.db-wal"])
+def test_a_loose_database_is_refused_with_the_command_that_mends_it(tmp_path: Path, name: str) -> None:
+    open_plain(tmp_path / "a.db").close()
+    (tmp_path / "a.db-wal").touch(0o600)  # as a crash leaves it
+    loose = tmp_path / name
+    loose.chmod(0o644)
+    with pytest.raises(StateError, match=f"mode 0644.*chmod 600 .*{name}$") as caught:
+        open_plain(tmp_path / "a.db")
+    assert caught.value.code is ExitCode.BAD_STATE
+    loose.chmod(0o600)
+    open_plain(tmp_path / "a.db").close()
+
+
 def test_a_database_grows_with_its_schema(tmp_path: Path) -> None:
     connection = open_plain(tmp_path / "a.db")
     insert(connection, 1)
@@ -244,6 +258,7 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     other.execute("CREATE TABLE theirs(x)")
     other.commit()
     other.close()
+    path.chmod(0o600)
     before = path.read_bytes()
     with pytest.raises(StoreError, match="another program's database; move it away"):
         open_plain(path)
@@ -256,6 +271,7 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
 def test_damage_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     path.write_bytes(b"this is no database" * 1000)
+    path.chmod(0o600)
     with pytest.raises(StoreCorrupt, match="restore it from a backup"):
         open_plain(path)
     path.unlink()
