@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -238,7 +238,7 @@ def test_a_batch_that_is_not_answered_whole_gives_none(loop: Loop) -> None:
 class Kept:
     """A DecoderProcess and what it said."""
 
-    def __init__(self, loop: Loop, argv: list[str]) -> None:
+    def __init__(self, loop: Loop, argv: Sequence[str]) -> None:
         self.answers: list[tuple[int, OpenedEnvelope | None]] = []
         self.log: list[str] = []
         self.process = DecoderProcess(
@@ -250,7 +250,7 @@ class Kept:
 def keep(loop: Loop) -> Iterator[Callable[[list[str]], Kept]]:
     kept: list[Kept] = []
 
-    def keep(argv: list[str]) -> Kept:
+    def keep(argv: Sequence[str]) -> Kept:
         kept.append(Kept(loop, argv))
         return kept[-1]
 
@@ -260,7 +260,7 @@ def keep(loop: Loop) -> Iterator[Callable[[list[str]], Kept]]:
     run_until(loop, lambda: all(one.process.pid is None for one in kept))
 
 
-Keep = Callable[[list[str]], Kept]
+Keep = Callable[[Sequence[str]], Kept]
 
 
 def test_envelopes_are_opened_by_the_child(state: Path, loop: Loop, keep: Keep) -> None:
