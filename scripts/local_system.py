@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,15 @@ STOP_TIMEOUT_S = 40
 
 class StartFailed(Exception):
     """A server ended, or said nothing, before it listened. The text has its exit code and what it wrote."""
+
+
+def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = STOP_TIMEOUT_S) -> None:
+    """Look again and again until it holds. Raises TimeoutError naming what was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"waited {timeout_s} s for {what}")
+        time.sleep(0.02)
 
 
 def program(name: str) -> list[str]:
@@ -123,11 +132,14 @@ class LocalSystem:
         log_path = self.root / "gateway.log"
         said_before = log_path.stat().st_size if log_path.exists() else 0
         self.gateway = self._start("gateway", *options)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while b"linked to bank" not in log_path.read_bytes()[said_before:]:
-            if time.monotonic() >= deadline:
-                raise StartFailed(f"the gateway got no link to the bank: {log_path.read_text(encoding='utf-8')}")
-            time.sleep(0.01)
+        try:
+            wait_until(
+                lambda: b"linked to bank" in log_path.read_bytes()[said_before:],
+                "the gateway's link to the bank",
+                START_TIMEOUT_S,
+            )
+        except TimeoutError as error:
+            raise StartFailed(f"{error}: {log_path.read_text(encoding='utf-8')}") from None
         return self.gateway
 
     def _start(self, name: str, *options: str) -> ServerProcess:

@@ -7,23 +7,16 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from e2e.relay import Relay
-from local_system import ClientRun, LocalSystem, start_client
+from local_system import ClientRun, LocalSystem, start_client, wait_until
 
 from paygate.cli import ExitCode
 
 ASHA = ("asha", "correct horse battery")
 WAIT_S = 40
-
-
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline, f"waited {WAIT_S} s for: {what}"
-        time.sleep(0.02)
 
 
 def attempts(system: LocalSystem) -> list[str]:
@@ -156,6 +149,8 @@ def _listens(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
     except ConnectionRefusedError:
         return False
+    except ConnectionResetError:
+        return True  # it stood in the queue of the listener that is just being closed
     return True
 
 

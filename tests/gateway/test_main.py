@@ -411,6 +411,8 @@ def is_refused(address: tuple[str, int]) -> bool:
         socket.create_connection(address, timeout=5).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        return False  # it stood in the queue of the listener that was just being closed
     return False
 
 
