@@ -15,6 +15,8 @@ from paygate.client.show import (
     payment_text,
     put,
     put_json,
+    receipt_fields,
+    receipt_text,
     refusal_text,
     result_fields,
     statement_fields,
@@ -22,7 +24,6 @@ from paygate.client.show import (
 )
 from paygate.client.terminal import EndedBySignal
 from paygate.escape import escape_line
-from paygate.net.addresses import AddressError
 
 
 def main() -> int:
@@ -36,11 +37,8 @@ def main() -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
-    commands = {"pay": pay, "status": _status, "list": _list, "receipts": _list, "verify": _verify}
-    try:
-        return commands[options.command](options)
-    except AddressError as error:
-        raise PaygateExit(f"--gateway: {error}", ExitCode.USAGE) from None
+    commands = {"pay": pay, "status": _status, "list": _list, "receipts": _receipts, "verify": _verify}
+    return commands[options.command](options)
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -97,6 +95,22 @@ def _list(options: argparse.Namespace) -> int:
             put_json(payment_fields(payment))
         else:
             put(payment_text(payment))
+    return ExitCode.OK
+
+
+def _receipts(options: argparse.Namespace) -> int:
+    """Every payment with the bank's receipt, and the file it is in; made from the payment's record if there is none."""
+    with PaygateClient(state_dir=options.state) as client:
+        for payment in client.payments():
+            if not payment.receipt:
+                continue
+            path = client.store.receipt_path(payment)
+            if not path.exists():
+                client.save_receipt(payment.payment_id)
+            if options.json:
+                put_json(receipt_fields(payment, path))
+            else:
+                put(receipt_text(payment, path))
     return ExitCode.OK
 
 

@@ -2,9 +2,11 @@
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from paygate.arguments import address
 from paygate.cli import ExitCode
 from paygate.client.client import GATEWAY_DEFAULT, STATE_DIR_DEFAULT
 from paygate.codec import limits
@@ -12,34 +14,66 @@ from paygate.codec.codes import KemId
 
 PASSWORD_FILE_VARIABLE: Final = "PAYGATE_PASSWORD_FILE"  # noqa: S105  # its name, not a password
 
-_EXIT_TEXTS: Final = {
-    ExitCode.OK: "paid, with the bank's receipt; or done",
+_BUG: Final = {ExitCode.INTERNAL: "a bug in paygate"}
+_BAD_STATE: Final = {ExitCode.BAD_STATE: "the state directory or a record in it is missing or can't be used"}
+_PAY_CODES: Final = {
+    ExitCode.OK: "paid, with the bank's receipt",
     ExitCode.DECLINED: "the bank declined, with its receipt; no money moved",
     ExitCode.USAGE: "wrong command line, or something needed was not given",
     ExitCode.SESSION_TIMED_OUT: "the session ended before anything was sent; no money moved",
     ExitCode.OUTCOME_UNKNOWN: "sent, and no final answer yet; money may have moved, ask with `status`",
-    ExitCode.NO_CONNECTION: "the gateway could not be reached; with `pay`, no money moved",
+    ExitCode.NO_CONNECTION: "the gateway could not be reached; no money moved",
     ExitCode.TOKEN_REFUSED: "the token is invalid, expired, locked, or being paid right now",
     ExitCode.ALREADY_PAID: "the token is paid already",
     ExitCode.CANCELLED: "cancelled before anything was sent",
     ExitCode.UNTRUSTED: "a key, signature or receipt does not hold; believe nothing that was shown",
     ExitCode.REFUSED: "the gateway says it did not forward the payment; unproven if it was sent, ask with `status`",
-    ExitCode.BAD_STATE: "the state directory or a record in it can't be used",
-    ExitCode.INTERNAL: "a bug in paygate",
+    ExitCode.BAD_STATE: "the state directory, a record in it or a secret's file can't be used",
+    **_BUG,
 }
-EXIT_CODES_HELP: Final = "exit codes:\n" + "\n".join(f"  {int(code):>2}  {t}" for code, t in _EXIT_TEXTS.items())
+_STATUS_CODES: Final = {
+    ExitCode.OK: "all that were asked for are paid, with the bank's receipts; or none waits for an outcome",
+    ExitCode.DECLINED: "the bank declined, with its receipt; no money moved",
+    ExitCode.USAGE: "wrong command line, or there is no such payment",
+    ExitCode.OUTCOME_UNKNOWN: "no final answer yet; money may have moved, ask again",
+    ExitCode.NO_CONNECTION: "the gateway could not be reached; money may have moved, ask again",
+    ExitCode.CANCELLED: "interrupted; money may have moved, ask again",
+    ExitCode.UNTRUSTED: "a key, signature or receipt does not hold; believe nothing that was shown",
+    ExitCode.REFUSED: "the payment was never sent, or the gateway says, unproven, that it did not forward it",
+    **_BAD_STATE,
+    **_BUG,
+}
+_LIST_CODES: Final = {
+    ExitCode.OK: "all were shown",
+    ExitCode.USAGE: "wrong command line",
+    ExitCode.CANCELLED: "interrupted",
+    **_BAD_STATE,
+    **_BUG,
+}
+_VERIFY_CODES: Final = {
+    ExitCode.OK: "the receipt holds",
+    ExitCode.USAGE: "wrong command line, or a file can't be read",
+    ExitCode.CANCELLED: "interrupted",
+    ExitCode.UNTRUSTED: "the receipt proves nothing",
+    **_BUG,
+}
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line; each command sets `command`."""
-    top = _parser(argparse.ArgumentParser, prog="paygate-client", description="Pay a merchant's payment token.")
+    top = argparse.ArgumentParser(
+        prog="paygate-client",
+        description="Pay a merchant's payment token.",
+        epilog="`COMMAND --help` tells a command's options and exit codes.",
+        allow_abbrev=False,
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_pay(commands)
     _add_status(commands)
-    for name in ("list", "receipts"):
-        listing = _command(commands, name, "show the payments that this client has sent")
-        _add_common(listing)
-    verify = _command(commands, "verify", "check a receipt file offline")
+    _add_common(_command(commands, "list", "show the payments that this client has sent", _LIST_CODES))
+    words = "show the payments that the bank has settled, paid or declined, and the files of their receipts"
+    _add_common(_command(commands, "receipts", words, _LIST_CODES))
+    verify = _command(commands, "verify", "check a receipt file offline", _VERIFY_CODES)
     verify.add_argument("file", type=Path, metavar="FILE", help="a receipt file, as `pay` writes them")
     _add_root(verify)
     verify.add_argument("--json", action="store_true", help="print one JSON object")
@@ -47,9 +81,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_pay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    pay = _command(commands, "pay", "pay a token; asks for whatever is not given, on a terminal")
+    pay = _command(commands, "pay", "pay a token; asks for whatever is not given, on a terminal", _PAY_CODES)
     pay.add_argument(
-        "--gateway", default=GATEWAY_DEFAULT, metavar="HOST:PORT", help="the gateway (default: %(default)s)"
+        "--gateway",
+        type=_gateway,
+        default=GATEWAY_DEFAULT,
+        metavar="HOST:PORT",
+        help="the gateway (default: %(default)s)",
     )
     _add_root(pay)
     _add_common(pay)
@@ -74,7 +112,7 @@ def _add_pay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    status = _command(commands, "status", "ask what became of payments; never moves money")
+    status = _command(commands, "status", "ask what became of payments; never moves money", _STATUS_CODES)
     status.add_argument(
         "payment",
         nargs="?",
@@ -84,7 +122,9 @@ def _add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="which payment; `all` (default): every one that was sent and has no receipt from the bank, a "
         "refused one for a day; the exit code is the gravest",
     )
-    status.add_argument("--gateway", metavar="HOST:PORT", help="ask here (default: where the payment was sent)")
+    status.add_argument(
+        "--gateway", type=_gateway, metavar="HOST:PORT", help="ask here (default: where the payment was sent)"
+    )
     status.add_argument(
         "--bank-root", type=Path, metavar="FILE", help="refuse payments made with another root key than this one"
     )
@@ -113,23 +153,25 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, words: str
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    words: str,
+    exit_codes: Mapping[ExitCode, str],
 ) -> argparse.ArgumentParser:
-    return _parser(commands.add_parser, name, help=words, description=f"{words[:1].upper()}{words[1:]}.")
-
-
-def _parser(make: object, *names: str, **settings: object) -> argparse.ArgumentParser:
     # Abbreviations would make today's `--pass` mean something else when an option is added.
-    assert callable(make)
-    made = make(
-        *names,
-        **settings,
-        epilog=EXIT_CODES_HELP,
+    return commands.add_parser(
+        name,
+        help=words,
+        description=f"{words[:1].upper()}{words[1:]}.",
+        epilog="exit codes:\n" + "\n".join(f"  {int(code):>2}  {text}" for code, text in exit_codes.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    assert isinstance(made, argparse.ArgumentParser)
-    return made
+
+
+def _gateway(text: str) -> str:
+    address(text)
+    return text
 
 
 def _payment_id(text: str) -> bytes | str:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from paygate.cli import ExitCode, PaygateExit
 from paygate.client.core import Core
 from paygate.client.payment import Outcome, Payment, PaymentResult
 from paygate.client.pending import PendingStore
-from paygate.client.receipt_file import receipt_file_text, verify_receipt_file
+from paygate.client.receipt_file import receipt_file_text, verify_receipt_file, write_new_file
 from paygate.client.root import BankRoot, parse_root
 from paygate.client.session import ENCODER_ARGV, LoopAlarm, Session, SessionAlarm
 from paygate.client.states import State
@@ -68,7 +69,7 @@ class SessionFailed(PaygateExit):
 
 
 class PaygateClient:
-    """A customer's end of paygate. Calls block; use it from one thread, the main one.
+    """A customer's end of paygate. Calls block; use it from the main thread.
 
     >>> with PaygateClient("127.0.0.1:15000", bank_root="DEMOBANK 3f...", state_dir="var/client") as client:
     ...     token = client.query("TX-1001", "4711")
@@ -78,6 +79,11 @@ class PaygateClient:
     After a valid `query` the session runs 30 seconds (R10). By default a timer ends it and no signal is touched; a
     program that wants SIGALRM gives `make_alarm=paygate.net.signals.Alarm`. Payments are kept in `state_dir` from
     before they are sent, so `status` can ask again, also after a crash. A process may use several clients.
+
+    `state_dir` is made by the first `query`. Whatever asks for earlier payments needs one that is there, and raises
+    StateError otherwise: a mistyped directory must not answer that nothing is open. Every call raises
+    LocalProtocolError from another thread, since only the main one may start the encoder (it sets what SIGINT does
+    to it), and once the client is closed.
     """
 
     def __init__(
@@ -96,8 +102,9 @@ class PaygateClient:
 
         kem_id: seal for this suite instead of the best one that the bank's list holds. status_command: what texts
         tell the customer to type. encoder_argv: how the encoder child is started.
-        Raises BadRoot, StateError, AddressError.
+        Raises BadRoot, AddressError.
         """
+        _check_thread()
         parse_host_port(gateway)
         self._gateway = gateway
         self._root = parse_root(bank_root) if isinstance(bank_root, str) else bank_root
@@ -108,10 +115,11 @@ class PaygateClient:
         self._randomness = random.Random(int.from_bytes(os.urandom(8)))
         self._transaction_id = ""
         self.store = PendingStore(Path(state_dir))
-        """The payments on disk."""
+        """The payments on disk; `query` makes the directory."""
         self.loop = Loop()
         """What everything runs in; a program may watch descriptors of its own with it."""
         self._session: Session | None = None
+        self._is_closed = False
         self._alarm = make_alarm(self.loop, self._time_up)
 
     def __enter__(self) -> "PaygateClient":
@@ -123,7 +131,10 @@ class PaygateClient:
         self.close()
 
     def close(self) -> None:
-        """End what runs and free everything. A payment that was sent can be asked for later."""
+        """End what runs and free everything; twice is harmless. A payment that was sent can be asked for later."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._end_session()
         self._alarm.close()
         self.loop.close()
@@ -134,8 +145,9 @@ class PaygateClient:
         """R1, R2: ask for a token, and open its session if it is valid.
 
         Raises SessionFailed if the gateway can't be reached or the bank's keys can't be trusted; ValueError for
-        an ID or passcode that no token can have.
+        an ID or passcode that no token can have; StateError if the state directory can't be made or used.
         """
+        self._check_use()
         for name, field, value in (
             ("transaction ID", IDENTIFIER, transaction_id),
             ("passcode", PASSCODE, passcode),
@@ -144,6 +156,7 @@ class PaygateClient:
                 raise ValueError(f"{name}: expected {field.expected}")
         if self._root is None:
             raise PaygateExit("the bank's root key is needed to pay", ExitCode.USAGE)
+        self.store.create()
         self._end_session()
         self._transaction_id = transaction_id
         core = Core(
@@ -176,6 +189,7 @@ class PaygateClient:
         Raises BadInput for a user ID or password that can't be sent (the session goes on), LocalProtocolError
         without a valid `query` before. A session that is over gives its result.
         """
+        self._check_use()
         session = self._session
         if session is None:
             raise LocalProtocolError("pay needs a valid query before")
@@ -187,6 +201,7 @@ class PaygateClient:
 
     def cancel(self) -> PaymentResult:
         """The customer gives up before `pay`. Nothing was sent."""
+        self._check_use()
         if self._session is None:
             raise LocalProtocolError("there is no session to cancel")
         if not self._session.is_over:
@@ -206,6 +221,7 @@ class PaygateClient:
 
     def run_once(self, timeout_ms: int | None = None) -> None:
         """Let the session live while a program waits for something of its own: one tick of `loop`."""
+        self._check_use()
         if self._session is None:
             self.loop.run_once(timeout_ms)
         else:
@@ -218,8 +234,10 @@ class PaygateClient:
 
         Asks the gateway and trusts the root key that the payment was made with; `gateway`: ask at this address. A
         payment that is settled is answered from its own record, whose receipt is checked again.
-        Raises PaygateExit(USAGE) for an unknown payment, StateError for a record that was changed.
+        Raises PaygateExit(USAGE) for an unknown payment, StateError for a record that was changed or a state
+        directory that is not there, AddressError.
         """
+        self._check_use()
         payment = self.store.load(payment_id)
         self._end_session()
         core = Core.question(
@@ -235,22 +253,23 @@ class PaygateClient:
 
         `open_only`: those that were sent and have no receipt, a refused one for a day (`Payment.is_open`).
         """
+        self._check_use()
         now_wall_ms = self._clock().wall_ms
         return [p for p in self.store.load_all() if not open_only or p.is_open(now_wall_ms)]
 
     def save_receipt(self, payment_id: bytes, path: Path | None = None) -> Path:
-        """Write the receipt of a paid payment as a file that stands alone, and give its path.
+        """Write the receipt of a paid or declined payment as a file that stands alone, and give its path.
 
-        Raises StateError, and PaygateExit if `path` can't be written.
+        `path`: a file that is not there yet; by default it is kept in the state directory.
+        Raises StateError, PaygateExit if `path` can't be written (nothing is left there) or there is no receipt.
         """
+        self._check_use()
         payment = self.store.load(payment_id)
         data = receipt_file_text(payment)
         if path is None:
-            return self.store.save_receipt(payment.utr, data)
+            return self.store.save_receipt(payment, data)
         try:
-            with path.open("xb", buffering=0) as file:
-                file.write(data)
-                os.fsync(file.fileno())
+            write_new_file(path, data)
         except OSError as error:
             raise PaygateExit(f"could not write the receipt to {path}: {error.strerror}", ExitCode.BAD_STATE) from None
         return path
@@ -262,6 +281,11 @@ class PaygateClient:
         return verify_receipt_file(Path(path), root)
 
     # -- inside ----------------------------------------------------------------------------------------
+
+    def _check_use(self) -> None:
+        _check_thread()
+        if self._is_closed:
+            raise LocalProtocolError("the client is closed; make another")
 
     def _start(self, core: Core, gateway: str, encoder_argv: Sequence[str] | None) -> Session:
         address = parse_host_port(gateway)
@@ -307,3 +331,14 @@ class PaygateClient:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+
+def _check_thread() -> None:
+    # Nothing of ours knows threads, so the interpreter is asked: it takes signal handlers from the main thread only.
+    # Nobody can set SIGKILL's, so nothing changes; OSError comes from the system, and a wrong thread is told before.
+    try:
+        signal.signal(signal.SIGKILL, signal.SIG_DFL)
+    except OSError:
+        return
+    except ValueError:
+        raise LocalProtocolError("use the client from the main thread: only that may start the encoder") from None

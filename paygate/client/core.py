@@ -176,10 +176,14 @@ class Core:
         """
         if self.state is not State.ACKNOWLEDGED:
             raise LocalProtocolError(f"authorised while {self.state.value}")
+        given: tuple[tuple[str, object], ...] = (("user ID", user_id), ("password", password))
+        for name, value in given:
+            if not isinstance(value, str):
+                raise BadInput(f"{name}: expected a str, not {type(value).__name__}")
         # Keyboards differ in how they compose a letter; the bank knows one form (spec 8.3).
         user_id, password = (unicodedata.normalize("NFC", text) for text in (user_id, password))
-        for name, field, value in (("user ID", USER_ID, user_id), ("password", PASSWORD, password)):
-            if not field.is_legal(value):
+        for name, field, text in (("user ID", USER_ID, user_id), ("password", PASSWORD, password)):
+            if not field.is_legal(text):
                 raise BadInput(f"{name}: expected {field.expected}")
         assert self.token is not None
         assert self._suite_key is not None

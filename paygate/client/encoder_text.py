@@ -102,7 +102,7 @@ def _sealed(request: SealCredentials) -> dict[str, Any]:
 
 def _request_of(options: argparse.Namespace) -> SealCredentials:
     try:
-        key_list = _key_list(options.key_list.read_text(encoding="ascii").strip(), options.kem)
+        key_list = _key_list(_read_key_list(options.key_list), options.kem)
         terms = {
             "bank_id": key_list.bank_id,
             "payment_id": os.urandom(limits.PAYMENT_ID_SIZE).hex(),
@@ -125,8 +125,16 @@ def _request_of(options: argparse.Namespace) -> SealCredentials:
         return from_json(SealCredentials, request)
     except (BadJson, SealError) as error:
         raise PaygateExit(str(error), ExitCode.USAGE) from None
-    except (OSError, UnicodeDecodeError):
-        raise PaygateExit(f"could not read the key list {options.key_list}", ExitCode.USAGE) from None
+
+
+def _read_key_list(path: Path) -> str:
+    # By hand it may come through a pipe, so that is waited for.
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise PaygateExit(f"--key-list {path}: could not read: {error.strerror}", ExitCode.USAGE) from None
+    except UnicodeDecodeError:
+        raise PaygateExit(f"--key-list {path}: expected hexadecimal text, and this is none", ExitCode.USAGE) from None
 
 
 def _password(fd: int) -> str:

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Final
 
 from paygate.cli import ExitCode, PaygateExit
+from paygate.client.args import PASSWORD_FILE_VARIABLE
 from paygate.client.client import STATE_DIR_DEFAULT, PaygateClient, SessionFailed, TokenAnswer
 from paygate.client.core import BadInput
 from paygate.client.payment import Outcome, PaymentResult
+from paygate.client.receipt_file import check_can_be_written
 from paygate.client.root import read_root
 from paygate.client.secret_input import read_line_from_fd, read_line_from_file
 from paygate.client.show import complain, put, put_json, result_fields, token_text
 from paygate.client.terminal import Terminal
 from paygate.client.verdict import NOTHING_SENT
 from paygate.codec.codes import KemId
+from paygate.codec.fields import IDENTIFIER
 from paygate.escape import escape_line
 from paygate.hardening import protect_process
 from paygate.net.signals import Alarm, hold_signals
@@ -38,8 +41,8 @@ def pay(options: argparse.Namespace) -> int:
     """Run the command. Raises PaygateExit, EndedBySignal."""
     protect_process()  # T20: the password is typed into this process
     root = read_root(options.bank_root)
-    if options.receipt is not None and options.receipt.exists():
-        raise PaygateExit(f"--receipt {options.receipt}: the file exists; give another name", ExitCode.USAGE)
+    if options.receipt is not None:
+        _check_receipt_path(options.receipt)
     with (
         _terminal_fd() as fd,
         PaygateClient(
@@ -70,6 +73,7 @@ class _Pay:
         passcode, password = _given_secrets(self._options)
         if self._terminal is None:
             self._refuse_gaps(passcode, password)
+        self._client.store.create()  # before anybody types for a state that can't be used
         with self._terminal.quiet() if self._terminal else nullcontext(), ExitStack() as held:
             try:
                 result = self._pay(passcode, password, held)
@@ -84,6 +88,9 @@ class _Pay:
     def _pay(self, passcode: str | None, password: str | None, held: ExitStack) -> PaymentResult:
         client, options = self._client, self._options
         transaction_id = options.transaction or self._ask("Transaction ID: ")
+        if transaction_id and not IDENTIFIER.is_legal(transaction_id):
+            # Told before a passcode is typed for nothing.
+            raise PaygateExit(f"transaction ID: expected {IDENTIFIER.expected}", ExitCode.USAGE)
         if transaction_id and not passcode:
             passcode = self._ask("Passcode: ", is_hidden=True)
         if not transaction_id or not passcode:
@@ -157,20 +164,42 @@ class _Pay:
     def _tell(self, result: PaymentResult) -> int:
         if self._terminal is not None:
             self._terminal.end_line()
-        path = None
+        path, trouble = None, ""
         if result.outcome is Outcome.PAID:
-            try:
-                path = self._client.save_receipt(result.payment_id, self._options.receipt)
-            except PaygateExit as error:
-                # Paid is paid; the receipt is in the payment's own record as well.
-                result = replace(result, text=f"{result.text} ({error})")
+            path, trouble = self._save_receipt(result.payment_id)
+        told = replace(result, text=f"{result.text} ({trouble})") if trouble else result
         if self._options.json:
-            put_json(result_fields(result, token=self._token, receipt_file=path))
+            put_json(result_fields(told, token=self._token, receipt_file=path))
         elif path is not None:
             put(f"{escape_line(result.text)}\nReceipt: {escape_line(str(path))}")
         if path is None:
-            complain(PROGRAM, result.text)
+            complain(PROGRAM, told.text)
+        elif trouble:
+            complain(PROGRAM, trouble)
         return result.outcome.exit_code
+
+    def _save_receipt(self, payment_id: bytes) -> tuple[Path | None, str]:
+        """Where the receipt is, and what went wrong. Paid is paid: no trouble here changes the outcome."""
+        troubles = []
+        # R7: --receipt could be written before anything was sent; if it can't any more, the state can.
+        for wanted in (self._options.receipt, None) if self._options.receipt else (None,):
+            try:
+                path = self._client.save_receipt(payment_id, wanted)
+            except PaygateExit as error:
+                troubles.append(str(error))
+            else:
+                return path, f"{'; '.join(troubles)}; it is in {path} instead" if troubles else ""
+        return None, f"{'; '.join(troubles)}; the payment's record holds it, and `receipts` writes it from there"
+
+
+def _check_receipt_path(path: Path) -> None:
+    """Raises PaygateExit(USAGE): now nothing was sent, and later it would be too late to give another name."""
+    try:
+        check_can_be_written(path)
+    except FileExistsError:
+        raise PaygateExit(f"--receipt {path}: the file exists; give another name", ExitCode.USAGE) from None
+    except OSError as error:
+        raise PaygateExit(f"--receipt {path}: could not write there: {error.strerror}", ExitCode.USAGE) from None
 
 
 def _given_secrets(options: argparse.Namespace) -> tuple[str | None, str | None]:
@@ -182,8 +211,10 @@ def _given_secrets(options: argparse.Namespace) -> tuple[str | None, str | None]
         passcode = read_line_from_file(options.passcode_file, "--passcode-file")
     if options.password_fd is not None:
         password = read_line_from_fd(options.password_fd, "--password-fd")
-    elif options.password_file or options.password_file_default:
-        password = read_line_from_file(options.password_file or options.password_file_default, "--password-file")
+    elif options.password_file is not None:
+        password = read_line_from_file(options.password_file, "--password-file")
+    elif options.password_file_default is not None:
+        password = read_line_from_file(options.password_file_default, PASSWORD_FILE_VARIABLE)
     return passcode, password
 
 

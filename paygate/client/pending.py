@@ -4,14 +4,13 @@ A payment is on disk before its credentials leave, so that whatever happens to t
 still ask what became of the money. User ID and password are never in here (R4); the token's passcode is, since a
 status query needs it, so the files are private (T29).
 
-    payments/PAYMENT_ID.json    serials/BANK_ID-KEY.txt    receipts/UTR.json
+    payments/PAYMENT_ID.json    serials/BANK_ID-KEY.txt    receipts/UTR.json or receipts/PAYMENT_ID.json
 """
 
 import contextlib
 import fcntl
 import json
 import os
-import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from paygate.codec.fields import HASH, MERCHANT_NAME_OR_EMPTY, PASSCODE, RECEIPT
 from paygate.codec.jsonform import BadJson, from_json, to_json
 from paygate.codec.seal import key_id_of
 from paygate.codec.sealed import Terms
-from paygate.files.state_dir import StateDir, StateError
+from paygate.files.state_dir import StateDir, StateError, check_private
 from paygate.net.addresses import AddressError, parse_host_port
 
 FORMAT: Final = "paygate payment 1"
@@ -53,18 +52,33 @@ class PendingStore:
     """The client's state directory. Several clients may use one at the same time."""
 
     def __init__(self, path: Path) -> None:
-        """Make the directories where they are missing (mode 0700). Raises StateError, also for a loose mode."""
+        """Touches nothing yet: what asks needs a directory that is there, and only `create` makes one."""
         self.path = path
         self._payments = StateDir(path / "payments")
         self._serials = StateDir(path / "serials")
         self._receipts = StateDir(path / "receipts")
-        StateDir(path).create()
+
+    def create(self) -> None:
+        """Make the directories where they are missing (mode 0700). Raises StateError, also for a loose mode.
+
+        For paying only. A mistyped directory that was made for a question would answer that nothing is open.
+        """
+        StateDir(self.path).create()
+        self._check_private()
         for directory in (self._payments, self._serials, self._receipts):
             directory.create()
-        mode = path.stat().st_mode & 0o777
-        if mode & 0o077:
-            mend = f"chmod 700 {shlex.quote(str(path))}"
-            raise StateError(f"{path} is open to other users (mode {mode:04o}): {mend}")
+
+    def check(self) -> None:
+        """Raises StateError if the directory is not there, or holds no client's state, or has a loose mode."""
+        try:
+            is_there, is_clients = self.path.is_dir(), self._payments.path.is_dir()
+        except OSError as error:
+            raise StateError(f"could not use the state directory {self.path}: {error.strerror}") from None
+        if not is_there:
+            raise StateError(f"there is no state directory {self.path}; give the one that was paid with")
+        if not is_clients:
+            raise StateError(f"{self.path} is no client's state directory; give the one that was paid with")
+        self._check_private()
 
     def save(self, payment: Payment) -> None:
         """Write a payment down; it is on disk when this returns. Raises StateError.
@@ -78,14 +92,20 @@ class PendingStore:
             self._payments.write_atomic(name, payment_to_json(payment))
 
     def load(self, payment_id: bytes) -> Payment:
-        """One payment. Raises StateError if there is none or its file was changed by hand."""
+        """One payment. Raises StateError if its file was changed by hand or the directory is not there.
+
+        Raises PaygateExit(USAGE) if there is no such payment, ValueError for what is no payment ID.
+        """
+        _check_payment_id(payment_id)
+        self.check()
         name = _name_of(payment_id)
         if not (self._payments.path / name).exists():
             raise PaygateExit(f"there is no payment {payment_id.hex()} in {self.path}", ExitCode.USAGE)
         return self._load(name)
 
     def load_all(self) -> list[Payment]:
-        """All payments, oldest first. Raises StateError at the first file that is not right."""
+        """All payments, oldest first. Raises StateError at the first file that is not right, or as `check`."""
+        self.check()
         names = sorted(p.name for p in self._payments.path.glob("*.json") if not p.name.startswith("."))
         return sorted((self._load(name) for name in names), key=lambda p: (p.terms.authorised_at_ms, p.payment_id))
 
@@ -105,11 +125,16 @@ class PendingStore:
             if serial > self.serial_min(root):
                 self._serials.write_atomic(_serial_name(root), f"{serial}\n".encode())
 
-    def save_receipt(self, utr: str, data: bytes) -> Path:
-        """Keep a receipt file under its UTR and give its path. Raises StateError."""
+    def receipt_path(self, payment: Payment) -> Path:
+        """Where a payment's receipt is kept: under its UTR, or under its payment ID where nothing was posted."""
+        return self._receipts.path / f"{payment.utr or payment.payment_id.hex()}.json"
+
+    def save_receipt(self, payment: Payment, data: bytes) -> Path:
+        """Keep a payment's receipt file and give its path. Raises StateError."""
+        path = self.receipt_path(payment)
         with self._locked(self._receipts):
-            self._receipts.write_atomic(f"{utr}.json", data)
-        return self._receipts.path / f"{utr}.json"
+            self._receipts.write_atomic(path.name, data)
+        return path
 
     def _load(self, name: str) -> Payment:
         data = self._payments.read_secret(name)
@@ -121,10 +146,20 @@ class PendingStore:
             raise StateError(f"{self._payments.path / name} holds another payment than its name says")
         return payment
 
+    def _check_private(self) -> None:
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise StateError(f"could not use the state directory {self.path}: {error.strerror}") from None
+        check_private(self.path, status, 0o700)
+
     @contextlib.contextmanager
     def _locked(self, directory: StateDir) -> Iterator[None]:
         # Of the directory itself, so no lock file is left. Held for one small write.
-        fd = os.open(directory.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fd = os.open(directory.path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise StateError(f"could not use the state directory {directory.path}: {error.strerror}") from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
@@ -257,6 +292,11 @@ def _root(text: str) -> BankRoot:
         return parse_root(text)
     except BadRoot as error:
         raise BadJson("bank_root", str(error)) from None
+
+
+def _check_payment_id(payment_id: object) -> None:
+    if not isinstance(payment_id, bytes) or len(payment_id) != limits.PAYMENT_ID_SIZE:
+        raise ValueError(f"payment ID: expected {limits.PAYMENT_ID_SIZE} bytes")
 
 
 def _name_of(payment_id: bytes) -> str:

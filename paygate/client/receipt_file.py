@@ -1,10 +1,12 @@
 """A receipt that stands alone: whoever has the bank's root key can check it, offline and years later (R7)."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from paygate.cli import ExitCode, PaygateExit
+from paygate.client.input_file import read_input_file
 from paygate.client.payment import Payment
 from paygate.client.pending import bytes_in, json_text, read_json, terms_in, text_in
 from paygate.client.root import BankRoot
@@ -15,6 +17,7 @@ from paygate.codec.frame import decode_record
 from paygate.codec.jsonform import BadJson, to_json
 from paygate.codec.seal import BadReceipt, SealError, match_receipt, verify_key_list, verify_receipt
 from paygate.codec.sealed import Receipt, ReceiptStatement, Terms
+from paygate.files.durable import fsync_directory, write_all
 
 FORMAT: Final = "paygate receipt 1"
 FILE_SIZE_MAX: Final = 262_144
@@ -59,8 +62,11 @@ class ReceiptFile:
 
 
 def receipt_file_text(payment: Payment) -> bytes:
-    """The file for a payment that has a receipt."""
-    assert payment.receipt
+    """The file for a payment that has a receipt. Raises PaygateExit(USAGE) for one that has none."""
+    if not payment.receipt:
+        raise PaygateExit(
+            f"payment {payment.payment_id.hex()} has no receipt: it is {payment.state.value}", ExitCode.USAGE
+        )
     fields = {
         "format": FORMAT,
         "bank_id": payment.root.bank_id,
@@ -72,6 +78,27 @@ def receipt_file_text(payment: Payment) -> bytes:
     }
     assert tuple(fields) == _FIELD_NAMES
     return json_text(fields)
+
+
+def write_new_file(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet, for its owner only; all of it is on disk, or OSError and no file."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        write_all(fd, data)
+        os.fsync(fd)
+        fsync_directory(path.parent)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(fd)
+
+
+def check_can_be_written(path: Path) -> None:
+    """Find out whether `write_new_file` can make this file, by making it and taking it away. Raises OSError."""
+    # Asking for permissions instead would miss a name that is too long or a file system that is read-only.
+    write_new_file(path, b"")
+    path.unlink()
 
 
 def parse_receipt_file(data: bytes) -> ReceiptFile:
@@ -95,8 +122,7 @@ def verify_receipt_file(path: Path, root: BankRoot) -> ReceiptStatement:
     Raises ReceiptFileError if anything does not hold; PaygateExit(USAGE) if the file can't be read.
     """
     try:
-        with path.open("rb", buffering=0) as file:
-            data = file.read(FILE_SIZE_MAX + 1) or b""
+        data = read_input_file(path, FILE_SIZE_MAX + 1)
     except OSError as error:
         raise PaygateExit(f"could not read {path}: {error.strerror}", ExitCode.USAGE) from None
     if len(data) > FILE_SIZE_MAX:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paygate.cli import ExitCode, PaygateExit
+from paygate.client.input_file import read_input_file
 from paygate.codec import limits
 from paygate.codec.fields import IDENTIFIER
 
@@ -46,8 +47,7 @@ def parse_root(text: str) -> BankRoot:
 def read_root(path: Path) -> BankRoot:
     """Read a root file; blank lines and lines that begin with `#` are comments. Raises BadRoot."""
     try:
-        with path.open("rb", buffering=0) as file:
-            data = file.read(ROOT_FILE_SIZE_MAX) or b""
+        data = read_input_file(path, ROOT_FILE_SIZE_MAX)
     except OSError as error:
         raise BadRoot(f"could not read the bank's root key {path}: {error.strerror}") from None
     lines = [line.strip() for line in data.decode("utf-8", "replace").splitlines()]

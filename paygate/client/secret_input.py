@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from paygate.cli import ExitCode, PaygateExit
-from paygate.files.state_dir import StateDir
+from paygate.files.state_dir import StateDir, StateError
 
 SECRET_SIZE_MAX: Final = 1_024
 """Bytes in a line that holds a passcode or a password; the longest legal one is 255."""
@@ -28,8 +28,14 @@ def read_line_from_fd(fd: int, flag: str) -> str:
 
 
 def read_line_from_file(path: Path, flag: str) -> str:
-    """The only line of a file that nobody else can read (T29). Raises StateError, PaygateExit(USAGE)."""
-    data = StateDir(path.parent).read_secret(path.name)
+    """The only line of a file that nobody else can read (T29). Raises StateError, PaygateExit(USAGE).
+
+    `flag` is named in errors: the option or the environment variable that gave the path.
+    """
+    try:
+        data = StateDir(path.parent).read_secret(path.name)
+    except StateError as error:
+        raise StateError(f"{flag}: {error}") from None
     return _text(data.removesuffix(b"\n"), f"{flag} {path}")
 
 

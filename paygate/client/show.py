@@ -132,6 +132,16 @@ def payment_text(payment: Payment) -> str:
     return escape_line(line.rstrip())
 
 
+def receipt_fields(payment: Payment, path: "os.PathLike[str]") -> dict[str, Any]:
+    """The JSON object of a payment that has a receipt, and where that is."""
+    return {**payment_fields(payment), "receipt_file": os.fspath(path)}
+
+
+def receipt_text(payment: Payment, path: "os.PathLike[str]") -> str:
+    """One line of the receipts."""
+    return f"{payment_text(payment)}  {escape_line(os.fspath(path))}"
+
+
 def refusal_text(payment: Payment) -> str:
     """One quiet line for a refusal that was told before: an honest one stays unproven for ever."""
     reason = payment.reason.name if payment.reason else "not known to it"

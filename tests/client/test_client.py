@@ -1,6 +1,7 @@
 """The library over real sockets, with a real encoder child, against a scripted gateway."""
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from paygate.client.core import BadInput
 from paygate.codec.codes import Kind, PaymentStatus, Reason, TokenStatus
 from paygate.codec.errors import LocalProtocolError
 from paygate.codec.messages import Message
+from paygate.files.state_dir import StateError
 from paygate.net.addresses import AddressError
 from paygate.net.loop import Loop
 
@@ -159,6 +161,11 @@ def test_bad_credentials_leave_the_session_as_it_was(shop: Shop) -> None:
     shop.query()
     with pytest.raises(BadInput):
         shop.client.pay(USER_ID, "")
+    with pytest.raises(BadInput, match="user ID: expected a str, not NoneType"):
+        shop.client.pay(None, PASSWORD)  # type: ignore[arg-type]  # the mistake that is tested
+    with pytest.raises(BadInput, match="password: expected a str, not bytes") as error:
+        shop.client.pay(USER_ID, PASSWORD.encode())  # type: ignore[arg-type]  # the mistake that is tested
+    assert PASSWORD not in str(error.value)
     assert shop.client.pay(USER_ID, PASSWORD).outcome is Outcome.PAID
 
 
@@ -221,8 +228,11 @@ def test_misuse_is_refused(make_client: MakeClient, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="passcode: expected") as error:
         client.query(TRANSACTION_ID, "two words")
     assert "two words" not in str(error.value)
+    client.store.create()
     with pytest.raises(PaygateExit, match="no payment"):
         client.status(build_terms().payment_id)
+    with pytest.raises(ValueError, match="payment ID: expected 16 bytes"):
+        client.status("ab" * 16)  # type: ignore[arg-type]  # the mistake that is tested
     with pytest.raises(AddressError):
         make_client(gateway="nowhere")
     with pytest.raises(PaygateExit, match="loopback"):
@@ -230,3 +240,59 @@ def test_misuse_is_refused(make_client: MakeClient, tmp_path: Path) -> None:
     rootless = PaygateClient(state_dir=tmp_path / "client")
     with rootless, pytest.raises(PaygateExit, match="root key is needed"):
         rootless.query(TRANSACTION_ID, PASSCODE)
+
+
+def test_only_paying_makes_the_state_directory(shop: Shop, tmp_path: Path) -> None:
+    client, state = shop.client, tmp_path / "client"
+    payment_id = build_terms().payment_id
+    for ask in (client.payments, lambda: client.status(payment_id), lambda: client.save_receipt(payment_id)):
+        with pytest.raises(StateError, match="there is no state directory"):
+            ask()
+    assert not state.exists()
+    shop.query()
+    assert client.payments() == []
+    assert state.stat().st_mode & 0o777 == 0o700
+
+
+def uses(client: PaygateClient) -> list[Callable[[], object]]:
+    payment_id = build_terms().payment_id
+    return [
+        lambda: client.query(TRANSACTION_ID, PASSCODE),
+        lambda: client.pay(USER_ID, PASSWORD),
+        client.cancel,
+        lambda: client.run_once(0),
+        lambda: client.status(payment_id),
+        client.payments,
+        lambda: client.save_receipt(payment_id),
+    ]
+
+
+def test_a_closed_client_says_so(make_client: MakeClient) -> None:
+    client = make_client()
+    client.close()
+    client.close()
+    for use in uses(client):
+        with pytest.raises(LocalProtocolError, match="closed"):
+            use()
+    assert client.result is None
+    assert client.session_left_ms == 0
+
+
+def test_another_thread_is_told_to_use_the_main_one(make_client: MakeClient) -> None:
+    calls = [*uses(make_client()), make_client]
+    errors: list[Exception] = []
+
+    def work() -> None:
+        for call in calls:
+            try:
+                call()
+            except Exception as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(errors) == len(calls)
+    for error in errors:
+        assert isinstance(error, LocalProtocolError)
+        assert "main thread" in str(error)

@@ -156,6 +156,20 @@ def test_by_hand_everything_but_the_user_has_a_default(tmp_path: Path) -> None:
     assert any(sealed.terms.payment_id)
 
 
+@pytest.mark.parametrize(
+    ("name", "word"), [("directory", "Is a directory"), ("binary", "hexadecimal"), ("none", "No such file")]
+)
+def test_a_key_list_that_can_not_be_read_says_why(tmp_path: Path, name: str, word: str) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "binary").write_bytes(b"\xff\x00")
+    path = tmp_path / name
+    done = run(b"secret\n", "--text", "--user", USER_ID, "--key-list", str(path))
+    assert done.returncode == ExitCode.USAGE
+    (line,) = done.stderr.decode().splitlines()
+    assert f"--key-list {path}: " in line
+    assert word in line
+
+
 def test_by_hand_a_user_needs_a_key_list() -> None:
     done = run(b"", "--text", "--user", USER_ID)
     assert done.returncode == ExitCode.USAGE

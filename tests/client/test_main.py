@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from builders import PASSCODE, PASSWORD, TRANSACTION_ID, USER_ID, UTR, build_token_ack
 from client_world import ROOT
-from scripted_gateway import GatewayServer, unproven
+from scripted_gateway import GatewayServer, proven, unproven
 
 from paygate.cli import ExitCode
 from paygate.client.show import RESULT_KEYS
-from paygate.codec.codes import Kind, PaymentStatus, Reason, TokenStatus
+from paygate.codec.codes import Kind, PaymentStatus, Reason, TokenStatus, TransferOutcome
 from paygate.codec.messages import Message, StatusAck
 from paygate.net.loop import Loop
 from paygate.net.signals import FAULTS
@@ -159,7 +159,7 @@ def test_there_is_no_password_option_and_no_abbreviation() -> None:
         (["pay"], "--bank-root"),
         (["pay", "--bank-root", "no-such-file"], "could not read the bank's root key"),
         (["status", "xyz"], "32 hexadecimal digits"),
-        (["status", "ab" * 16], "no payment"),
+        (["status", "--gateway", "foo"], "--gateway: 'foo' is not host:port"),
         (["verify", "no-such-file", "--bank-root", "no-such-file"], "root key"),
         ([], "COMMAND"),
     ],
@@ -190,8 +190,10 @@ def test_a_password_file_must_be_private_and_may_come_from_the_environment(
     loose = shop.run([*command, "--password-file", str(path)])
     assert loose.returncode == ExitCode.BAD_STATE
     assert f"chmod 600 {path}" in loose.stderr
-    path.chmod(0o600)
+    assert loose.stderr.startswith("paygate-client: --password-file: ")
     monkeypatch.setenv("PAYGATE_PASSWORD_FILE", str(path))
+    assert shop.run(command).stderr.startswith("paygate-client: PAYGATE_PASSWORD_FILE: ")
+    path.chmod(0o600)
     assert shop.run(command).returncode == ExitCode.OK
 
 
@@ -203,11 +205,98 @@ def test_an_existing_receipt_file_is_not_overwritten(shop: Shop) -> None:
     assert receipt.read_bytes() == b""
 
 
+def test_a_receipt_that_can_not_be_written_is_told_before_anything_is_sent(shop: Shop) -> None:
+    receipt = shop.directory / "nowhere" / "x.json"
+    done = shop.run(shop.full_command("--receipt", str(receipt)))
+    assert done.returncode == ExitCode.USAGE
+    assert done.stderr == f"paygate-client: --receipt {receipt}: could not write there: No such file or directory\n"
+    assert shop.server.payment is None
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_receipt_that_can_not_be_written_any_more_is_kept_in_the_state(shop: Shop, form: str) -> None:
+    directory = shop.directory / "stick"
+    directory.mkdir()
+
+    def pull_out(message: Message) -> Message:
+        directory.rmdir()
+        return shop.server.paid(message)
+
+    shop.server.script[Kind.ENCRYPTED_CREDENTIALS] = pull_out
+    options = ["--receipt", str(directory / "x.json"), *(["--json"] if form == "json" else [])]
+    done = shop.run(shop.full_command(*options))
+    assert done.returncode == ExitCode.OK, done.stderr
+    kept = shop.state / "receipts" / f"{UTR}.json"
+    (line,) = done.stderr.splitlines()
+    assert f"could not write the receipt to {directory / 'x.json'}" in line
+    assert f"it is in {kept} instead" in line
+    if form == "json":
+        assert json.loads(done.stdout)["receipt_file"] == str(kept)
+    else:
+        assert f"Receipt: {kept}\n" in done.stdout
+    assert run("verify", str(kept), "--bank-root", str(shop.root)).returncode == ExitCode.OK
+
+
+@pytest.mark.parametrize("command", ["list", "receipts", "status"])
+def test_a_mistyped_state_directory_reassures_nobody(tmp_path: Path, command: str) -> None:
+    state = tmp_path / "nope"
+    done = run(command, "--state", str(state))
+    assert done.returncode == ExitCode.BAD_STATE
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert f"there is no state directory {state}" in line
+    assert not state.exists()
+
+
+def test_receipts_are_those_of_the_bank_and_have_files(shop: Shop) -> None:
+    elsewhere = shop.directory / "elsewhere.json"
+    assert shop.run(shop.full_command("--receipt", str(elsewhere))).returncode == ExitCode.OK
+
+    def decline(message: Message) -> Message:
+        shop.server.paid(message)
+        assert shop.server.payment is not None
+        return proven(shop.server.payment, outcome=TransferOutcome.DECLINED, reason=Reason.FUNDS, utr="")
+
+    def refuse(message: Message) -> Message:
+        shop.server.paid(message)
+        assert shop.server.payment is not None
+        return unproven(shop.server.payment, PaymentStatus.REFUSED, Reason.SESSION)
+
+    for script, code in ((decline, ExitCode.DECLINED), (refuse, ExitCode.REFUSED)):
+        shop.server.script[Kind.ENCRYPTED_CREDENTIALS] = script
+        assert shop.run(shop.full_command()).returncode == code
+    listed = run("list", "--state", str(shop.state), "--json").stdout.splitlines()
+    assert [json.loads(line)["state"] for line in listed] == ["paid", "declined", "refused"]
+    done = run("receipts", "--state", str(shop.state), "--json")
+    receipts = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [r["state"] for r in receipts] == ["paid", "declined"]
+    texts = run("receipts", "--state", str(shop.state)).stdout.splitlines()
+    for receipt, text in zip(receipts, texts, strict=True):
+        assert text.endswith(f"  {receipt['receipt_file']}")
+        verified = run("verify", receipt["receipt_file"], "--bank-root", str(shop.root), "--json")
+        assert verified.returncode == ExitCode.OK, verified.stderr
+        assert json.loads(verified.stdout)["payment_id"] == receipt["payment_id"]
+
+
 def test_the_help_names_every_exit_code_that_the_client_has() -> None:
     text = run("pay", "--help").stdout
     for code in ExitCode:
         if code <= ExitCode.REFUSED:
             assert f"\n  {int(code):>2}  " in text, code
+
+
+@pytest.mark.parametrize(
+    ("command", "codes"),
+    [
+        ("status", {0, 1, 2, 4, 5, 8, 9, 10, 22, 70}),
+        ("list", {0, 2, 8, 22, 70}),
+        ("receipts", {0, 2, 8, 22, 70}),
+        ("verify", {0, 2, 8, 9, 70}),
+    ],
+)
+def test_a_commands_help_names_the_exit_codes_that_it_can_give(command: str, codes: set[int]) -> None:
+    text = run(command, "--help").stdout
+    assert {int(line.split()[0]) for line in text.splitlines() if re.match(r"  [ \d]\d  ", line)} == codes
 
 
 # -- a gateway's word (T8)
@@ -402,6 +491,15 @@ def test_a_person_pays(customer: Customer) -> None:
     assert UTR in customer.shown
     for secret in (PASSWORD, PASSCODE):
         assert secret not in customer.shown
+    assert customer.has_terminal_back()
+
+
+def test_a_transaction_id_that_is_none_is_told_before_a_passcode_is_asked_for(customer: Customer) -> None:
+    customer.sees("Transaction ID: ")
+    customer.types("no blanks\n")
+    assert customer.ends() == ExitCode.USAGE
+    assert "transaction ID: expected" in customer.shown
+    assert "Passcode" not in customer.shown
     assert customer.has_terminal_back()
 
 

@@ -35,7 +35,9 @@ def payment() -> Payment:
 
 @pytest.fixture
 def store(tmp_path: Path) -> PendingStore:
-    return PendingStore(tmp_path / "client")
+    store = PendingStore(tmp_path / "client")
+    store.create()
+    return store
 
 
 def paid(payment: Payment) -> Payment:
@@ -60,7 +62,7 @@ def test_another_clients_receipt_is_not_overwritten_with_a_gateways_word(store: 
 def test_everything_is_private(store: PendingStore, payment: Payment) -> None:
     store.save(payment)
     store.keep_serial(ROOT, 7)
-    store.save_receipt(UTR, b"{}")
+    store.save_receipt(paid(payment), b"{}")
     paths = [store.path, *store.path.rglob("*")]
     assert len(paths) == 7
     for path in paths:
@@ -70,7 +72,29 @@ def test_everything_is_private(store: PendingStore, payment: Payment) -> None:
 def test_a_directory_that_others_can_read_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir(mode=0o755)
     with pytest.raises(StateError, match=r"chmod 700 .*open"):
-        PendingStore(tmp_path / "open")
+        PendingStore(tmp_path / "open").create()
+    PendingStore(tmp_path / "client").create()
+    (tmp_path / "client").chmod(0o750)
+    with pytest.raises(StateError, match=r"chmod 700 .*client"):
+        PendingStore(tmp_path / "client").load_all()
+
+
+def test_asking_makes_no_directory_and_says_that_there_is_none(tmp_path: Path, payment: Payment) -> None:
+    nowhere = PendingStore(tmp_path / "nope")
+    for ask in (nowhere.load_all, lambda: nowhere.load(payment.payment_id)):
+        with pytest.raises(StateError, match=r"there is no state directory .*nope"):
+            ask()
+    # A private directory of something else holds no payments either, and that is no answer.
+    (tmp_path / "home").mkdir(mode=0o700)
+    with pytest.raises(StateError, match=r"home is no client's state directory"):
+        PendingStore(tmp_path / "home").load_all()
+    assert [path.name for path in tmp_path.rglob("*")] == ["home"]
+
+
+def test_a_directory_that_goes_away_is_told_as_such(store: PendingStore, payment: Payment) -> None:
+    (store.path / "payments").rmdir()
+    with pytest.raises(StateError, match="could not use the state directory"):
+        store.save(payment)
 
 
 def test_a_payment_file_that_others_can_read_is_refused(store: PendingStore, payment: Payment) -> None:
@@ -203,3 +227,8 @@ def test_a_root_file_is_one_line(tmp_path: Path) -> None:
             parse_root(text)
     with pytest.raises(BadRoot, match="could not read"):
         read_root(tmp_path / "none")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadRoot, match=r"pipe: it is no regular file"):
+        read_root(tmp_path / "pipe")
+    with pytest.raises(BadRoot, match="Is a directory"):
+        read_root(tmp_path)

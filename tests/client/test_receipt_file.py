@@ -1,6 +1,7 @@
 """A receipt file proves a payment offline, years later, and nothing once it was altered (R7, T8)."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,13 @@ from scripted_gateway import proven
 
 from paygate.cli import ExitCode, PaygateExit
 from paygate.client.client import PaygateClient
-from paygate.client.receipt_file import ReceiptFileError, receipt_file_text, verify_receipt_file
+from paygate.client.receipt_file import (
+    ReceiptFileError,
+    check_can_be_written,
+    receipt_file_text,
+    verify_receipt_file,
+    write_new_file,
+)
 from paygate.client.root import BankRoot
 
 
@@ -76,7 +83,37 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PaygateExit, match="could not read") as error:
         verify_receipt_file(tmp_path / "none", ROOT)
     assert error.value.code is ExitCode.USAGE
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(PaygateExit, match=r"pipe: it is no regular file") as error:
+        verify_receipt_file(tmp_path / "pipe", ROOT)
+    assert error.value.code is ExitCode.USAGE
     large = tmp_path / "large"
     large.write_bytes(b" " * 300_000)
     with pytest.raises(ReceiptFileError, match="no receipt file"):
         verify_receipt_file(large, ROOT)
+
+
+def test_a_payment_without_a_receipt_makes_no_file() -> None:
+    with pytest.raises(PaygateExit, match="has no receipt: it is pending") as error:
+        receipt_file_text(World().send().payment)
+    assert error.value.code is ExitCode.USAGE
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new.json"
+    check_can_be_written(path)
+    assert list(tmp_path.iterdir()) == []
+    write_new_file(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        check_can_be_written(path)
+    assert path.read_bytes() == b"whole"
+
+    def failing_fsync(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", failing_fsync)
+    with pytest.raises(OSError, match="No space left"):
+        write_new_file(tmp_path / "half.json", b"half")
+    assert list(tmp_path.iterdir()) == [path]
