@@ -214,6 +214,8 @@ class _AccountFile(Generic[D]):
         self.pending: list[tuple[RawLine, D]] = []
         """Good lines of new accounts. Until they are taken in the file is not polled again."""
         self._known: list[RawLine] = []
+        self._refused: list[tuple[RawLine, FieldProblem]] = []
+        """Told once the file is as people will find it, since a rewrite gives lines other numbers."""
 
     def poll(self) -> None:
         """Sort out the lines that came since the last poll. Raises OSError."""
@@ -231,9 +233,9 @@ class _AccountFile(Generic[D]):
                     continue
                 self._known.append(line)
                 if row != fields:
-                    self._tell_known(line, fields[0])
+                    self._tell_known(fields[0])
             except FieldProblem as bad:
-                self._report(line, bad)
+                self._refused.append((line, bad))
 
     def take_in(self, outcomes: Sequence[AccountOutcome]) -> None:
         """Put rows in the place of the pending lines, by what became of each. Raises OSError."""
@@ -245,15 +247,20 @@ class _AccountFile(Generic[D]):
                 taken.append((line, self._accounts.row(key)))
             elif outcome is AccountOutcome.KNOWN:
                 taken.append((line, None))
-                self._tell_known(line, key)
+                self._tell_known(key)
             elif outcome is AccountOutcome.USER_ID_TAKEN:
-                self._report(line, FieldProblem("user ID", "one that no other customer has", ""))
+                self._refused.append((line, FieldProblem("user ID", "one that no other customer has", "")))
             else:
                 expected = "an amount with which the bank's books can still count all its money"
-                self._report(line, FieldProblem(columns[-1].name, expected, "more"))
+                self._refused.append((line, FieldProblem(columns[-1].name, expected, "more")))
         self.pending, self._known = [], []
-        if not self._file.take_in_all(taken):
-            self.rewrite()
+        try:
+            if not self._file.take_in_all(taken):
+                self.rewrite()
+        finally:
+            for line, bad in self._refused:
+                self._log(self._accounts.layout.refusal(self._file.number_of(line), bad))
+            self._refused.clear()
 
     def update(self, balances: Mapping[str, str]) -> None:
         """Change balances in place. Raises OSError."""
@@ -270,13 +277,10 @@ class _AccountFile(Generic[D]):
     def close(self) -> None:
         self._file.close()
 
-    def _tell_known(self, line: RawLine, key: str) -> None:
+    def _tell_known(self, key: str) -> None:
         bad = FieldProblem(self._accounts.layout.columns[0].name, "a new one", key)
         text = "this account is known and can't be changed here; its line says again what the ledger says"
-        self._log(f"{self._accounts.layout.problem(line.number, bad)}; {text}")
-
-    def _report(self, line: RawLine, bad: FieldProblem) -> None:
-        self._log(f"{self._accounts.layout.problem(line.number, bad)}; the line is skipped")
+        self._log(f"{self._accounts.layout.problem(0, bad)}; {text}")
 
 
 # -- the bank's three files ------------------------------------------------------------------------------

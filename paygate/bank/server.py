@@ -26,6 +26,7 @@ from paygate.cli import ExitCode, log
 from paygate.clock import Now, system_now
 from paygate.codec.messages import MakeVerifier, OpenedEnvelope
 from paygate.effects import Effect, LogLine
+from paygate.files.file_errors import unusable
 from paygate.files.state_dir import StateDir, StateError
 from paygate.hardening import protect_process
 from paygate.net.addresses import format_host_port
@@ -94,7 +95,7 @@ def serve(options: BankOptions) -> int:
 def open_records(directory: Path, ledger: SqliteLedger) -> BankRecords:
     """The text records of a state directory, with new lines taken in and all in step with the ledger.
 
-    Raises StateError, StoreError.
+    Raises PaygateExit.
     """
     identity = load_identity(directory)
     password_key = load_key_list(directory).password_key
@@ -102,7 +103,7 @@ def open_records(directory: Path, ledger: SqliteLedger) -> BankRecords:
         records = BankRecords(directory, ledger, identity.bank_id, identity.currency, password_key, _log)
         records.heal(system_now(), lambda requests: make_verifiers(directory, requests))
     except OSError as error:
-        raise StateError(f"could not use the records in {directory}: {error.strerror}") from None
+        raise unusable(error, directory) from None
     return records
 
 

@@ -4,6 +4,7 @@ For the commands of bank and gateway. They go the same way as everybody's lines,
 or not, and need no second door into its database.
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from paygate.escape import escape_field
+from paygate.files.file_errors import file_named, unusable
 from paygate.files.layout import FieldProblem, Layout
 from paygate.files.state_dir import StateDir, StateError
 
@@ -22,7 +24,7 @@ _WAIT_STEP_S: Final = 0.05
 def read_rows(directory: Path, layout: Layout) -> list[tuple[str, ...]]:
     """The rows of a record file. Lines that are none are left out: they are the server's to report.
 
-    Raises StateError.
+    Raises PaygateExit.
     """
     path = directory / layout.file_name
     try:
@@ -30,7 +32,7 @@ def read_rows(directory: Path, layout: Layout) -> list[tuple[str, ...]]:
     except FileNotFoundError:
         raise StateError(f"there is no {path}; is --state right, and was the server ever started?") from None
     except OSError as error:
-        raise StateError(f"could not read {path}: {error.strerror}") from None
+        raise unusable(error, path) from None
     rows = []
     for line in lines:
         if line.strip() and not line.startswith(b"#"):
@@ -45,7 +47,7 @@ def add_line(directory: Path, layout: Layout, fields: Sequence[str], take_in_now
     """Append a line and return when it was taken in.
 
     `take_in_now` does that while no server runs; it is called with the state directory locked. Raises
-    StateError, also when a running server leaves the line where it is.
+    PaygateExit, also when a running server leaves the line where it is.
     """
     path = directory / layout.file_name
     # Without the padding of the server's own rows, so that it can be seen when it was taken in.
@@ -69,18 +71,34 @@ def add_line(directory: Path, layout: Layout, fields: Sequence[str], take_in_now
 
 
 def _waits(path: Path, line: bytes) -> bool:
-    return line in path.read_bytes().splitlines(keepends=True)
+    try:
+        return line in path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return True  # an editor is just putting another in its place
+    except OSError as error:
+        raise unusable(error, path) from None
 
 
 def _append(path: Path, line: bytes) -> None:
     try:
-        fd = os.open(path, os.O_RDWR | os.O_APPEND)
-        try:
-            size = os.fstat(fd).st_size
-            if size and os.pread(fd, 1, size - 1) != b"\n":
-                raise StateError(f"{path}: its last line has no end; end it with a newline first")
-            os.write(fd, line)
-        finally:
-            os.close(fd)
+        with file_named(path):
+            fd = os.open(path, os.O_RDWR | os.O_APPEND)
+            try:
+                size = os.fstat(fd).st_size
+                if size and os.pread(fd, 1, size - 1) != b"\n":
+                    raise StateError(f"{path}: its last line has no end; end it with a newline first")
+                size = os.write(fd, line)
+                if size < len(line):
+                    _take_back(fd, size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                os.close(fd)
     except OSError as error:
-        raise StateError(f"could not add a line to {path}: {error.strerror}") from None
+        raise unusable(error, path) from None
+
+
+def _take_back(fd: int, size: int) -> None:
+    """Half a line might pass for a whole one; what others added after it is left, and it with that."""
+    end = os.lseek(fd, 0, os.SEEK_CUR)
+    if os.fstat(fd).st_size == end:
+        os.ftruncate(fd, end - size)

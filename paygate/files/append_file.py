@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paygate.files.durable import WRITE_SIZE, replace_file, write_all
+from paygate.files.file_errors import check_regular, file_named, names_its_file
 from paygate.files.layout import ROW_SIZE_MAX, FieldProblem, Layout, LineProblem
 
 
@@ -25,7 +26,10 @@ class Row:
 
 
 class AppendFile:
-    """A log of rows. Rows go in at the end; fields of a row may be filled in later, in place."""
+    """A log of rows. Rows go in at the end; fields of a row may be filled in later, in place.
+
+    Every OSError names the file.
+    """
 
     def __init__(self, directory: Path, layout: Layout) -> None:
         """Opens the file, making it with its header if there is none. Raises OSError."""
@@ -33,6 +37,7 @@ class AppendFile:
         self.path = directory / layout.file_name
         self._open()
 
+    @names_its_file
     def append(self, rows: Iterable[Sequence[str]]) -> list[int]:
         """Adds all rows of a tick with one write; gives the offset of each.
 
@@ -52,6 +57,7 @@ class AppendFile:
             offset += len(line)
         return offsets
 
+    @names_its_file
     def update(self, offset: int, key: str, changes: Mapping[str, str]) -> bool:
         """Changes columns (name: text) of the row at `offset` in place; `key` is its first field.
 
@@ -64,6 +70,7 @@ class AppendFile:
         # Not through the O_APPEND descriptor: Linux appends there, whatever offset pwrite is given.
         return os.pwrite(self._write_fd, row, offset) == len(row)
 
+    @names_its_file
     def check(self) -> bool:
         """True if the file was removed, replaced or cut since the last call; it is open again then.
 
@@ -83,7 +90,7 @@ class AppendFile:
     def rows(self, on_problem: Callable[[LineProblem], None] = lambda _: None) -> Iterator[Row]:
         """Every record in the file; lines that are none go to `on_problem`."""
         number, offset, rest = 0, 0, b""
-        while data := os.pread(self._write_fd, WRITE_SIZE, offset + len(rest)):
+        while data := self._read_at(offset + len(rest)):
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 number += 1
@@ -95,6 +102,7 @@ class AppendFile:
                         on_problem(self.layout.problem(number, bad))
                 offset += len(line) + 1
 
+    @names_its_file
     def rewrite(self, rows: Iterable[Sequence[str]]) -> list[int]:
         """Rebuilds the file in one step, from the database for instance; gives the offset of each row.
 
@@ -121,7 +129,13 @@ class AppendFile:
         os.close(self._append_fd)
         os.close(self._write_fd)
 
+    def _read_at(self, offset: int) -> bytes:
+        with file_named(self.path):
+            return os.pread(self._write_fd, WRITE_SIZE, offset)
+
+    @names_its_file
     def _open(self) -> None:
+        check_regular(self.path)
         self._append_fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             self._write_fd = os.open(self.path, os.O_RDWR)

@@ -133,6 +133,26 @@ class Layout:
             got = f'"{escape_line(shown)}"'
         return LineProblem(self.file_name, line_number, bad.column, bad.expected, got)
 
+    def refusal(self, line_number: int, bad: FieldProblem) -> str:
+        """What to tell people about a line that is not taken in, and so stays as its writer wrote it (T19)."""
+        text = f"{self.problem(line_number, bad)}; the line is skipped"
+        if any(column.secret for column in self.columns):
+            text += "; it may hold a secret in clear: mend or remove it"
+        return text
+
+    def may_be_cut(self, line: bytes) -> bool:
+        """Whether a line without its newline may be the start of a row of ours that a crash cut short.
+
+        Rows of ours are padded; what people write seldom is, to the blank.
+        """
+        *cells, last = line.decode(errors="replace").split(" | ")
+        if "|" in last[:-1]:  # at its end it may be half a separator
+            return False
+        is_padded = all(cell == _pad(column, cell.strip()) for column, cell in zip(self.columns, cells, strict=False))
+        if len(cells) + 1 != len(self.columns):
+            return is_padded and len(cells) < len(self.columns)
+        return is_padded and last != _pad(self.columns[-1], last.strip())
+
     def change(self, line: bytes, key: str, changes: Mapping[str, str]) -> bytes | None:
         """The line with some columns changed and its size kept, so that it can be written in place.
 

@@ -6,9 +6,11 @@ import signal
 from collections import deque
 from dataclasses import dataclass, field
 
+from paygate.files.block_sums import BlockSums
+
 READ_SIZE = 1 << 20
 TAIL_SIZE = 4096
-"""Bytes before the reading position that are kept, to notice an edit that moved them: about 40 lines."""
+"""Bytes before the reading position in which an edit is looked for when nobody but us seems to have written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,9 @@ class LineStream:
         self.unfinished = b""
         """The start of a line whose newline hasn't come yet."""
         self._own: deque[tuple[int, int]] = deque()
-        size = min(TAIL_SIZE, read_to)
-        self._tail = bytearray(os.pread(fd, size, read_to - size))
+        self._sums = BlockSums()
+        while self._sums.size < read_to and (data := os.pread(fd, READ_SIZE, self._sums.size)):
+            self._sums.append(data[: read_to - self._sums.size])
 
     def leave_out(self, start: int, end: int) -> None:
         """Bytes from `start` up to `end` are ours."""
@@ -62,21 +65,21 @@ class LineStream:
             else:
                 self._split(data, lines)
             self.read_to += len(data)
-            self._tail = (self._tail + data)[-TAIL_SIZE:]
+            self._sums.append(data)
             if self._own and self.read_to >= self._own[0][1]:
                 self._own.popleft()
         return lines
 
-    def wrote_at(self, offset: int, data: bytes) -> None:
-        """We changed these bytes in place, so `tail_differs` is to expect them."""
-        tail_start = self.read_to - len(self._tail)
-        low, high = max(offset, tail_start), min(offset + len(data), self.read_to)
-        if low < high:
-            self._tail[low - tail_start : high - tail_start] = data[low - offset : high - offset]
+    def will_write_at(self, offset: int, data: bytes) -> None:
+        """We are about to change these bytes in place, so `is_edited` is to expect them. Raises OSError."""
+        self._sums.change(self.fd, offset, data)
 
-    def tail_differs(self) -> bool:
-        """Whether the bytes before `read_to` are no longer what they were: somebody edited in place."""
-        return os.pread(self.fd, len(self._tail), self.read_to - len(self._tail)) != self._tail
+    def is_edited(self, *, everywhere: bool) -> bool:
+        """Whether what was read is no longer what it was: somebody edited in place. Raises OSError.
+
+        Everywhere, all that was read is read again; else TAIL_SIZE bytes, where an edit that moved lines shows.
+        """
+        return self._sums.differ(self.fd, None if everywhere else TAIL_SIZE)
 
     def _split(self, data: bytes, lines: list[RawLine]) -> None:
         start = 0

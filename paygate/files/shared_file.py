@@ -8,6 +8,11 @@ Nothing that anybody appends may get lost, and nobody else knows of a lock. So:
 - Lines that can't be used stay exactly where they are, for the person who wrote them to mend.
 - `rewrite` builds a new file and swaps it with the old one in one step. Somebody may have the old one open
   and append to it later, so it stays open here and is read on, until nobody has it open for writing.
+- A last line without its newline may be one that somebody is still writing. A rewrite keeps it in the new file
+  as a comment (`# unfinished: `), which nothing that others append can run into. If its end comes, the line takes
+  the comment's place; if nobody can write the end any more, the text stands at the end of the file again. When a
+  file is opened here, though, and nobody has it open for writing, then whoever wrote its last line is done with
+  it: it is a whole line, and gets its newline.
 - An editor may replace the file, or cut it and write it again. `poll` notices and gives all lines anew.
 
 Whatever happens, the caller's part is the same (`rows` are all of the server's records):
@@ -17,18 +22,20 @@ Whatever happens, the caller's part is the same (`rows` are all of the server's 
     if not file.take_in_all(taken):
         file.rewrite(rows)
 
-One thing can't be seen: a line put into the middle of the file, in place, that leaves the last 4 KiB where
-they were. It is found at the next start. And a line that is appended to a replaced file in the second before
-this process is killed goes with it.
+An edit in place is noticed if the system's time of change tells it from our own last write: not if it comes
+within some milliseconds of that and leaves the last 4 KiB as they were. It is found at the next change or start.
+And a line that is appended to a replaced file in the second before this process is killed goes with it.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from paygate.files.durable import create_file, fsync_directory, write_all
+from paygate.files.file_errors import check_regular, names_its_file
 from paygate.files.layout import LINE, ROW_SIZE_MAX, FieldProblem, Layout, LineProblem
 from paygate.files.line_stream import LineStream, RawLine, has_writers
 from paygate.files.open_file import OpenFile, swap_in
@@ -47,6 +54,7 @@ WATCHED_COUNT_MAX = 64
 
 _TAKEN_IN = b"# taken in"
 _LEFT = b"# Lines that could not be used, and comments:\n"
+_UNFINISHED = b"# unfinished: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,31 +76,60 @@ class _Watched:
     stream: LineStream
     dealt_with: bytes = b""
     """An unfinished last line that is not wanted from here, unless more of it comes."""
+    kept: bytes = b""
+    """An unfinished last line that stands in the file that has the name, as a comment."""
 
 
 class SharedFile:
-    """See the top of this file. Every method may raise OSError."""
+    """See the top of this file. Every method may raise OSError, which names the file."""
 
     def __init__(self, directory: Path, layout: Layout) -> None:
         """Opens the file, making it with its header if there is none. The first poll gives all lines."""
         self.layout = layout
-        # A symbolic link names the file that people share; that file is the one to replace.
-        self.path = (directory / layout.file_name).resolve()
+        self.path = _resolved(directory / layout.file_name)
         self._swap = self.path.with_name(f".{self.path.name}.swap")
         self._header_lines = {line.strip() for line in layout.header.splitlines()} | {_LEFT.strip()}
         self._watched: list[_Watched] = []
         self._told: set[str] = set()
         self._told_unfinished = b""
-        self._untaken: dict[RawLine, None] = {}
-        """Lines that a rewrite must keep: those that nobody took in, and the comments of people."""
+        self._ages: dict[bytes, int] = {}
+        """For how many polls an unfinished line has been a comment."""
+        self._untaken: dict[RawLine, RawLine] = {}
+        """Lines that a rewrite must keep: those that nobody took in, and the comments of people. Each as it was
+        given, and as it is now."""
+        self._ahead: list[RawLine] = []
+        """Lines that a rewrite read and the next poll gives."""
+        self._start()
+
+    @names_its_file
+    def _start(self) -> None:
+        check_regular(self.path)
         with contextlib.suppress(FileNotFoundError):
             # A crash in `rewrite` left it: perhaps the file that was replaced, with lines not yet read.
             self._watched.append(_Watched(LineStream(os.open(self._swap, os.O_RDONLY))))
         with contextlib.suppress(FileExistsError):
             fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            write_all(fd, layout.header)
+            write_all(fd, self.layout.header)
             os.close(fd)
+        self._end_last_line()
         self._adopt(OpenFile.open(self.path))
+
+    def _end_last_line(self) -> None:
+        """See the top of this file. What a crash left of a row of ours is no line; `rewrite` drops it."""
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            if has_writers(fd):
+                return
+            tail = os.pread(fd, ROW_SIZE_MAX, max(0, os.fstat(fd).st_size - ROW_SIZE_MAX))
+        finally:
+            os.close(fd)
+        last = tail.rpartition(b"\n")[2]
+        if last.strip() and not self.layout.may_be_cut(last):
+            fd = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+            try:
+                os.write(fd, b"\n")
+            finally:
+                os.close(fd)
 
     def _adopt(self, files: OpenFile) -> None:
         """Starts on a file of which nothing is known yet."""
@@ -100,27 +137,36 @@ class SharedFile:
         self._stream = LineStream(files.read)
         self._offsets: dict[str, int] = {}
         """Where the row with this first field begins."""
-        self._untaken = {line: None for line in self._untaken if line.offset is None}
+        self._untaken = {line: place for line, place in self._untaken.items() if place.offset is None}
+        self._ahead.clear()
         self._whole = True
         """The next poll gives all lines, not only new ones."""
         self._must_rewrite = True
-        self._seen = (-1, -1)
-        """Size and time of change at the last poll."""
+        self._known = (-1, -1)
+        """Size and time of change after the last poll or our last write."""
+        self._polled_size = -1
+        self._wrote = self._touched = False
+        """Whether we, or others before our last write, wrote since the last poll."""
         self._missing_count = self._unfinished_count = 0
 
+    @names_its_file
     def poll(self) -> News:
         """The lines that came since the last poll. One stat when nothing changed; meant for once a second."""
         problems: list[LineProblem] = []
         status = self._follow(problems)
-        lines = [line for old in list(self._watched) for line in self._read_watched(old)]
+        lines, self._ahead = self._ahead, []
+        for old in list(self._watched):
+            lines += self._read_watched(old)
+        self._tell_kept(problems)
         if status is None:
             return News(tuple(lines), self._missing_count >= MISSING_POLL_COUNT, tuple(problems))
         replaced = self._whole
         grew = status.st_size > self._stream.read_to
         limit = status.st_size if replaced else min(status.st_size, self._stream.read_to + POLL_SIZE_MAX)
         lines += self._sort_out(self._stream.read(limit))
-        self._whole = False
-        self._seen = (status.st_size, status.st_mtime_ns)
+        self._whole = self._wrote = self._touched = False
+        self._known = _stamp(status)
+        self._polled_size = status.st_size
         unfinished = self._stream.unfinished
         self._unfinished_count = self._unfinished_count + 1 if unfinished and not grew else 0
         if self._unfinished_count == UNFINISHED_POLL_COUNT and unfinished != self._told_unfinished:
@@ -129,6 +175,15 @@ class SharedFile:
             problems.append(self.layout.problem(self._stream.line_count + 1, bad))
         return News(tuple(lines), replaced, tuple(problems))
 
+    def number_of(self, line: RawLine) -> int:
+        """Where a line that a poll gave is now, counted from 1; for those who tell people of it after a rewrite.
+
+        0 if it isn't known to be in the file any more.
+        """
+        place = self._untaken.get(line)
+        return 0 if place is None else place.number
+
+    @names_its_file
     def take_in_all(self, taken: Iterable[tuple[RawLine, Sequence[str] | None]]) -> bool:
         """Puts normalised rows in the place of raw lines that are committed already; one write for all.
 
@@ -136,62 +191,69 @@ class SharedFile:
         call `rewrite`, which does what is left to do. To be called after each poll, if only with nothing.
         """
         taken = list(taken)
-        moved = {line.raw for line, _ in taken if line not in self._untaken}
-        for line, _ in taken:
-            self._untaken.pop(line, None)
-        if moved:
-            # The file was replaced or rewritten since the poll, and the same text is elsewhere now.
+        strays = {line.raw for line, _ in taken if line not in self._untaken}
+        places = [self._untaken.pop(line) for line, _ in taken if line in self._untaken]
+        if strays:
+            # The file was replaced since the poll, and the same text is elsewhere now.
             self._must_rewrite = True
-            self._untaken = {line: None for line in self._untaken if line.raw not in moved}
+            self._untaken = {line: place for line, place in self._untaken.items() if line.raw not in strays}
         rows = [row for _, row in taken if row is not None]
         # After an unfinished line our rows would become part of it. (Before the file's end, it is only the
         # last poll's portion that ended there.)
-        unfinished = self._stream.unfinished and self._stream.read_to == self._seen[0]
+        unfinished = self._stream.unfinished and self._stream.read_to == self._polled_size
         self._must_rewrite |= bool(rows and unfinished)
         # A line of a replaced file that was left must come into a file that has a name.
-        self._must_rewrite |= any(line.offset is None for line in self._untaken)
+        self._must_rewrite |= any(place.offset is None for place in self._untaken.values())
         if self._must_rewrite:
             return False
-        # The rows first: a crash after them leaves both, which a rewrite mends; blanked alone, neither.
-        self._append_rows(rows)
-        if not self._must_rewrite:
-            self._blank([line for line, _ in taken if line.offset is not None])
+        if taken:
+            with self._writing():
+                # The rows first: a crash after them leaves both, which a rewrite mends; blanked alone, neither.
+                self._append_rows(rows)
+                if not self._must_rewrite:
+                    self._blank([place for place in places if place.offset is not None])
         return not self._must_rewrite
 
     def update(self, key: str, changes: Mapping[str, str]) -> bool:
         """`update_many` for one row."""
         return self.update_many({key: changes})
 
+    @names_its_file
     def update_many(self, changes: Mapping[str, Mapping[str, str]]) -> bool:
         """Changes columns (name: text) of rows (by first field) in place: one read and one write a row.
 
         False: somebody edited the file under us, or the key isn't in it; call `rewrite`. Raises ValueError if
         a text is wider than its column.
         """
-        for key, texts in changes.items():
-            offset = self._offsets.get(key)
-            old = b"" if offset is None else os.pread(self._files.read, ROW_SIZE_MAX, offset)
-            row = self.layout.change(old, key, texts)
-            if offset is None or row is None:
-                self._must_rewrite = True
-            else:
-                self._write_at(offset, row)
+        with self._writing():
+            for key, texts in changes.items():
+                offset = self._offsets.get(key)
+                old = b"" if offset is None else os.pread(self._files.read, ROW_SIZE_MAX, offset)
+                row = self.layout.change(old, key, texts)
+                if offset is None or row is None:
+                    self._must_rewrite = True
+                else:
+                    self._write_at(offset, row)
         return not self._must_rewrite
 
+    @names_its_file
     def rewrite(self, rows: Iterable[Sequence[str]]) -> None:
         """Builds the file anew from all of the server's records and puts it in the place of the old one.
 
         After the rows come, verbatim, the lines that nobody took in and the comments that are not ours. To
-        be called at start (the database is the truth) and when another method gave False.
+        be called at start (the database is the truth) and when another method gave False. If somebody has just
+        replaced or edited the file, it is left to the next poll, which gives all that is in it.
         """
+        if self._is_replaced() or self._is_edited(os.fstat(self._files.read)):
+            self._must_rewrite = True
+            return
         stream, dealt_with = self._stream, b""
-        if self._is_replaced() or self._is_edited(os.fstat(stream.fd)):
-            # Somebody dealt with what was left, and all that is there now comes as news after the swap.
-            self._untaken = {line: None for line in self._untaken if line.offset is None}
-            dealt_with = stream.unfinished
-        left = self._lines_to_keep()
+        if not self._whole:
+            self._ahead += self._sort_out(stream.read(os.fstat(stream.fd).st_size))
+        rest = stream.unfinished
+        self._keep(rest)
         offsets: dict[str, int] = {}
-        untaken: dict[RawLine, None] = {}
+        untaken: dict[RawLine, RawLine] = {}
         size = line_count = 0
 
         def chunks() -> Iterator[bytes]:
@@ -200,27 +262,33 @@ class SharedFile:
             yield self.layout.header
             for row in rows:
                 line = self.layout.format(row)
-                if len(stream.unfinished) > self.layout.columns[0].width and line.startswith(stream.unfinished):
-                    dealt_with = stream.unfinished  # a row of ours that a crash cut short, padding and all
+                if len(rest) > self.layout.columns[0].width and line.startswith(rest):
+                    dealt_with = rest  # a row of ours that a crash cut short, padding and all
+                    self._drop_kept(rest)
                 offsets[row[0]] = size
                 size, line_count = size + len(line), line_count + 1
                 yield line
-            for line in (_LEFT, *left) if left else ():
+            left = self._lines_to_keep()
+            if left:
+                size, line_count = size + len(_LEFT), line_count + 1
+                yield _LEFT
+            for given in left:
                 line_count += 1
-                if line is not _LEFT:
-                    untaken[RawLine(line_count, size, line)] = None
-                size += len(line)
-                yield line
+                untaken[given] = RawLine(line_count, size, given.raw)
+                size += len(given.raw)
+                yield given.raw
 
         beside = self.path.with_name(f".{self.path.name}.new")
         create_file(beside, chunks())
         files = OpenFile.open(beside)
+        new = LineStream(files.read, read_to=size, line_count=line_count)
+        known = _stamp(os.fstat(files.read))
         # Two names: a half-built `.new` holds nothing of anybody's, a left-over `.swap` may.
         beside.rename(self._swap)
         try:
             displaced = swap_in(self._swap, self.path)
             if displaced is not None and displaced != self._files.identity:
-                # Somebody put another file there since the last poll; all of its lines are news.
+                # Somebody put another file there a moment ago; all of its lines are news.
                 self._watched.append(_Watched(LineStream(os.open(self._swap, os.O_RDONLY))))
             self._swap.unlink(missing_ok=True)
             fsync_directory(self.path.parent)
@@ -231,21 +299,38 @@ class SharedFile:
         self._files.close_writers()
         if self._is_edited(os.fstat(stream.fd)):
             stream = LineStream(stream.fd)
-        old = _Watched(stream, dealt_with)
+        old = _Watched(stream, dealt_with, kept=b"" if dealt_with else rest)
         self._watched.append(old)
+        ahead = self._ahead.copy()
         self._adopt(files)
-        self._stream = LineStream(files.read, read_to=size, line_count=line_count)
-        self._offsets, self._untaken = offsets, untaken
+        self._stream, self._known = new, known
+        self._offsets, self._untaken, self._ahead = offsets, untaken, ahead
         self._must_rewrite = self._whole = False
         if not has_writers(stream.fd) and os.fstat(stream.fd).st_size == stream.read_to:
             self._put_back(old)
 
+    @names_its_file
     def close(self) -> None:
-        """Closes all descriptors; everything was written long ago."""
-        self._files.close_writers()
-        for stream in (self._stream, *(old.stream for old in self._watched)):
-            os.close(stream.fd)
-        self._watched.clear()
+        """Closes all descriptors. What was added to a replaced file, and not taken in, goes to the one with a name."""
+        try:
+            for old in list(self._watched):
+                self._read_watched(old)
+            self._save_untaken()
+        finally:
+            self._files.close_writers()
+            for stream in (self._stream, *(old.stream for old in self._watched)):
+                os.close(stream.fd)
+            self._watched.clear()
+
+    def _save_untaken(self) -> None:
+        raw = [line.raw for line in self._lines_to_keep() if self._untaken[line].offset is None]
+        if not raw:
+            return
+        if self.path.exists() and not self._is_replaced() and self._ends_whole():
+            write_all(self._files.append, b"".join(raw))
+        else:
+            # The next start reads it on, as what a crash left.
+            create_file(self._swap, raw)
 
     def _follow(self, problems: list[LineProblem]) -> os.stat_result | None:
         """Goes over to another file if the name has one; None while there is none that can be used."""
@@ -254,7 +339,7 @@ class SharedFile:
             if (status.st_dev, status.st_ino) != self._files.identity:
                 files = OpenFile.open(self.path)
                 self._files.close_writers()
-                self._watched.append(_Watched(self._stream, self._stream.unfinished))
+                self._watched.append(_Watched(self._stream, dealt_with=self._stream.unfinished))
                 self._adopt(files)
                 status = os.fstat(files.read)
         except FileNotFoundError:
@@ -281,12 +366,15 @@ class SharedFile:
         """Whether somebody cut the file and wrote it again, or changed it in place, as some editors do."""
         if status.st_size < self._stream.read_to:
             return True
-        return (status.st_size, status.st_mtime_ns) != self._seen and self._stream.tail_differs()
+        if self._touched or _stamp(status) != self._known:
+            return self._stream.is_edited(everywhere=True)
+        # The clock of the file system is coarse: an edit right before or after our own write looks like that.
+        return self._wrote and self._stream.is_edited(everywhere=False)
 
-    def _lines_to_keep(self) -> list[bytes]:
+    def _lines_to_keep(self) -> list[RawLine]:
         """What nobody took in, once each where a replaced file has it too."""
-        here = {line.raw for line in self._untaken if line.offset is not None}
-        return [line.raw for line in self._untaken if line.offset is not None or line.raw not in here]
+        here = {place.raw for place in self._untaken.values() if place.offset is not None}
+        return [line for line, place in self._untaken.items() if place.offset is not None or place.raw not in here]
 
     def _sort_out(self, lines: list[RawLine]) -> list[RawLine]:
         """Remembers what a rewrite must keep, and gives the lines that hold records."""
@@ -294,10 +382,12 @@ class SharedFile:
         for line in lines:
             text = line.raw.strip()
             if text and text not in self._header_lines and text not in (_TAKEN_IN, b"#"):
-                self._untaken[line] = None
+                self._untaken[line] = line
                 if not text.startswith(b"#"):
                     records.append(line)
         return records
+
+    # -- replaced files, and lines without their end ---------------------------------------------------
 
     def _read_watched(self, old: _Watched) -> list[RawLine]:
         # Asked before reading: what is in the file by then is all that will ever come.
@@ -306,24 +396,75 @@ class SharedFile:
         if size < old.stream.read_to:
             old.stream = LineStream(old.stream.fd)
         lines = [RawLine(0, None, line.raw) for line in old.stream.read(size)]
+        records = self._sort_out(lines)
         if lines:
             old.dealt_with = b""
+        rest = b"" if old.stream.unfinished == old.dealt_with else old.stream.unfinished
+        if rest != old.kept:
+            # What stands as a comment is in the line now, or in the longer comment. Those come into the file
+            # with the rewrite that takes the comment away.
+            self._must_rewrite |= bool(self._drop_kept(old.kept))
+            self._keep(rest)
+            old.kept = rest
         if done or old in self._watched[:-WATCHED_COUNT_MAX]:
-            self._put_back(old)
+            if done:
+                self._put_back(old)
             self._watched.remove(old)
             os.close(old.stream.fd)
-        return self._sort_out(lines)
+        return records
+
+    def _keep(self, rest: bytes) -> None:
+        if rest.strip():
+            line = RawLine(0, None, _UNFINISHED + rest + b"\n")
+            self._untaken.setdefault(line, line)
+
+    def _drop_kept(self, rest: bytes) -> list[RawLine]:
+        """The comment is wanted no more; gives where it stands in the file."""
+        raw = _UNFINISHED + rest + b"\n"
+        dropped = [line for line in self._untaken if line.raw == raw]
+        places = [self._untaken.pop(line) for line in dropped]
+        return [place for place in places if place.offset is not None]
 
     def _put_back(self, old: _Watched) -> None:
-        """Copies an unfinished last line that nobody can finish in a replaced file to where people see it.
+        """Moves an unfinished last line that nobody can finish in a replaced file to where people see it.
 
         Not before: whoever is in the middle of it goes on in the file that he has open, and what he appends
-        to the new one later must not come right after the copy.
+        to the new one later must not come right after the copy. And not into a line that somebody else has
+        begun: then it stays a comment.
         """
-        rest = old.stream.unfinished
-        if rest.strip() and rest != old.dealt_with:
-            write_all(self._files.append, rest)
-            old.dealt_with = rest
+        rest = old.kept
+        if rest.strip() and self._ends_whole():
+            with self._writing():
+                write_all(self._files.append, rest)
+                old.kept, old.dealt_with = b"", rest
+                self._blank(self._drop_kept(rest))
+
+    def _ends_whole(self) -> bool:
+        size = os.fstat(self._files.read).st_size
+        return size == 0 or os.pread(self._files.read, 1, size - 1) == b"\n"
+
+    def _tell_kept(self, problems: list[LineProblem]) -> None:
+        """A program between two writes is faster, so only what has stood for some polls is told."""
+        numbers = {line.raw: place.number for line, place in self._untaken.items() if _is_kept(line)}
+        self._ages = {raw: self._ages.get(raw, -1) + 1 for raw in numbers}
+        for raw, number in numbers.items():
+            rest = raw[len(_UNFINISHED) : -1]
+            if self._ages[raw] == UNFINISHED_POLL_COUNT and rest != self._told_unfinished:
+                self._told_unfinished = rest
+                expected = "a line with its end (complete it and take the mark before it away, or remove it)"
+                problems.append(self.layout.problem(number, FieldProblem(LINE, expected, "only its start")))
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Around writes of our own, to tell the changes of others from them."""
+        self._touched |= _stamp(os.fstat(self._files.read)) != self._known
+        self._wrote = True
+        try:
+            yield
+        finally:
+            self._known = _stamp(os.fstat(self._files.read))
 
     def _append_rows(self, rows: Sequence[Sequence[str]]) -> None:
         lines = [self.layout.format(row) for row in rows]
@@ -365,14 +506,30 @@ class SharedFile:
                 self._must_rewrite = True  # edited in place
 
     def _write_at(self, offset: int, data: bytes) -> None:
+        self._stream.will_write_at(offset, data)
         self._must_rewrite |= os.pwrite(self._files.write, data, offset) != len(data)
-        self._stream.wrote_at(offset, data)
 
     def _tell(self, bad: FieldProblem, problems: list[LineProblem]) -> None:
         problem = self.layout.problem(0, bad)
         if str(problem) not in self._told:
             self._told.add(str(problem))
             problems.append(problem)
+
+
+def _resolved(path: Path) -> Path:
+    """A symbolic link names the file that people share; that file is the one to replace."""
+    try:
+        return path.resolve()
+    except RuntimeError:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+def _is_kept(line: RawLine) -> bool:
+    return line.raw.startswith(_UNFINISHED)
 
 
 def _blanked(raw: bytes) -> bytes:

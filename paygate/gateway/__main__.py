@@ -11,7 +11,7 @@ from typing import Final
 
 from paygate.arguments import address, exit_codes_line, identifier, port
 from paygate.cli import ExitCode, PaygateExit, run
-from paygate.clock import utc_text
+from paygate.clock import system_now, utc_text
 from paygate.codec import limits
 from paygate.codec.money import format_amount
 from paygate.files.added_line import add_line, read_rows
@@ -25,6 +25,16 @@ from paygate.gateway.tokens import Token, TokenState
 
 DEFAULT_STATE: Final = "var/gateway"
 _PASSCODE_DIGIT_COUNT: Final = 8
+_FLAGS: Final = {
+    "transaction ID": "--transaction",
+    "passcode": "--passcode",
+    "amount": "--amount",
+    "merchant": "--merchant",
+    "currency": "--currency",
+    "expiry": "--expires",
+    "merchant name": "--merchant-name",
+}
+"""Where each column of a token comes from in `issue`."""
 
 
 def main() -> int:
@@ -45,26 +55,39 @@ def _parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         description="A payment gateway that forwards bank credentials which it cannot read.",
         epilog=exit_codes_line(codes),
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         sub.set_defaults(command=command)
-        sub.add_argument("--state", type=Path, default=Path(DEFAULT_STATE), help=f"state directory ({DEFAULT_STATE})")
+        sub.add_argument(
+            "--state", type=Path, default=Path(DEFAULT_STATE), metavar="DIR", help=f"state directory ({DEFAULT_STATE})"
+        )
         return sub
 
     init = add("init", _init, "Make a new gateway's state directory.")
-    init.add_argument("--gateway-id", required=True, type=identifier, help="this gateway's ID, as the bank knows it")
-    init.add_argument("--bank-id", required=True, type=identifier, help="the bank that it pays through")
-    init.add_argument("--link-key", required=True, type=Path, help="file that 'paygate-bank add-gateway' wrote")
-    init.add_argument("--from", dest="source", type=Path, help=f"folder whose {TOKENS_LAYOUT.file_name} to copy")
+    init.add_argument(
+        "--gateway-id", required=True, type=identifier, metavar="ID", help="this gateway's ID, as the bank knows it"
+    )
+    init.add_argument("--bank-id", required=True, type=identifier, metavar="ID", help="the bank that it pays through")
+    init.add_argument(
+        "--link-key", required=True, type=Path, metavar="FILE", help="file that 'paygate-bank add-gateway' wrote"
+    )
+    init.add_argument(
+        "--from", dest="source", type=Path, metavar="DIR", help=f"folder whose {TOKENS_LAYOUT.file_name} to copy"
+    )
 
     server = add("serve", _serve, "Run the gateway until SIGTERM drains it.")
     server.add_argument("--host", default="127.0.0.1", help="loopback address to listen on (127.0.0.1)")
     server.add_argument("--port", type=port, default=15000, help="port to listen on; 0 for any free one (15000)")
     server.add_argument(
-        "--bank", type=address, default=("127.0.0.1", 15001), help="the bank's HOST:PORT (127.0.0.1:15001)"
+        "--bank",
+        type=address,
+        default=("127.0.0.1", 15001),
+        metavar="HOST:PORT",
+        help="where the bank listens (127.0.0.1:15001)",
     )
     server.add_argument(
         "--bank-wait",
@@ -83,12 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("--ignore-sigterm", action="store_true", help="ignore SIGTERM too; only SIGKILL ends it")
 
     issue = add("issue", _issue, "Issue a payment token, as a merchant would by adding a line to the file.")
-    issue.add_argument("--transaction", required=True, help="transaction ID: the merchant's order")
+    issue.add_argument("--transaction", required=True, metavar="ID", help="transaction ID: the merchant's order")
     issue.add_argument("--amount", required=True, help="decimal amount, such as 1250.00")
-    issue.add_argument("--merchant", required=True, help="merchant ID at the bank")
-    issue.add_argument("--merchant-name", default="", help="shown to the shopper")
+    issue.add_argument("--merchant", required=True, metavar="ID", help="merchant ID at the bank")
+    issue.add_argument("--merchant-name", default="", metavar="NAME", help="shown to the shopper")
     issue.add_argument("--currency", default="INR", help="ISO 4217 code (INR)")
-    issue.add_argument("--expires", default="", help="UTC, such as 2026-12-31T23:59:59Z (never)")
+    issue.add_argument("--expires", default="", metavar="TIME", help="UTC, such as 2026-12-31T23:59:59Z (never)")
     issue.add_argument(
         "--passcode", help="what the shopper types; seen by other users of this machine (default: made up and printed)"
     )
@@ -98,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     tokens.add_argument("--show-passcodes", action="store_true", help="show passcodes, which are hidden otherwise")
 
     cancel = add("cancel", _cancel, "Withdraw an unpaid token.")
-    cancel.add_argument("transaction", help="transaction ID")
+    cancel.add_argument("transaction", metavar="ID", help="transaction ID")
     return parser
 
 
@@ -147,7 +170,11 @@ def _issue(arguments: argparse.Namespace) -> int:
     try:
         token = parse_token((*fields, arguments.currency, "", arguments.expires, arguments.merchant_name))
     except FieldProblem as bad:
-        raise PaygateExit(str(TOKENS_LAYOUT.problem(0, bad)), ExitCode.USAGE) from None
+        problem = TOKENS_LAYOUT.problem(0, bad)
+        flag = _FLAGS[problem.column]
+        raise PaygateExit(f"{flag}: expected {problem.expected}, got {problem.got}", ExitCode.USAGE) from None
+    if token.expires_ms is not None and token.expires_ms <= system_now().wall_ms:
+        raise PaygateExit(f"--expires: {utc_text(token.expires_ms)} is over; nobody could pay", ExitCode.USAGE)
     if any(t.transaction_id == token.transaction_id for t in _tokens(arguments.state)):
         raise PaygateExit(f"there is a token for transaction {token.transaction_id} already", ExitCode.USAGE)
     _add_line(arguments.state, token)

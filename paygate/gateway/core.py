@@ -38,6 +38,7 @@ from paygate.codec.messages import (
 from paygate.codec.seal import envelope_hash
 from paygate.codec.sealed import Terms
 from paygate.effects import Commit, Effect, LogLine
+from paygate.gateway.bank_trouble import another_bank_text, refusal_text
 from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
 from paygate.gateway.flights import PENDING_BEFORE_END_MS, Asker, Flights
 from paygate.gateway.sessions import Sessions
@@ -105,6 +106,8 @@ class GatewayCore:
         """Whether there ever was an open link to the bank in this run."""
         self.bank_trouble = NO_ANSWER_YET
         """Why there is no open link to the bank; empty while there is one."""
+        self.told_trouble = ""
+        """The trouble that the operator was told of last; empty again once the link is open."""
         self._signed_key_list = b""
         self._refresh_keys_ms: int | None = None
         self._sessions = Sessions(random_bytes, session_ms)
@@ -172,7 +175,10 @@ class GatewayCore:
             self._refresh_keys_ms = None
             if self.bank_trouble in ("", NO_ANSWER_YET):
                 self.bank_trouble = reason
-            return [LogLine(f"the link to bank {self._identity.bank_id} is gone: {reason}")]
+            if self.bank_trouble == self.told_trouble:  # Once, not at every attempt.
+                return []
+            self.told_trouble = self.bank_trouble
+            return [LogLine(f"no link to bank {self._identity.bank_id}: {self.bank_trouble}")]
         address = self._client_addresses.pop(link_id)
         return [ConnectionRecord(now.wall_ms, "disconnected", link_id, address, reason)]
 
@@ -424,7 +430,10 @@ class GatewayCore:
             return self._bank_opened(event, now)
         if isinstance(event, LinkFailed | PeerClosed):
             self._bank_is_open = False
-            self.bank_trouble = event.error.text if isinstance(event, LinkFailed) else event.text
+            if isinstance(event, LinkFailed):
+                self.bank_trouble = refusal_text(event.error.text, event.error.code)
+            else:
+                self.bank_trouble = refusal_text(event.text, event.code)
             return []  # The shell closes the connection, and `link_closed` tells it.
         if not isinstance(event, ReplyReceived):
             return []
@@ -443,10 +452,10 @@ class GatewayCore:
         assert self._bank_link_id is not None
         if event.peer_id != self._identity.bank_id:
             self._links.close(self._bank_link_id, "another bank than configured")
-            self.bank_trouble = f"the bank there is {event.peer_id}, not {self._identity.bank_id}"
+            self.bank_trouble = another_bank_text(event.peer_id, self._identity.bank_id)
             return []
         self._bank_is_open = self.bank_was_open = True
-        self.bank_trouble = ""
+        self.bank_trouble = self.told_trouble = ""
         self._ask_bank(BankKeysQuery(self._identity.bank_id))
         self._refresh_keys_ms = now.mono_ms + KEY_LIST_REFRESH_MS
         self._flights.resolve_all(now.mono_ms)

@@ -156,6 +156,7 @@ class GatewayRecords:
         self._payments = AppendFile(directory, PAYMENTS_LAYOUT)
         self._connections = AppendFile(directory, CONNECTIONS_LAYOUT)
         self._waiting: list[tuple[RawLine, Token]] = []  # good lines that the store has not taken yet
+        self._has_room = True
         self._in_flight: dict[bytes, tuple[int, str]] = {}  # payment ID to its row's offset and first field
         # What is to be written, and stays here while it can't be: connects and disconnects balance (T22, T30).
         self._new_connections: list[tuple[str, ...]] = []
@@ -166,7 +167,10 @@ class GatewayRecords:
 
     def close(self) -> None:
         """Close the files."""
-        self._tokens.close()
+        try:
+            self._tokens.close()
+        except OSError as error:
+            self._log(f"lines that were added to {TOKENS_LAYOUT.file_name} could not be kept ({error})")
         self._payments.close()
         self._connections.close()
 
@@ -174,8 +178,7 @@ class GatewayRecords:
 
     def heal(self, now: Now) -> None:
         """At start: take new lines in, and bring every file to what the store says, whatever a crash left."""
-        self.take_in_tokens(now)
-        self._tokens.rewrite(token_row(token) for token in self._store.tokens())
+        self.take_in_tokens(now)  # The first time, that builds the file anew.
         self._heal_payments()
         self._heal_connections(now)
 
@@ -215,7 +218,9 @@ class GatewayRecords:
 
     def poll(self, now: Now) -> None:
         """Look for lines that merchants added and for files that were moved away. Raises StoreError."""
-        self._try(lambda: self._look(now))
+        if self._try(lambda: self._look(now)) and self._trouble:
+            self._trouble = ""
+            self._log("the text records are read and written again")
 
     def _look(self, now: Now) -> None:
         self.take_in_tokens(now)
@@ -227,34 +232,52 @@ class GatewayRecords:
         news = self._tokens.poll()
         for problem in news.problems:
             self._log(str(problem))
+        refused: list[tuple[RawLine, FieldProblem]] = []
         for line in news.lines:
             try:
                 self._waiting.append((line, parse_token(TOKENS_LAYOUT.parse(line.raw))))
             except FieldProblem as bad:
-                self._report(line, bad)
+                refused.append((line, bad))
+        taken: list[tuple[RawLine, tuple[str, ...] | None]] = []
+        cancelled: list[Token] = []
+        outcomes = self._apply_waiting(now)
+        if outcomes is not None:
+            good, self._waiting = self._waiting, []
+            for (line, token), outcome in zip(good, outcomes, strict=True):
+                conflict = _conflict(token, outcome, is_own_file=news.replaced)
+                if conflict is not None:
+                    refused.append((line, conflict))
+                    continue
+                is_new = outcome.is_changed and token.state is not TokenState.CANCELLED
+                taken.append((line, token_row(outcome.token) if is_new and outcome.token else None))
+                if outcome.is_changed and outcome.token is not None and token.state is TokenState.CANCELLED:
+                    cancelled.append(outcome.token)
+        try:
+            if not self._tokens.take_in_all(taken):
+                self._rewrite_tokens()
+            self._update_tokens(cancelled)
+        finally:
+            # Last, since only now the lines have the numbers that people will find them by.
+            for line, field_problem in sorted(refused, key=lambda item: self._tokens.number_of(item[0])):
+                self._log(TOKENS_LAYOUT.refusal(self._tokens.number_of(line), field_problem))
+
+    def _apply_waiting(self, now: Now) -> list[TokenTaken] | None:
+        """What became of each waiting line; None if the disk is full, and they wait on (T30). Raises StoreError."""
         good = self._waiting
         operations = [CancelToken(t) if t.state is TokenState.CANCELLED else IssueToken(_as_issued(t)) for _, t in good]
         try:
             outcomes = self._store.apply(operations, now) if operations else []
         except StoreFull as error:
-            self._log(f"{error}; {len(good)} lines of {TOKENS_LAYOUT.file_name} wait until there is room")
-            return
-        self._waiting = []
-        taken: list[tuple[RawLine, tuple[str, ...] | None]] = []
-        cancelled: list[Token] = []
-        for (line, token), outcome in zip(good, outcomes, strict=True):
-            assert isinstance(outcome, TokenTaken)
-            conflict = _conflict(token, outcome, is_own_file=news.replaced)
-            if conflict is not None:
-                self._report(line, conflict)
-                continue
-            is_new = outcome.is_changed and token.state is not TokenState.CANCELLED
-            taken.append((line, token_row(outcome.token) if is_new and outcome.token else None))
-            if outcome.is_changed and outcome.token is not None and token.state is TokenState.CANCELLED:
-                cancelled.append(outcome.token)
-        if not self._tokens.take_in_all(taken):
-            self._rewrite_tokens()
-        self._update_tokens(cancelled)
+            if self._has_room:  # Once, not every second.
+                self._has_room = False
+                self._log(f"{error}; new lines of {TOKENS_LAYOUT.file_name} wait until there is room")
+            return None
+        if operations and not self._has_room:
+            self._has_room = True
+            self._log(
+                f"there is room on the disk again; the lines of {TOKENS_LAYOUT.file_name} that waited are taken in"
+            )
+        return [outcome for outcome in outcomes if isinstance(outcome, TokenTaken)]
 
     def _check_files(self) -> None:
         if self._payments.check():
@@ -281,17 +304,17 @@ class GatewayRecords:
                 self._new_tokens[effect.token.transaction_id] = effect.token
         self._try(self._write)
 
-    def _try(self, work: Callable[[], None]) -> None:
+    def _try(self, work: Callable[[], None]) -> bool:
         try:
             work()
         except OSError as error:
             del self._new_connections[:-UNWRITTEN_COUNT_MAX]
             del self._new_refusals[:-UNWRITTEN_COUNT_MAX]
-            if self._trouble != str(error):  # Once, not every second.
-                self._trouble = str(error)
+            if self._trouble != error.strerror:  # Once, not every second.
+                self._trouble = error.strerror or str(error)
                 self._log(f"the text records could not be read or written ({error}); trying again every second")
-        else:
-            self._trouble = ""
+            return False
+        return True
 
     def _write(self) -> None:
         self._connections.append(self._new_connections)
@@ -323,9 +346,6 @@ class GatewayRecords:
 
     def _rewrite_tokens(self) -> None:
         self._tokens.rewrite(token_row(token) for token in self._store.tokens())
-
-    def _report(self, line: RawLine, bad: FieldProblem) -> None:
-        self._log(f"{TOKENS_LAYOUT.problem(line.number, bad)}; the line is skipped")
 
 
 def _as_issued(token: Token) -> Token:

@@ -1,5 +1,6 @@
 """The gateway's process: its core in the servers' shell, its connection to the bank, its text records."""
 
+import contextlib
 import os
 import random
 import socket
@@ -12,8 +13,9 @@ from paygate.cli import ExitCode, PaygateExit, log
 from paygate.clock import Now, system_now
 from paygate.codec import limits
 from paygate.effects import Effect, LogLine
-from paygate.files.state_dir import StateDir, StateError
-from paygate.gateway.core import GatewayCore
+from paygate.files.file_errors import unusable
+from paygate.files.state_dir import StateDir
+from paygate.gateway.core import GatewayCore, GatewayIdentity
 from paygate.gateway.records import GatewayRecords
 from paygate.gateway.settings import STORE_NAME, read_identity
 from paygate.gateway.sqlite_tokens import SqliteTokens
@@ -58,6 +60,16 @@ def serve(options: GatewayOptions) -> int:
     identity = read_identity(state)
     store = SqliteTokens(options.state_dir / STORE_NAME)
     records = _open_records(options.state_dir, store)
+    # However it ends: what merchants added to a file that was replaced meanwhile must come into the new one.
+    with contextlib.closing(records):
+        _run(options, identity, store, records)
+    store.close()
+    state.close()
+    _log("drained")
+    return ExitCode.OK
+
+
+def _run(options: GatewayOptions, identity: GatewayIdentity, store: SqliteTokens, records: GatewayRecords) -> None:
     raise_descriptor_limit(DESCRIPTOR_COUNT)
     loop = Loop()
     core = GatewayCore(identity, os.urandom, random.SystemRandom().random, session_ms=options.session_ms)
@@ -72,11 +84,6 @@ def serve(options: GatewayOptions) -> int:
     server.run(signals)
     server.close()
     signals.close()
-    records.close()
-    store.close()
-    state.close()
-    _log("drained")
-    return ExitCode.OK
 
 
 def _log(text: str) -> None:
@@ -107,7 +114,7 @@ class _BankConnector:
         self._server = server
         self._address = options.bank
         self._backoff = Backoff(RECONNECT_BASE_MS, RECONNECT_MS_MAX, random.SystemRandom())
-        self._trouble = ""
+        self._trouble = self._told = ""
         self._bank_wait_ms = options.bank_wait_ms
         if options.bank_wait_ms is not None:
             loop.call_later(options.bank_wait_ms, self._wait_is_over)
@@ -131,8 +138,9 @@ class _BankConnector:
         self._loop.call_later(RECONNECT_BASE_MS, self._watch)
 
     def _failed(self, text: str) -> None:
-        if text != self._trouble:  # Once, not at every attempt.
-            self._trouble = text
+        self._trouble = text
+        if text != self._told:  # Once, not at every attempt.
+            self._told = text
             _log(f"{text}; trying again")
         self._loop.call_later(self._backoff.next_delay_ms(), self._connect)
 
@@ -142,14 +150,16 @@ class _BankConnector:
             return
         if self._core.bank_is_open:
             self._backoff.reset()
+            self._told = ""
         self._loop.call_later(RECONNECT_BASE_MS, self._watch)
 
     def _wait_is_over(self) -> None:
         if not self._core.bank_was_open:  # Later it may come and go.
             host, port = self._address
+            trouble = self._trouble or self._core.told_trouble or self._core.bank_trouble
             raise PaygateExit(
                 f"no link to the bank at {format_host_port(host, port)} within {self._bank_wait_ms} ms: "
-                f"{self._trouble or self._core.bank_trouble}; start the bank, check --bank and the link key, "
+                f"{trouble}; start the bank, check --bank and the link key, "
                 "or wait longer with --bank-wait",
                 ExitCode.NO_BANK,
             )
@@ -174,7 +184,7 @@ class _RecordsPoll:
 
 
 def take_in_now(directory: Path) -> None:
-    """Take new token lines in while no server runs; the caller holds the lock. Raises StateError, StoreError."""
+    """Take new token lines in while no server runs; the caller holds the lock. Raises PaygateExit."""
     store = SqliteTokens(directory / STORE_NAME)
     try:
         _open_records(directory, store).close()
@@ -183,10 +193,10 @@ def take_in_now(directory: Path) -> None:
 
 
 def _open_records(directory: Path, store: SqliteTokens) -> GatewayRecords:
-    """The text records, with new lines taken in and all in step with the store."""
+    """The text records, with new lines taken in and all in step with the store. Raises PaygateExit."""
     try:
         records = GatewayRecords(directory, store, _log)
         records.heal(system_now())
     except OSError as error:
-        raise StateError(f"could not use the records in {directory}: {error.strerror}") from None
+        raise unusable(error, directory) from None
     return records

@@ -7,10 +7,10 @@ from typing import Final
 from paygate.cli import ExitCode, PaygateExit
 from paygate.codec.fields import IDENTIFIER
 from paygate.files.state_dir import StateDir, StateError
+from paygate.gateway.bank_trouble import LINK_KEY_NAME
 from paygate.gateway.core import GatewayIdentity
 
 SETTINGS_NAME: Final = "gateway.json"
-LINK_KEY_NAME: Final = "link.key"
 STORE_NAME: Final = "tokens.sqlite"
 _LINK_KEY_SIZE: Final = 32
 

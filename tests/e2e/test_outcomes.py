@@ -78,7 +78,10 @@ def test_declines_name_their_reason_and_leave_the_token_unpaid(system: LocalSyst
 
 
 def test_a_token_that_may_not_be_paid_asks_for_no_credentials(system: LocalSystem) -> None:
-    issue(system, "TX-LATE", "--expires", "2020-01-01T00:00:00Z")
+    path = system.root / "gateway" / "PaymentTokensData.txt"
+    with path.open("a", encoding="utf-8") as file:
+        file.write("TX-LATE|2468|unpaid|10.00|M-100|INR||2020-01-01T00:00:00Z\n")
+    wait_until(lambda: "TX-LATE|2468" not in path.read_text(encoding="utf-8"), "the gateway to take the line in")
     issue(system, "TX-GONE")
     system.command("gateway", "cancel", "TX-GONE")
     for transaction, passcode in (("TX-1001", "wrong"), ("TX-NONE", "2468"), ("TX-LATE", "2468"), ("TX-GONE", "2468")):

@@ -101,6 +101,34 @@ def test_a_full_disk_leaves_no_half_row(tmp_path: Path, monkeypatch: pytest.Monk
     file.close()
 
 
+def test_what_is_no_file_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / LOG.file_name
+    path.mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        AppendFile(tmp_path, LOG)
+    assert caught.value.filename == str(path)
+
+
+def test_every_error_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = AppendFile(tmp_path, LOG)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    for name, work in (
+        ("write", lambda: file.append([["1", "a", ""]])),
+        ("pread", lambda: file.update(0, "1", {"ended": "left"})),
+        ("pread", lambda: list(file.rows())),
+        ("fsync", lambda: file.rewrite([])),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, fail)
+            with pytest.raises(OSError, match="Input/output") as caught:
+                work()
+        assert caught.value.filename == str(file.path)
+    file.close()
+
+
 def test_short_writes_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = AppendFile(tmp_path, LOG)
     real_write = os.write

@@ -43,6 +43,29 @@ def test_a_row_comes_back(fields: list[str]) -> None:
     assert row.strip()
 
 
+def test_the_start_of_a_row_is_known_by_its_padding() -> None:
+    row = TOKENS.format(["TX-1001", "4321", "unpaid", "1250.00", "M-100"]).rstrip(b"\n")
+    assert not TOKENS.may_be_cut(row)
+    for size in range(len(row)):
+        assert TOKENS.may_be_cut(row[:size]), row[:size]
+    for line in (
+        b"TX-1001 | 4321 | unpaid | 1250.00 | M-100",
+        b"TX-1|4321|unpaid|1",
+        b"TX-1001          |4321|unpaid|1",
+    ):
+        assert not TOKENS.may_be_cut(line)
+
+
+def test_a_refusal_warns_where_a_secret_may_be_left() -> None:
+    bad = FieldProblem("amount", "a number", "x")
+    assert TOKENS.refusal(7, bad) == (
+        'PaymentTokensData.txt line 7, amount: expected a number, got "x"; the line is skipped; '
+        "it may hold a secret in clear: mend or remove it"
+    )
+    open_layout = Layout("Merchant.txt", "Merchants.", (Column("id", 4, ""), Column("amount", 4, "")), required_count=2)
+    assert open_layout.refusal(7, bad).endswith("; the line is skipped")
+
+
 def test_trailing_columns_may_be_missing_in_lines_of_people() -> None:
     assert TOKENS.parse(b"TX-1|4321|  unpaid |\t1250.00\r\n") == ("TX-1", "4321", "unpaid", "1250.00", "")
 

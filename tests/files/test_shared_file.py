@@ -294,14 +294,19 @@ def test_replaced_files_are_bounded_even_if_they_stay_open(server: Server, monke
 def test_a_line_that_its_writer_left_unfinished_in_a_replaced_file(server: Server) -> None:
     late = server.file.path.open("a")
     server.file.rewrite(server.db.values())
-    late.write("TX-1|x|12")
+    late.write("TX-1|hunter2|12")
     late.flush()
     server.ticks(10)
-    assert "TX-1" not in text_of(server)
+    assert text_of(server).endswith("\n# unfinished: TX-1|hunter2|12\n")
+    number = text_of(server).count("\n")
+    assert [problem.line_number for problem in server.problems] == [number]
+    assert "got only its start" in str(server.problems[0])
+    assert "hunter2" not in str(server.problems[0])
     late.close()
     server.ticks(10)
     assert server.db == {}
-    assert text_of(server).endswith("\nTX-1|x|12")
+    assert text_of(server).endswith("\nTX-1|hunter2|12")
+    assert text_of(server).count("TX-1") == 1
     assert len(server.problems) == 1
     add(server, "50\n")
     server.ticks(2)
@@ -320,6 +325,255 @@ def test_a_writer_that_goes_over_to_the_new_file_after_finishing_its_line(server
     assert sorted(server.db) == ["TX-1", "TX-2", "TX-3"]
     server.expect_in_order()
     assert server.problems == []
+
+
+# -- a last line without its end -------------------------------------------------------------------------
+
+
+def test_a_last_line_that_nobody_is_writing_is_whole_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / LAYOUT.file_name).write_text("TX-1|x|1\nTX-2|hunter2|2")
+    server = Server(tmp_path, {})
+    server.tick()
+    server.file.close()
+    assert sorted(server.db) == ["TX-1", "TX-2"]
+    assert "hunter2" not in text_of(server)
+    assert server.problems == []
+
+
+def test_a_last_line_is_whole_at_the_start_even_if_it_is_bad(tmp_path: Path) -> None:
+    (tmp_path / LAYOUT.file_name).write_text("TX-1|x|1\nTX-2|x|bad")
+    server = Server(tmp_path, {})
+    server.tick()
+    server.file.rewrite(server.db.values())  # as servers do when they start, before the next poll
+    server.file.close()
+    assert text_of(server).endswith("\nTX-2|x|bad\n")
+
+
+@pytest.mark.parametrize("rewrite_count", [0, 1, 2])
+def test_a_last_line_in_the_works_outlives_a_short_run(tmp_path: Path, rewrite_count: int) -> None:
+    """A server that finds its port taken ends between the first poll and the second."""
+    path = tmp_path / LAYOUT.file_name
+    path.write_text("TX-1|x|1\nTX-2|x|12")
+    with path.open("a") as late:
+        server = Server(tmp_path, {})
+        server.tick()
+        for _ in range(rewrite_count):
+            server.file.rewrite(server.db.values())
+        assert "TX-2|x|12" in text_of(server)  # were it killed now
+        server.file.close()
+        assert text_of(server).endswith("\n# unfinished: TX-2|x|12\n")
+        again = Server(tmp_path, server.db)
+        again.ticks(UNFINISHED_POLL_COUNT + 2)
+        assert sorted(again.db) == ["TX-1"]  # it may be the start of another amount
+        assert [problem.line_number for problem in again.problems] == [text_of(again).count("\n")]
+        again.file.close()
+        late.write("50")
+
+
+def test_a_line_without_its_end_is_never_out_of_the_file_with_the_name(server: Server) -> None:
+    late = server.file.path.open("ab", buffering=0)
+    for piece in (b"TX-1|x|", b"12", b"50"):
+        late.write(piece)
+        for _ in range(2):
+            server.tick()
+            server.file.rewrite(server.db.values())
+            assert text_of(server).count("TX-1|x|") == 1
+    assert text_of(server).endswith("\n# unfinished: TX-1|x|1250\n")
+    add(server, "TX-2|x|2\n")  # by somebody else, while the first goes on in the file that he has open
+    server.tick()
+    late.write(b"\n")
+    server.ticks(2)
+    assert {key: row[2] for key, row in server.db.items()} == {"TX-1": "1250", "TX-2": "2"}
+    assert "# unfinished" not in text_of(server)
+    server.expect_in_order()
+    assert server.problems == []
+    late.close()
+
+
+@pytest.mark.parametrize("crash_at", ["write", "fsync", "rename", "exchange", "unlink"])
+def test_a_crash_anywhere_leaves_a_line_without_its_end(
+    server: Server, monkeypatch: pytest.MonkeyPatch, crash_at: str
+) -> None:
+    add(server, "TX-1|x|1\nTX-2|x|2")
+    server.tick()
+
+    def crash(*_: object, **__: object) -> int:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        if crash_at in ("rename", "unlink"):
+            patch.setattr(Path, crash_at, crash)
+        elif crash_at == "exchange":
+            patch.setattr("paygate.files.open_file.exchange", crash)
+        else:
+            patch.setattr(os, crash_at, crash)
+        with pytest.raises(Crash):
+            server.file.rewrite(server.db.values())
+    assert "TX-2|x|2" in text_of(server)
+
+
+def test_a_line_that_comes_between_a_poll_and_a_rewrite_is_in_the_new_file(server: Server) -> None:
+    add(server, "TX-1|x|1\nTX-2|x|bad\nTX-3|x|3")
+    server.file.rewrite([])
+    assert text_of(server).endswith("\nTX-1|x|1\nTX-2|x|bad\n# taken in            \nTX-3|x|3")
+    server.ticks(2)
+    add(server, "\n")
+    server.ticks(2)
+    assert sorted(server.db) == ["TX-1", "TX-3"]
+    assert len(server.problems) == 1
+    server.expect_in_order()
+
+
+@pytest.mark.parametrize("end", ["", "TX-other|x|"])
+def test_a_late_line_of_a_replaced_file_outlives_the_end(server: Server, end: str) -> None:
+    with server.file.path.open("a") as late:
+        server.file.rewrite([])
+        late.write("TX-1|x|1\nTX-2|x|bad\n")
+    add(server, end)  # by somebody who is in the middle of his line
+    server.file.close()
+    assert text_of(server).endswith(end or "\nTX-1|x|1\nTX-2|x|bad\n")
+    again = Server(server.file.path.parent, {})
+    again.tick()
+    server.file = again.file
+    assert sorted(again.db) == ["TX-1"]
+    assert text_of(again).count("TX-2|x|bad\n") == 1
+    assert (end or "TX-2") in text_of(again)
+
+
+def test_the_start_of_a_row_that_a_crash_cut_short_is_no_line(server: Server) -> None:
+    add(server, "TX-1|x|1250\n")
+    server.tick()
+    server.file.close()
+    row = LAYOUT.format(server.db["TX-1"])
+    whole = text_of(server)
+    for size in range(15, len(row) - 1):
+        server.file.path.write_bytes(LAYOUT.header + row[:size])
+        again = Server(server.file.path.parent, server.db)
+        again.ticks(UNFINISHED_POLL_COUNT + 2)
+        again.file.close()
+        assert again.problems == []
+        again.expect_in_order()
+    assert len(text_of(server)) < len(whole)
+    server.file = Server(server.file.path.parent, server.db).file
+
+
+def test_where_leases_are_not_known_nothing_is_taken_for_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_file, "has_writers", lambda _: True)
+    (tmp_path / LAYOUT.file_name).write_text("TX-1|x|1\nTX-2|x|2")
+    server = Server(tmp_path, {})
+    server.ticks(UNFINISHED_POLL_COUNT + 2)
+    server.file.close()
+    assert sorted(server.db) == ["TX-1"]
+    assert text_of(server).endswith("\n# unfinished: TX-2|x|2\n")
+    assert len(server.problems) == 1
+
+
+# -- numbers ---------------------------------------------------------------------------------------------
+
+
+def test_a_line_is_found_by_its_number_after_any_rewrite(server: Server) -> None:
+    add(server, "TX-1|x|bad\nTX-2|x|2\n# remark\nTX-3|x|worse\n")
+    first, good, last = server.file.poll().lines
+    for count in range(3):
+        rows = [[f"R{index}", "*", "1", "paid"] for index in range(count * 5)]
+        server.file.rewrite(rows)
+        lines = text_of(server).encode().splitlines(keepends=True)
+        for line in (first, good, last):
+            assert lines[server.file.number_of(line) - 1] == line.raw
+    assert server.file.take_in_all([(good, None)])
+    assert server.file.number_of(good) == 0
+
+
+# -- edits in place --------------------------------------------------------------------------------------
+
+
+def fill(server: Server) -> None:
+    """More rows than an edit near the start could be seen behind, and some time since the last write."""
+    add(server, "".join(f"TX-{index}|x|{index}\n" for index in range(300)))
+    server.ticks(2)
+    assert server.file.path.stat().st_size > 3 * 4096
+    pass_time(server)
+
+
+def pass_time(server: Server) -> None:
+    """The last write was an hour ago."""
+    status = server.file.path.stat()
+    os.utime(server.file.path, ns=(status.st_atime_ns, status.st_mtime_ns - 3_600_000_000_000))
+    server.tick()
+
+
+def overwrite(server: Server, old: bytes, new: bytes) -> None:
+    assert len(old) == len(new)
+    with server.file.path.open("r+b") as file:
+        file.seek(file.read().index(old))
+        file.write(new)
+
+
+@pytest.mark.parametrize("paid", [(), ("TX-5",), ("TX-299",), ("TX-17",)])
+def test_an_edited_value_is_noticed_and_put_right(server: Server, paid: tuple[str, ...]) -> None:
+    fill(server)
+    overwrite(server, b"         17 | unpaid", b"       9999 | unpaid")
+    server.pay(*paid)  # our own change after it doesn't hide it
+    news = server.file.poll()
+    assert news.replaced
+    assert any(b" 9999 |" in line.raw for line in news.lines)
+    assert not server.file.take_in_all([(line, None) for line in news.lines])
+    server.file.rewrite(server.db.values())
+    server.tick()
+    server.expect_in_order()
+
+
+def test_an_edited_value_is_noticed_when_lines_are_added_at_the_same_time(server: Server) -> None:
+    fill(server)
+    overwrite(server, b"         17 | unpaid", b"       9999 | unpaid")
+    add(server, "TX-new|x|1\n")
+    server.ticks(2)
+    assert "TX-new" in server.db
+    server.expect_in_order()
+
+
+def test_our_own_changes_are_no_edit_and_cost_no_reading(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(server)
+    add(server, "TX-a|x|1\n")
+    server.tick()
+    sizes: list[int] = []
+    real_pread = os.pread
+
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        sizes.append(size)
+        return real_pread(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    for number in range(10):
+        server.pay(f"TX-{number * 30}", "TX-a")
+        assert not server.file.poll().replaced
+    assert max(sizes) <= 3 * 4096
+    sizes.clear()
+    server.tick()
+    assert sizes == []
+
+
+# -- files that can't be used ----------------------------------------------------------------------------
+
+
+def test_what_is_no_file_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / LAYOUT.file_name
+    path.mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        SharedFile(tmp_path, LAYOUT)
+    assert caught.value.filename == str(path)
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="no regular file") as caught_pipe:
+        SharedFile(tmp_path, LAYOUT)
+    assert caught_pipe.value.filename == str(path)
+
+
+def test_a_link_that_goes_round_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / LAYOUT.file_name
+    path.symlink_to(path)
+    with pytest.raises(OSError, match="symbolic links"):
+        SharedFile(tmp_path, LAYOUT)
 
 
 def edit_by_rename(path: Path, text: str) -> None:
@@ -432,8 +686,9 @@ def test_lines_may_be_taken_in_later(server: Server) -> None:
     assert "hunter2" in text_of(server)
     assert server.file.poll().lines == ()
     server.db["TX-1"] = ["TX-1", "*", "1", "unpaid"]
-    assert not server.file.take_in_all([(line, server.db["TX-1"])])
-    server.file.rewrite(server.db.values())
+    assert text_of(server).splitlines()[server.file.number_of(line) - 1] == "TX-1|hunter2|1"
+    assert server.file.take_in_all([(line, server.db["TX-1"])])
+    assert server.file.number_of(line) == 0
     assert "hunter2" not in text_of(server)
     server.expect_in_order()
 
@@ -527,7 +782,7 @@ def test_a_crash_while_the_swap_is_under_way(server: Server, monkeypatch: pytest
             server.file.rewrite([])
     again = Server(server.file.path.parent, {})
     again.ticks(2)
-    assert sorted(again.db) == ([] if crash_at == "link" else ["TX-1"])
+    assert sorted(again.db) == ["TX-1"]
     again.expect_in_order()
     assert [path.name for path in server.file.path.parent.iterdir()] == [LAYOUT.file_name]
     again.file.close()
@@ -548,8 +803,9 @@ def test_a_full_disk_loses_nothing(server: Server, monkeypatch: pytest.MonkeyPat
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", write)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="No space left") as caught:
             server.tick()
+    assert caught.value.filename == str(server.file.path)
     server.ticks(2)
     assert len(server.db) == 2
     server.expect_in_order()

@@ -161,6 +161,23 @@ class BankEnd:
         )
         self._receive_until(BankKeysQuery)
 
+    def turn_away(self) -> None:
+        """Take the gateway's connection as a bank that has another key for it."""
+        sock, _ = self.listener.accept()
+        sock.settimeout(WAIT_S)
+        link = Link(
+            Role.BANK,
+            BANK_ID,
+            Role.GATEWAY,
+            is_caller=False,
+            now_ms=system_now().mono_ms,
+            key_of={GATEWAY_ID: bytes(len(LINK_KEY))}.get,
+        )
+        while not link.is_closed:
+            link.receive_data(sock.recv(65_536), system_now().mono_ms)
+        sock.sendall(link.data_to_send())
+        sock.close()
+
     def wait_for_transfer(self) -> tuple[int, TransferRequest]:
         """The next transfer, with its correlation ID."""
         self._receive_until(TransferRequest)

@@ -1,6 +1,8 @@
 """`paygate-gateway` as people meet it: real processes, real files, real signals."""
 
+import errno
 import json
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -21,7 +23,7 @@ from builders import (
 from gateway.programs import BankEnd, Caller, Serving, make_state, mode_of, run_gateway, wait_until
 from gateway.world import payment_id
 
-from paygate.cli import ExitCode
+from paygate.cli import ExitCode, PaygateExit
 from paygate.clock import system_now
 from paygate.codec.codes import PaymentStatus, Reason, TokenStatus, TransferOutcome
 from paygate.codec.messages import (
@@ -34,6 +36,7 @@ from paygate.codec.messages import (
     TokenQuery,
     TransferResult,
 )
+from paygate.gateway.server import take_in_now
 
 CANARY = "hunter2-canary"
 LINE = f"{TRANSACTION_ID} | {PASSCODE} | unpaid | 1250.00 | M-100 | INR\n"
@@ -200,13 +203,14 @@ def test_a_token_from_issue_to_cancel(state: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--merchant", "M-100", "--amount", "0"), "amount"),
-        (("--merchant", "M-100", "--amount", "1.234"), "amount"),
-        (("--merchant", "M 100"), "merchant"),
-        (("--merchant", "M-100", "--currency", "rupees"), "currency"),
-        (("--merchant", "M-100", "--expires", "soon"), "expiry"),
-        (("--merchant", "M-100", "--passcode", f"{CANARY} x"), "passcode"),
-        (("--merchant", "M-100", "--merchant-name", "two\nlines"), "merchant name"),
+        (("--merchant", "M-100", "--amount", "0"), "--amount: expected"),
+        (("--merchant", "M-100", "--amount", "1.234"), "--amount: expected"),
+        (("--merchant", "M 100"), "--merchant: expected"),
+        (("--merchant", "M-100", "--currency", "rupees"), "--currency: expected"),
+        (("--merchant", "M-100", "--expires", "soon"), "--expires: expected"),
+        (("--merchant", "M-100", "--expires", "2020-01-01"), "--expires: 2020-01-01T00:00:00.000Z is over"),
+        (("--merchant", "M-100", "--passcode", f"{CANARY} x"), "--passcode: expected"),
+        (("--merchant", "M-100", "--merchant-name", "two\nlines"), "--merchant-name: expected"),
     ],
 )
 def test_issue_says_what_is_wrong(state: Path, arguments: tuple[str, ...], words: str) -> None:
@@ -246,6 +250,7 @@ def test_a_line_without_its_end_is_not_added_to(state: Path) -> None:
         ("serve", "--session-seconds", "31"),
         ("init", "--gateway-id", "a b", "--bank-id", "B", "--link-key", "k"),
         ("issue",),
+        ("list", "--show"),
         ("nonsense",),
     ],
 )
@@ -291,6 +296,60 @@ def test_damaged_settings_are_named(state: Path, text: str) -> None:
 def test_a_directory_that_is_no_gateways_state(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     refused(("serve", "--state", tmp_path, "--port", 0), ExitCode.BAD_STATE, "paygate-gateway init")
+
+
+@pytest.mark.parametrize("name", ["PaymentTokensData.txt", "GatewayTransaction.txt", "LogFiles.txt"])
+def test_a_record_that_is_no_file_is_named(state: Path, name: str) -> None:
+    (state / name).unlink(missing_ok=True)
+    (state / name).mkdir()
+    words = (f"could not use {state / name}: Is a directory; move it away",)
+    refused(("serve", "--state", state, "--port", 0), ExitCode.BAD_STATE, *words)
+    if name == "PaymentTokensData.txt":
+        refused(("list", "--state", state), ExitCode.BAD_STATE, *words)
+        refused(("cancel", "TX-1", "--state", state), ExitCode.BAD_STATE, *words)
+
+
+def test_a_full_disk_at_the_start_is_named(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(fd: int, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for place, name in (("durable", "PaymentTokensData.txt"), ("append_file", "GatewayTransaction.txt")):
+        (state / "GatewayTransaction.txt").unlink(missing_ok=True)
+        with monkeypatch.context() as full:
+            full.setattr(f"paygate.files.{place}.write_all", no_room)
+            with pytest.raises(PaygateExit) as caught:
+                take_in_now(state)
+        assert caught.value.code is ExitCode.STORE_FAILED
+        assert str(caught.value) == f"no room on the disk for {state / name}; free some"
+
+
+@pytest.mark.parametrize("is_held_open", [True, False])
+@pytest.mark.parametrize("end", ["port", "bank", "kill"])
+def test_a_last_line_without_its_end_outlives_a_short_run(
+    state: Path, serve: Serve, end: str, *, is_held_open: bool
+) -> None:
+    path = state / "PaymentTokensData.txt"
+    last = LINE.rstrip()
+    with path.open("a") as writer, socket.create_server(("127.0.0.1", 0)) as taken:
+        writer.write(last)
+        writer.flush()
+        if not is_held_open:
+            writer.close()
+        if end == "port":
+            assert serve("--port", taken.getsockname()[1]).end()[0] == ExitCode.PORT_IN_USE
+        elif end == "bank":
+            assert serve("--port", 0, "--bank", "127.0.0.1:1", "--bank-wait", 1).end()[0] == ExitCode.NO_BANK
+        else:
+            serving = serve()
+            serving.wait_for_address()
+            serving.kill()
+        text = path.read_text()
+        if is_held_open:
+            # It may be half a line.
+            assert f"\n# unfinished: {last}\n" in text
+        else:
+            assert TRANSACTION_ID in run_gateway("list", "--state", state).stdout
+            assert last not in text
 
 
 def test_no_bank(serve: Serve) -> None:
@@ -438,6 +497,15 @@ def test_sigterm_can_be_ignored_too(serve: Serve, connect: Connect) -> None:
 
 
 # -- serve: a bank that comes and goes -------------------------------------------------------------------
+
+
+def test_a_wrong_link_key_is_told_once_with_what_mends_it(serve: Serve, bank: BankEnd) -> None:
+    serving = serve("--port", 0, "--bank", f"127.0.0.1:{bank.port}", "--bank-wait", 3)
+    for _ in range(3):  # at any of its attempts
+        bank.turn_away()
+    code, err = serving.end()
+    one_line((code, err), ExitCode.NO_BANK, "bad_mac", "link.key", "paygate-bank add-gateway")
+    assert err.count("no link to bank BANK1: peer says: bad_mac") == 1
 
 
 def test_a_bank_that_goes_after_it_was_there_does_not_end_the_gateway(

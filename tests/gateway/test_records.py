@@ -192,6 +192,7 @@ def test_bad_lines_are_told_by_number_stay_and_stop_nobody(desk: Desk) -> None:
     }
     assert [t.transaction_id for t in desk.store.tokens()] == [TRANSACTION_ID]
     assert [line.split(",")[0] for line in desk.log] == [f"{TOKENS} line {first + 1 + i}" for i in range(4)]
+    assert all(line.endswith("; it may hold a secret in clear: mend or remove it") for line in desk.log)
     assert "amount: expected at most 2 decimals" in desk.log[0]
     assert CANARY not in "".join(desk.log)
     desk.records.poll(NOW)
@@ -199,6 +200,27 @@ def test_bad_lines_are_told_by_number_stay_and_stop_nobody(desk: Desk) -> None:
     # Mended by its writer, with an editor.
     desk.edit(desk.text(TOKENS).replace("12.345", "12.34"))
     assert desk.apply(CheckToken("TX-2", CANARY)).status is TokenStatus.VALID
+
+
+def test_bad_lines_found_at_the_start_are_told_by_the_numbers_that_they_have_then(desk: Desk) -> None:
+    with (desk.directory / TOKENS).open("a") as file:
+        file.write(f"TX-2 | {CANARY} | unpaid | 12.345 | M-100 | INR\n{LINE}\n{LINE.replace('1250', '1251')}\n")
+    desk.restart()
+    lines = desk.text(TOKENS).splitlines()
+    numbers = [int(text.split(",")[0].split()[-1]) for text in desk.log]
+    assert [lines[number - 1].split()[0] for number in numbers] == ["TX-2", TRANSACTION_ID]
+    assert [" 1251.00 " in lines[number - 1] for number in numbers] == [False, True]
+
+
+def test_an_amount_that_is_edited_in_place_is_told_and_put_right(desk: Desk) -> None:
+    desk.add(*(LINE.replace(TRANSACTION_ID, f"TX-{number}") for number in range(100)))
+    desk.records.poll(NOW)
+    text = desk.text(TOKENS)
+    assert len(text) > 2 * 4096
+    desk.edit(text.replace("1250.00", "9999.00", 1))
+    assert len(desk.log) == 1
+    assert "this token is known with other contents" in desk.log[0]
+    assert [row[3] for row in desk.rows(TOKENS)] == ["1250.00"] * 100 + ["9999.00"]
 
 
 def test_a_line_is_cancelled_by_a_line(desk: Desk) -> None:
@@ -259,7 +281,8 @@ def test_a_known_token_with_another_amount_is_not_changed(desk: Desk) -> None:
     assert next(desk.store.tokens()).amount_minor == 125_000
     assert desk.log == [
         f"{TOKENS} line {line_number}, transaction ID: expected a new one: this token is known with other contents, "
-        f'and is not changed, got "{TRANSACTION_ID}"; the line is skipped'
+        f'and is not changed, got "{TRANSACTION_ID}"; the line is skipped; '
+        "it may hold a secret in clear: mend or remove it"
     ]
 
 
@@ -267,10 +290,14 @@ def test_lines_wait_while_the_disk_is_full(desk: Desk, disk: FailingDisk) -> Non
     disk.is_full = True
     desk.add(LINE)
     desk.records.poll(NOW)
+    desk.records.poll(NOW)
     assert list(desk.store.tokens()) == []
+    assert len(desk.log) == 1  # not every second
     assert "wait until there is room" in desk.log[0]
     disk.is_full = False
     desk.records.poll(NOW)
+    desk.records.poll(NOW)
+    assert desk.log[1:] == [f"there is room on the disk again; the lines of {TOKENS} that waited are taken in"]
     assert desk.states() == {TRANSACTION_ID: "unpaid"}
     assert len(desk.rows(TOKENS)) == 1
 
@@ -453,10 +480,12 @@ def test_records_that_find_no_room_are_written_later(desk: Desk, monkeypatch: py
         desk.records.record([connected(1), *desk.begin()])
         desk.records.record([connected(1, "disconnected", "bye"), *desk.settle()])
         desk.records.poll(NOW)
+        desk.records.record([])  # which needs no room
         desk.records.record([RefusalRecord(NOW_MS, build_terms(), Reason.STORE_UNAVAILABLE)])
         assert len(desk.log) == 1  # once, not at every tick
         assert "No space left on device" in desk.log[0]
     desk.records.poll(NOW)
+    assert desk.log[1:] == ["the text records are read and written again"]
     assert [row[1] for row in desk.rows(CONNECTIONS)] == ["connected", "disconnected"]
     assert [row[6] for row in desk.rows(PAYMENTS)] == ["paid", "refused"]
     assert desk.states() == {TRANSACTION_ID: "paid"}

@@ -11,6 +11,7 @@ from gateway.world import World, hash_of, payment_id
 from paygate.codec.codes import PaymentStatus, Reason, TokenStatus, TransferOutcome
 from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import Error, ResolveRequest
+from paygate.gateway.bank_trouble import refusal_text
 from paygate.gateway.flights import RESOLVE_BACKOFF_BASE_MS, RESOLVE_BACKOFF_MS_MAX
 from paygate.gateway.tokens import TokenState
 
@@ -209,7 +210,8 @@ def test_another_bank_than_configured_is_left(tmp_path: Path, disk: FailingDisk)
     world.connect_bank(bank_id="EVIL")
     assert not world.core.bank_is_open
     assert not world.bank.is_connected
-    assert world.core.bank_trouble == f"the bank there is EVIL, not {BANK_ID}"
+    assert world.core.bank_trouble.startswith(f"the bank there is EVIL, not {BANK_ID}; ")
+    assert "--bank-id EVIL" in world.core.bank_trouble
     assert world.core.bank_is_wanted
     assert world.bank.keys_query_count == 0
     world.store.close()
@@ -220,6 +222,8 @@ def test_a_bank_that_does_not_know_our_key_is_named_as_the_trouble(tmp_path: Pat
     world.connect_bank(link_key=b"another key of thirty-two bytes.")
     assert not world.core.bank_is_open
     assert "bad_mac" in world.core.bank_trouble
+    assert "link.key" in world.core.bank_trouble
+    assert "paygate-bank add-gateway" in world.core.bank_trouble
     assert GATEWAY_ID not in world.core.bank_trouble
     # The next trouble takes the place of the last one.
     world.connect_bank()
@@ -227,6 +231,33 @@ def test_a_bank_that_does_not_know_our_key_is_named_as_the_trouble(tmp_path: Pat
     world.cut(world.bank)
     assert world.core.bank_trouble == "reset by peer"
     world.store.close()
+
+
+def test_a_trouble_with_the_bank_is_told_once_until_it_changes(tmp_path: Path, disk: FailingDisk) -> None:
+    world = World(tmp_path, disk)
+    for _ in range(3):
+        world.connect_bank(link_key=b"another key of thirty-two bytes.")
+    for _ in range(3):
+        world.connect_bank(bank_id="EVIL")
+    assert [text.split(": ")[1][:9] for text in world.logged()] == ["peer says", "the bank "]
+    world.connect_bank()
+    for _ in range(2):
+        world.cut(world.bank)
+        world.connect_bank()
+    troubles = [text for text in world.logged() if text.startswith("no link")]
+    assert troubles[2:] == [f"no link to bank {BANK_ID}: reset by peer"] * 2
+    world.store.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "mend"),
+    [(ErrorCode.BAD_MAC, "link.key"), (ErrorCode.UNKNOWN_PARTY, "add-gateway"), (ErrorCode.IDLE_TIMEOUT, "")],
+)
+def test_a_trouble_says_what_mends_it(code: ErrorCode, mend: str) -> None:
+    text = refusal_text("what the bank said", code)
+    assert text.startswith("what the bank said")
+    assert mend in text
+    assert (text == "what the bank said") is not bool(mend)
 
 
 @pytest.mark.parametrize("size", [1, 10])
