@@ -251,7 +251,6 @@ class SharedFile:
         if not self._whole:
             self._ahead += self._sort_out(stream.read(os.fstat(stream.fd).st_size))
         rest = stream.unfinished
-        self._keep(rest)
         offsets: dict[str, int] = {}
         untaken: dict[RawLine, RawLine] = {}
         size = line_count = 0
@@ -264,11 +263,12 @@ class SharedFile:
                 line = self.layout.format(row)
                 if len(rest) > self.layout.columns[0].width and line.startswith(rest):
                     dealt_with = rest  # a row of ours that a crash cut short, padding and all
-                    self._drop_kept(rest)
                 offsets[row[0]] = size
                 size, line_count = size + len(line), line_count + 1
                 yield line
             left = self._lines_to_keep()
+            if rest.strip() and not dealt_with and _kept(rest) not in left:
+                left.append(_kept(rest))
             if left:
                 size, line_count = size + len(_LEFT), line_count + 1
                 yield _LEFT
@@ -415,13 +415,11 @@ class SharedFile:
 
     def _keep(self, rest: bytes) -> None:
         if rest.strip():
-            line = RawLine(0, None, _UNFINISHED + rest + b"\n")
-            self._untaken.setdefault(line, line)
+            self._untaken.setdefault(_kept(rest), _kept(rest))
 
     def _drop_kept(self, rest: bytes) -> list[RawLine]:
         """The comment is wanted no more; gives where it stands in the file."""
-        raw = _UNFINISHED + rest + b"\n"
-        dropped = [line for line in self._untaken if line.raw == raw]
+        dropped = [line for line in self._untaken if line.raw == _kept(rest).raw]
         places = [self._untaken.pop(line) for line in dropped]
         return [place for place in places if place.offset is not None]
 
@@ -526,6 +524,11 @@ def _resolved(path: Path) -> Path:
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
+
+
+def _kept(rest: bytes) -> RawLine:
+    """An unfinished line as a comment that has no place yet."""
+    return RawLine(0, None, _UNFINISHED + rest + b"\n")
 
 
 def _is_kept(line: RawLine) -> bool:

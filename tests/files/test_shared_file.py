@@ -412,6 +412,23 @@ def test_a_crash_anywhere_leaves_a_line_without_its_end(
     assert "TX-2|x|2" in text_of(server)
 
 
+def test_a_rewrite_that_failed_leaves_no_comment_of_a_line_that_got_its_end(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server.file.path.open("ab", buffering=0) as late:
+        late.write(b"TX-1|x|12")
+        server.tick()
+        with monkeypatch.context() as patch:
+            patch.setattr(shared_file, "create_file", lambda *_: (server.file.path / "full").stat())
+            with pytest.raises(OSError, match="directory"):
+                server.file.rewrite([])
+        late.write(b"50\n")
+    server.tick()
+    server.file.rewrite(server.db.values())
+    assert "unfinished" not in text_of(server)
+    server.expect_in_order()
+
+
 def test_a_line_that_comes_between_a_poll_and_a_rewrite_is_in_the_new_file(server: Server) -> None:
     add(server, "TX-1|x|1\nTX-2|x|bad\nTX-3|x|3")
     server.file.rewrite([])
