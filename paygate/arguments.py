@@ -1,7 +1,8 @@
 """Kinds of command-line argument that more than one program takes; a bad one is a usage error that says why."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from paygate.cli import ExitCode
 from paygate.codec.fields import IDENTIFIER
@@ -28,6 +29,30 @@ def port(text: str) -> int:
     return address(f"127.0.0.1:{text}")[1]
 
 
-def exit_codes_line(codes: Sequence[ExitCode]) -> str:
-    """The end of a server's help."""
-    return "exit codes: " + ", ".join(f"{int(code)} {code.name.lower().replace('_', ' ')}" for code in codes)
+Command = Callable[[argparse.Namespace], int]
+AddCommand = Callable[[str, Command, str], argparse.ArgumentParser]
+
+
+def server_parser(
+    program: str, description: str, codes: Sequence[ExitCode], default_state: str
+) -> tuple[argparse.ArgumentParser, AddCommand]:
+    """The command line of a server's program, and how to add a command to it.
+
+    Every command takes `--state` and sets `command`. Abbreviations are refused, since a later option could change
+    what one means. `codes` are told at the end of the help.
+    """
+    told = ", ".join(f"{int(code)} {code.name.lower().replace('_', ' ')}" for code in codes)
+    parser = argparse.ArgumentParser(
+        prog=program, description=description, epilog=f"exit codes: {told}", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(command=command)
+        sub.add_argument(
+            "--state", type=Path, default=Path(default_state), metavar="DIR", help=f"state directory ({default_state})"
+        )
+        return sub
+
+    return parser, add

@@ -5,11 +5,10 @@ import getpass
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from paygate.arguments import exit_codes_line, port
+from paygate.arguments import Command, port, server_parser
 from paygate.bank.decoding import make_verifiers
 from paygate.bank.keys import (
     add_gateway,
@@ -50,7 +49,7 @@ def main() -> int:
 
 def _main() -> int:
     options = _parser().parse_args()
-    command: Callable[[argparse.Namespace], int] = options.command
+    command: Command = options.command
     # Every command may hold a key or a password.
     protect_process()
     return command(options)
@@ -59,21 +58,9 @@ def _main() -> int:
 def _parser() -> argparse.ArgumentParser:
     codes = [ExitCode.OK, ExitCode.USAGE, ExitCode.PORT_IN_USE, ExitCode.STATE_IN_USE]
     codes += [ExitCode.BAD_STATE, ExitCode.STORE_FAILED, ExitCode.INTERNAL]
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="A bank that opens envelopes, moves money and signs receipts.",
-        epilog=exit_codes_line(codes),
-        allow_abbrev=False,
+    parser, add = server_parser(
+        PROGRAM, "A bank that opens envelopes, moves money and signs receipts.", codes, DEFAULT_STATE
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        sub.set_defaults(command=command)
-        sub.add_argument(
-            "--state", type=Path, default=Path(DEFAULT_STATE), metavar="DIR", help=f"state directory ({DEFAULT_STATE})"
-        )
-        return sub
 
     init = add("init", _init, "Make a new bank: its state directory and its keys.")
     init.add_argument("--bank-id", required=True, metavar="ID", help="what gateways and clients call it")

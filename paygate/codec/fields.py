@@ -55,10 +55,10 @@ class Field(construct.Adapter):  # type: ignore[misc]  # construct ships no type
             raise BadValue(self.expected, path)
         return value
 
-    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
+    def _decode(self, obj: Any, context: Any, path: str) -> Any:
         return self._check(obj, path)
 
-    def _encode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
+    def _encode(self, obj: Any, context: Any, path: str) -> Any:
         return self._check(obj, path)
 
 
@@ -92,7 +92,7 @@ class Choice(Field):
     def is_legal(self, value: Any) -> bool:
         return isinstance(value, self.choices)
 
-    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
+    def _decode(self, obj: Any, context: Any, path: str) -> Any:
         return self._check(self._by_code.get(obj), path)
 
 
@@ -107,7 +107,7 @@ class Boolean(Field):
     def is_legal(self, value: Any) -> bool:
         return isinstance(value, bool)
 
-    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
+    def _decode(self, obj: Any, context: Any, path: str) -> Any:
         if obj not in (0, 1):
             raise BadValue(self.expected, path)
         return obj == 1
@@ -176,10 +176,10 @@ class Text(Field):
             return True
         return self._matches(value) is not None if self._matches else is_plain_text(value)
 
-    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
+    def _decode(self, obj: Any, context: Any, path: str) -> Any:
         return self._check(utf8_text(obj), path)
 
-    def _encode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
+    def _encode(self, obj: Any, context: Any, path: str) -> Any:
         return self._check(obj, path).encode()
 
 
@@ -200,7 +200,7 @@ class Counted(Field):
     def is_legal(self, value: Any) -> bool:
         return isinstance(value, tuple) and self.minimum <= len(value) <= self.maximum
 
-    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
+    def _decode(self, obj: Any, context: Any, path: str) -> Any:
         return self._check(tuple(obj), path)
 
 
@@ -211,7 +211,7 @@ class _CountUpTo(construct.Adapter):  # type: ignore[misc]  # construct ships no
         super().__init__(construct.Int8ub)
         self.maximum = maximum
 
-    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
+    def _decode(self, obj: Any, context: Any, path: str) -> Any:
         if obj > self.maximum:
             raise BadValue(f"at most {self.maximum} items", path)
         return obj
@@ -233,16 +233,16 @@ class Nested(Field):
     def is_legal(self, value: Any) -> bool:
         return isinstance(value, self.record)
 
-    def _decode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
+    def _decode(self, obj: Any, context: Any, path: str) -> Any:
         value = self.record(**{f.name: obj[f.name] for f in fields_of(self.record)})
         _check_whole(value, path)
         return value
 
-    def _encode(self, obj: Any, context: Any, path: str) -> Any:  # construct's signature
+    def _encode(self, obj: Any, context: Any, path: str) -> Any:
         self._check(obj, path)
         return {f.name: getattr(obj, f.name) for f in fields_of(self.record)}
 
-    def _build(self, obj: Any, stream: Any, context: Any, path: str) -> Any:  # construct's signature
+    def _build(self, obj: Any, stream: Any, context: Any, path: str) -> Any:
         built = super()._build(obj, stream, context, path)
         # Only now, when each field is legal by itself, may a rule between fields look at them.
         _check_whole(obj, path)

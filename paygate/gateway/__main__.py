@@ -4,12 +4,12 @@ import argparse
 import json
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from paygate.arguments import address, exit_codes_line, identifier, port
+from paygate.arguments import Command, address, identifier, port, server_parser
 from paygate.cli import ExitCode, PaygateExit, run
 from paygate.clock import system_now, utc_text
 from paygate.codec import limits
@@ -44,28 +44,16 @@ def main() -> int:
 
 def _main() -> int:
     arguments = _parser().parse_args()
-    command: Callable[[argparse.Namespace], int] = arguments.command
+    command: Command = arguments.command
     return command(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
     codes = [ExitCode.OK, ExitCode.USAGE, ExitCode.TOKEN_REFUSED, ExitCode.PORT_IN_USE, ExitCode.STATE_IN_USE]
     codes += [ExitCode.BAD_STATE, ExitCode.NO_BANK, ExitCode.STORE_FAILED, ExitCode.INTERNAL]
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="A payment gateway that forwards bank credentials which it cannot read.",
-        epilog=exit_codes_line(codes),
-        allow_abbrev=False,
+    parser, add = server_parser(
+        PROGRAM, "A payment gateway that forwards bank credentials which it cannot read.", codes, DEFAULT_STATE
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        sub.set_defaults(command=command)
-        sub.add_argument(
-            "--state", type=Path, default=Path(DEFAULT_STATE), metavar="DIR", help=f"state directory ({DEFAULT_STATE})"
-        )
-        return sub
 
     init = add("init", _init, "Make a new gateway's state directory.")
     init.add_argument(

@@ -220,7 +220,7 @@ class GatewayCore:
         """The disk is full: everything that depended on these commits is refused (T30)."""
         return self.committed([StoreUnavailable()] * len(operations), now)
 
-    def drain(self, now: Now) -> list[Effect]:  # the shells' common signature
+    def drain(self, now: Now) -> list[Effect]:
         """R12: no new payments; those in flight end."""
         self._is_draining = True
         return [LogLine("draining: no new payments are taken")]

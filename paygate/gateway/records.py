@@ -13,8 +13,7 @@ from paygate.effects import Effect
 from paygate.files.sqlite import StoreFull
 from paygate.files.text_records import AppendFile, Column, FieldProblem, Layout, RawLine, SharedFile
 from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
-from paygate.gateway.sqlite_tokens import SqliteTokens
-from paygate.gateway.tokens import CancelToken, IssueToken, Payment, Token, TokenState, TokenTaken
+from paygate.gateway.tokens import CancelToken, IssueToken, Payment, Token, TokenState, TokenStore, TokenTaken
 
 TOKENS_LAYOUT: Final = Layout(
     "PaymentTokensData.txt",
@@ -148,7 +147,7 @@ def _words(name: str) -> str:
 class GatewayRecords:
     """The three files, kept in step with the store."""
 
-    def __init__(self, directory: Path, store: SqliteTokens, log: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, store: TokenStore, log: Callable[[str], None]) -> None:
         """Open or make the files. `log` gets one line for whatever a person should know."""
         self._store = store
         self._log = log

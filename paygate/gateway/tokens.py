@@ -4,7 +4,7 @@ A store takes a batch of operations, decides each with the pure functions of `pa
 of one durable transaction in order. Cores and shells know no more of it than this file says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -202,3 +202,9 @@ class TokenStore(Protocol):
 
     def payments_in_flight(self) -> list[Payment]:
         """Every payment without a final outcome; read once at start."""
+
+    def tokens(self) -> Iterator[Token]:
+        """Every token, in the order in which they were taken in; for the records."""
+
+    def payments(self) -> Iterator[Payment]:
+        """Every payment, oldest first; for the records."""
