@@ -87,13 +87,13 @@ def run_demo(system: LocalSystem) -> int:
         "Insufficient funds",
         ("TX-1002", "8086", "ravi", "monsoon-in-mumbai"),
         ExitCode.DECLINED,
-        lambda run: Reason.FUNDS.text in run.errors,
+        lambda run: Reason.FUNDS.meaning in run.errors,
     )
     demo.exchange(
         "A wrong password",
         ("TX-1003", "6502", "meera", "not-her-password"),
         ExitCode.DECLINED,
-        lambda run: Reason.CREDENTIALS.text in run.errors,
+        lambda run: Reason.CREDENTIALS.meaning in run.errors,
     )
 
     say("\n=== The records")

@@ -84,7 +84,7 @@ def records(draw: st.DrawFn, cls: type[R]) -> R:
         broken = cls(**values).broken_rule()
         if broken is None:
             break
-        name = broken[0]
+        name = broken.field
         candidates = [draw(field_values(types[name])), *_extremes(draw, types[name], values[name])]
         meeting = [c for c in candidates if _meets(cls, {**values, name: c}, name)]
         assume(meeting)  # A latest time that is the end of the year 9999 leaves no later one.
@@ -94,7 +94,7 @@ def records(draw: st.DrawFn, cls: type[R]) -> R:
 
 def _meets(cls: type[Record], values: dict[str, Any], name: str) -> bool:
     broken = cls(**values).broken_rule()
-    return broken is None or broken[0] != name
+    return broken is None or broken.field != name
 
 
 def _extremes(draw: st.DrawFn, field: Field, value: Any) -> list[Any]:

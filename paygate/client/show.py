@@ -172,7 +172,7 @@ def statement_text(statement: ReceiptStatement) -> str:
     """What the bank states in a receipt that has been verified."""
     terms = statement.terms
     is_paid = statement.outcome is TransferOutcome.POSTED
-    outcome = f"paid, UTR {statement.utr}" if is_paid else f"not paid: {statement.reason.text}"
+    outcome = f"paid, UTR {statement.utr}" if is_paid else f"not paid: {statement.reason.meaning}"
     return "\n".join(
         (
             f"Bank {terms.bank_id} states: {outcome}",

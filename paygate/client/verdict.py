@@ -90,7 +90,7 @@ def judge(
         return _proven(answer, payment, used)
     if answer.status is PaymentStatus.REFUSED:
         if isinstance(answer, StatusAck) and answer.reason in _QUESTION_REFUSED:
-            return unknown(Outcome.UNKNOWN, f"The gateway did not answer the question: {answer.reason.text}.")
+            return unknown(Outcome.UNKNOWN, f"The gateway did not answer the question: {answer.reason.meaning}.")
         return _refused(_why_refused(answer), answer, payment, status_command)
     if answer.status is PaymentStatus.PENDING:
         return unknown(Outcome.UNKNOWN, "The payment was sent; the bank has not answered the gateway yet.")
@@ -130,7 +130,7 @@ def _proven(answer: PaymentAnswer, payment: Payment, used: TrustedKeys) -> Payme
     if is_paid:
         text = f"Paid {payment.amount_text} to {payment.merchant_text}, proven by the bank's receipt. UTR {answer.utr}"
     else:
-        text = f"The bank declined the payment: {answer.reason.text}. No money has moved."
+        text = f"The bank declined the payment: {answer.reason.meaning}. No money has moved."
     return PaymentResult(
         Outcome.PAID if is_paid else Outcome.DECLINED,
         text,
@@ -148,7 +148,7 @@ def _why_refused(answer: PaymentAnswer) -> str:
     why = {
         Reason.TOKEN_PAID: "another payment has paid this token; do not pay again",
         Reason.TOKEN_IN_FLIGHT: "another payment of this token is under way; ask for its status later",
-    }.get(answer.reason, answer.reason.text)
+    }.get(answer.reason, answer.reason.meaning)
     return f"{why} (UTR {answer.utr})" if answer.utr else why
 
 

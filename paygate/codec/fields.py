@@ -304,14 +304,25 @@ def secret(type: Field, doc: str) -> Any:  # reads as the declaration that it is
     return dataclasses.field(metadata={_WIRE: (type, doc, Sensitivity.SECRET)})
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule between the fields of one record: which field is at fault when it is broken, and what it should be."""
+
+    field: str
+    expected: str
+    holds: Callable[[Any], bool]
+
+
 class Record:
     """Base of everything that has a layout: messages, terms, key lists, receipts."""
 
     __slots__ = ()
+    rules: ClassVar[tuple[Rule, ...]] = ()
+    """The rules between fields, in the order in which they are checked."""
 
-    def broken_rule(self) -> tuple[str, str] | None:
-        """The first rule between fields that this value breaks, as (field name, what was expected)."""
-        return None
+    def broken_rule(self) -> Rule | None:
+        """The first rule that this value breaks."""
+        return next((rule for rule in self.rules if not rule.holds(self)), None)
 
     def __repr__(self) -> str:
         # A record's repr ends up in logs and test output, so it masks by the declaration (R4).
@@ -347,7 +358,7 @@ def _layout_of(cls: type[Record]) -> Any:
 def _check_whole(value: Record, path: str) -> None:
     broken = value.broken_rule()
     if broken is not None:
-        raise BadValue(broken[1], f"{path} -> {broken[0]}")
+        raise BadValue(broken.expected, f"{path} -> {broken.field}")
 
 
 def shown_fields(value: Record) -> list[tuple[str, str]]:

@@ -116,5 +116,5 @@ def _record_from_json(cls: type[R], data: object, path: str) -> R:
     value = cls(**{f.name: _from_json(f.type, data[f.name], f"{before}{f.name}") for f in declared})
     broken = value.broken_rule()
     if broken is not None:
-        raise BadJson(f"{before}{broken[0]}", broken[1])
+        raise BadJson(f"{before}{broken.field}", broken.expected)
     return value

@@ -46,6 +46,7 @@ from paygate.codec.fields import (
     Nested,
     Opaque,
     Record,
+    Rule,
     Uint,
     public,
     record,
@@ -158,10 +159,13 @@ class BankKeys(Message):
         Blob(0, limits.KEY_LIST_SIZE_MAX), "a SignedKeyList (spec 8.4); empty unless AVAILABLE"
     )
 
-    def broken_rule(self) -> tuple[str, str] | None:
-        if bool(self.signed_key_list) is not (self.status is KeysStatus.AVAILABLE):
-            return "signed_key_list", "a key list with AVAILABLE and none otherwise"
-        return None
+    rules = (
+        Rule(
+            "signed_key_list",
+            "a key list with AVAILABLE and none otherwise",
+            lambda m: bool(m.signed_key_list) is (m.status is KeysStatus.AVAILABLE),
+        ),
+    )
 
 
 @message(Kind.TOKEN_QUERY, Route.CLIENT_TO_GATEWAY)
@@ -187,23 +191,23 @@ class TokenAck(Message):
     bank_id: str = public(IDENTIFIER, "the bank that this gateway pays through")
     utr: str = public(UTR_OR_EMPTY, "the UTR with PAID; empty otherwise")
 
-    def broken_rule(self) -> tuple[str, str] | None:
-        if (self.status is TokenStatus.VALID) is not any(self.session_id):
-            return "session_id", "a session with VALID and zeros otherwise"
-        if (self.status is TokenStatus.VALID) is not (self.session_left_ms > 0):
-            return "session_left_ms", "time left with VALID and 0 otherwise"
-        told = self.status not in (TokenStatus.INVALID, TokenStatus.LOCKED)
-        if told is not bool(self.merchant_id):
-            return "merchant_id", "empty with INVALID and LOCKED only"
-        if told is not (self.amount_minor > 0):
-            return "amount_minor", "0 with INVALID and LOCKED only"
-        if told is not bool(self.currency):
-            return "currency", "empty with INVALID and LOCKED only"
-        if self.merchant_name and not told:
-            return "merchant_name", "empty with INVALID and LOCKED"
-        if (self.status is TokenStatus.PAID) is not bool(self.utr):
-            return "utr", "a UTR with PAID and none otherwise"
-        return None
+    rules = (
+        Rule(
+            "session_id",
+            "a session with VALID and zeros otherwise",
+            lambda m: any(m.session_id) is (m.status is TokenStatus.VALID),
+        ),
+        Rule(
+            "session_left_ms",
+            "time left with VALID and 0 otherwise",
+            lambda m: (m.session_left_ms > 0) is (m.status is TokenStatus.VALID),
+        ),
+        Rule("merchant_id", "empty with INVALID and LOCKED only", lambda m: bool(m.merchant_id) is m.status.is_told),
+        Rule("amount_minor", "0 with INVALID and LOCKED only", lambda m: (m.amount_minor > 0) is m.status.is_told),
+        Rule("currency", "empty with INVALID and LOCKED only", lambda m: bool(m.currency) is m.status.is_told),
+        Rule("merchant_name", "empty with INVALID and LOCKED", lambda m: m.status.is_told or not m.merchant_name),
+        Rule("utr", "a UTR with PAID and none otherwise", lambda m: bool(m.utr) is (m.status is TokenStatus.PAID)),
+    )
 
 
 @message(Kind.ENCRYPTED_CREDENTIALS, Route.CLIENT_TO_GATEWAY)
@@ -227,20 +231,24 @@ class PaymentAnswer(Message):
     utr: str = public(UTR_OR_EMPTY, "R7: the Unique Transaction Reference with PAID")
     receipt: bytes = sized(RECEIPT_OR_EMPTY, "the bank's signed Receipt (spec 8.5) with PAID and DECLINED")
 
-    def broken_rule(self) -> tuple[str, str] | None:
-        reason_fits = {
-            PaymentStatus.DECLINED: self.reason.is_banks,
-            PaymentStatus.REFUSED: self.reason >= Reason.DRAINING,
-        }.get(self.status, self.reason is Reason.NONE)
-        if not reason_fits:
-            return "reason", "a bank's reason with DECLINED, a gateway's with REFUSED, NONE otherwise"
-        if self.status is PaymentStatus.PAID and not self.utr:
-            return "utr", "a UTR with PAID"
-        if self.utr and self.status is not PaymentStatus.PAID and self.reason is not Reason.TOKEN_PAID:
-            return "utr", "a UTR with PAID or TOKEN_PAID only"
-        if bool(self.receipt) is not (self.status in (PaymentStatus.PAID, PaymentStatus.DECLINED)):
-            return "receipt", "a receipt with PAID and DECLINED and none otherwise"
-        return None
+    rules = (
+        Rule(
+            "reason",
+            "a bank's reason with DECLINED, a gateway's with REFUSED, NONE otherwise",
+            lambda m: m.status.fits(m.reason),
+        ),
+        Rule("utr", "a UTR with PAID", lambda m: m.status is not PaymentStatus.PAID or bool(m.utr)),
+        Rule(
+            "utr",
+            "a UTR with PAID or TOKEN_PAID only",
+            lambda m: not m.utr or m.status is PaymentStatus.PAID or m.reason is Reason.TOKEN_PAID,
+        ),
+        Rule(
+            "receipt",
+            "a receipt with PAID and DECLINED and none otherwise",
+            lambda m: bool(m.receipt) is (m.status in (PaymentStatus.PAID, PaymentStatus.DECLINED)),
+        ),
+    )
 
 
 @message(Kind.PAYMENT_ACK, Route.CLIENT_TO_GATEWAY)
@@ -282,14 +290,23 @@ class TransferAnswer(Message):
     utr: str = public(UTR_OR_EMPTY, "R7: the Unique Transaction Reference with POSTED")
     receipt: bytes = sized(RECEIPT_OR_EMPTY, "the signed Receipt (spec 8.5) of every final outcome")
 
-    def broken_rule(self) -> tuple[str, str] | None:
-        if not self.outcome.fits(self.reason):
-            return "reason", "a bank's reason with DECLINED, FENCED with FENCED, NONE otherwise"
-        if bool(self.utr) is not (self.outcome is TransferOutcome.POSTED):
-            return "utr", "a UTR with POSTED and none otherwise"
-        if bool(self.receipt) is not self.outcome.is_final:
-            return "receipt", "a receipt with every final outcome and none otherwise"
-        return None
+    rules = (
+        Rule(
+            "reason",
+            "a bank's reason with DECLINED, FENCED with FENCED, NONE otherwise",
+            lambda m: m.outcome.fits(m.reason),
+        ),
+        Rule(
+            "utr",
+            "a UTR with POSTED and none otherwise",
+            lambda m: bool(m.utr) is (m.outcome is TransferOutcome.POSTED),
+        ),
+        Rule(
+            "receipt",
+            "a receipt with every final outcome and none otherwise",
+            lambda m: bool(m.receipt) is m.outcome.is_final,
+        ),
+    )
 
 
 @message(Kind.TRANSFER_RESULT, Route.GATEWAY_TO_BANK)

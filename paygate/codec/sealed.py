@@ -24,6 +24,7 @@ from paygate.codec.fields import (
     Nested,
     Opaque,
     Record,
+    Rule,
     Uint,
     fields_of,
     public,
@@ -56,10 +57,7 @@ class PasswordKeyParameters(Record):
     iteration_count: int = public(Uint(4, 1, limits.ARGON2_ITERATION_COUNT_MAX), "passes over the memory")
     lane_count: int = public(Uint(1, 1, limits.ARGON2_LANE_COUNT_MAX), "lanes")
 
-    def broken_rule(self) -> tuple[str, str] | None:
-        if self.memory_kib < 8 * self.lane_count:
-            return "memory_kib", "at least 8 KiB a lane"
-        return None
+    rules = (Rule("memory_kib", "at least 8 KiB a lane", lambda r: r.memory_kib >= 8 * r.lane_count),)
 
 
 @record
@@ -97,10 +95,7 @@ class KeyList(Record):
         Counted(Nested(ReceiptKey), 1, limits.RECEIPT_KEY_COUNT_MAX), "keys that receipts verify under"
     )
 
-    def broken_rule(self) -> tuple[str, str] | None:
-        if self.valid_until_ms <= self.valid_from_ms:
-            return "valid_until_ms", "a time after valid_from_ms"
-        return None
+    rules = (Rule("valid_until_ms", "a time after valid_from_ms", lambda r: r.valid_until_ms > r.valid_from_ms),)
 
 
 @record
@@ -123,14 +118,19 @@ class ReceiptStatement(Record):
     bank_time_ms: int = public(TIME_MS, "when, by the bank's clock")
     envelope_hash: bytes = public(HASH, "SHA-256 of the envelope: whose credentials these were")
 
-    def broken_rule(self) -> tuple[str, str] | None:
-        if not self.outcome.is_final:
-            return "outcome", "POSTED, DECLINED or FENCED"
-        if not self.outcome.fits(self.reason):
-            return "reason", "a bank's reason with DECLINED, FENCED with FENCED, NONE otherwise"
-        if bool(self.utr) is not (self.outcome is TransferOutcome.POSTED):
-            return "utr", "a UTR with POSTED and none otherwise"
-        return None
+    rules = (
+        Rule("outcome", "POSTED, DECLINED or FENCED", lambda r: r.outcome.is_final),
+        Rule(
+            "reason",
+            "a bank's reason with DECLINED, FENCED with FENCED, NONE otherwise",
+            lambda r: r.outcome.fits(r.reason),
+        ),
+        Rule(
+            "utr",
+            "a UTR with POSTED and none otherwise",
+            lambda r: bool(r.utr) is (r.outcome is TransferOutcome.POSTED),
+        ),
+    )
 
 
 @record
@@ -145,10 +145,7 @@ class Receipt(Record):
     )
     signature: bytes = public(Opaque(limits.SIGNATURE_SIZE), "Ed25519 over label, key ID, leaf count and root")
 
-    def broken_rule(self) -> tuple[str, str] | None:
-        if self.leaf_index >= self.leaf_count:
-            return "leaf_index", "an index below leaf_count"
-        return None
+    rules = (Rule("leaf_index", "an index below leaf_count", lambda r: r.leaf_index < r.leaf_count),)
 
 
 @record
@@ -162,12 +159,10 @@ class CredentialsPlaintext(Record):
     nonce: bytes = secret(Opaque(limits.ENVELOPE_NONCE_SIZE), "random")
     padding: bytes = secret(Opaque(142), "zeros")
 
-    def broken_rule(self) -> tuple[str, str] | None:
-        if any(self.user_id[self.user_id_size :]):
-            return "user_id", "zeros after user_id_size bytes"
-        if any(self.padding):
-            return "padding", "zeros"
-        return None
+    rules = (
+        Rule("user_id", "zeros after user_id_size bytes", lambda r: not any(r.user_id[r.user_id_size :])),
+        Rule("padding", "zeros", lambda r: not any(r.padding)),
+    )
 
 
 assert sum(f.type.size_max for f in fields_of(Receipt)) <= limits.RECEIPT_SIZE_MAX

@@ -206,7 +206,7 @@ def test_paid_with_a_receipt_that_verifies_and_matches() -> None:
 def test_every_decline_needs_its_receipt_too(reason: Reason) -> None:
     world = World().send()
     world.reply(proven(world.payment, outcome=TransferOutcome.DECLINED, reason=reason, utr=""))
-    world.expect(Outcome.DECLINED, reason.text, "No money has moved.")
+    world.expect(Outcome.DECLINED, reason.meaning, "No money has moved.")
     assert not world.result.money_may_have_moved
     assert world.saved[-1].state is PaymentState.DECLINED
     assert world.saved[-1].reason is reason
