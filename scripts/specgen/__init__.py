@@ -1,0 +1,1 @@
+"""Writes everything in spec/ that follows from the declarations: `python -m specgen`, or `make spec`."""
