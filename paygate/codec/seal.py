@@ -69,15 +69,31 @@ class BadReceipt(SealError):
 
 # -- suites and keys -------------------------------------------------------------------------------------
 
-_SUITE_IDS: Final = {
-    KemId.X25519: (KdfId.HKDF_SHA256, AeadId.AES_128_GCM),
-    KemId.MLKEM768_X25519: (KdfId.HKDF_SHA256, AeadId.AES_256_GCM),
-}
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteSpec:
+    """An HPKE suite and the sizes in bytes that follow from it (spec 8.2)."""
+
+    kem_id: KemId
+    kdf_id: KdfId
+    aead_id: AeadId
+    public_key_size: int
+    enc_size: int
+    """The encapsulated key that an envelope begins with."""
+
+
+SUITES: Final = (
+    SuiteSpec(KemId.MLKEM768_X25519, KdfId.HKDF_SHA256, AeadId.AES_256_GCM, public_key_size=1_216, enc_size=1_120),
+    SuiteSpec(KemId.X25519, KdfId.HKDF_SHA256, AeadId.AES_128_GCM, public_key_size=32, enc_size=32),
+)
+"""Best first: a recorded password stays worth stealing for years."""
+AEAD_TAG_SIZE: Final = 16
+_SUITE_IDS: Final = {suite.kem_id: (suite.kdf_id, suite.aead_id) for suite in SUITES}
 _SUITES: Final = {
     KemId.X25519: hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_128_GCM),
     KemId.MLKEM768_X25519: hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM),
 }
-_PREFERENCE: Final = (KemId.MLKEM768_X25519, KemId.X25519)  # best first: a recorded password stays worth stealing
 _MLKEM_SEED_SIZE: Final = 64
 _MLKEM_PUBLIC_KEY_SIZE: Final = 1_184
 _X25519_KEY_SIZE: Final = 32
@@ -131,9 +147,9 @@ def choose_suite_key(key_list: KeyList) -> SuiteKey:
 
     Raises BadKeyList if the list has no suite that this program implements.
     """
-    for kem_id in _PREFERENCE:
+    for suite in SUITES:
         for suite_key in key_list.suite_keys:
-            if suite_key.kem_id is kem_id and (suite_key.kdf_id, suite_key.aead_id) == _SUITE_IDS[kem_id]:
+            if (suite_key.kem_id, suite_key.kdf_id, suite_key.aead_id) == (suite.kem_id, suite.kdf_id, suite.aead_id):
                 return suite_key
     raise BadKeyList("the bank's key list has no suite that this program implements")
 
