@@ -352,6 +352,8 @@ class Link:
             raise RemoteProtocolError(ErrorCode.NOT_AUTHENTICATED, "flags", "a MAC on every frame of this link")
         if head.kind is Kind.ERROR:
             return
+        if MESSAGES[head.kind].route is Route.PIPE:  # Spec 4.2; replies too, and before their bodies are awaited.
+            raise RemoteProtocolError(ErrorCode.UNEXPECTED_MESSAGE, "kind", "a kind that travels on sockets")
         link_input = _input_of(head.kind)
         if link_input not in TRANSITIONS[self.state]:
             raise RemoteProtocolError(ErrorCode.UNEXPECTED_MESSAGE, "kind", "another message in this state")
