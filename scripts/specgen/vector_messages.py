@@ -47,7 +47,7 @@ from specgen.vector_fixtures import (
     build_signed_key_list,
     build_terms,
 )
-from specgen.vector_samples import at_lower_end, at_upper_end
+from specgen.vector_samples import at_lower_end, at_upper_end, with_field
 
 R = TypeVar("R", bound=Record)
 
@@ -84,15 +84,18 @@ def with_ends(usual: Mapping[str, R]) -> dict[str, R]:
     found = dict(usual)
     seen: set[tuple[bool, ...]] = set()
     for name, value in usual.items():
-        shape = tuple(_is_set(getattr(value, f.name)) for f in fields_of(type(value)))
+        shape = tuple(is_set(getattr(value, f.name)) for f in fields_of(type(value)))
         if shape not in seen:
             seen.add(shape)
-            found[f"{name}_least"] = at_lower_end(value)
-            found[f"{name}_greatest"] = at_upper_end(value)
+            for end, at_end in (("least", at_lower_end), ("greatest", at_upper_end)):
+                at = at_end(value)
+                # Of all versions that a HelloAck can hold, a caller takes the one that exists.
+                found[f"{name}_{end}"] = with_field(at, "version", 1) if isinstance(at, HelloAck) else at
     return found
 
 
-def _is_set(value: object) -> bool:
+def is_set(value: object) -> bool:
+    """Whether a field has another value than zero or nothing."""
     return any(value) if isinstance(value, bytes) else bool(value)
 
 

@@ -67,8 +67,8 @@ TEXT_SAMPLES: Final[dict[str | None, TextSamples]] = {
         "AAAAP00001010100000000",
         "ZZZZP99999123199999999",
         {
-            "too_short": b"PGBKP12026010200000000",
-            "lower_case": b"pgbkP1202601020000001",
+            "digit_missing": b"PGBKP1202601020000001",
+            "lower_case": b"pgbkp12026010200000001",
             "no_p": b"PGBKN12026010200000001",
             "letter_among_digits": b"PGBKP1202601020000000A",
             "blank_at_end": b"PGBKP1202601020000001 ",
