@@ -1,0 +1,193 @@
+"""`paygate-conform`: does an implementation of paygate do what spec/protocol.md says?"""
+
+import argparse
+import json
+import secrets
+import sys
+from pathlib import Path
+from typing import Final
+
+from paygate.arguments import address
+from paygate.cli import ExitCode, PaygateExit, run
+from paygate.conform.cases import UnknownSelector
+from paygate.conform.report import json_report, junit_report, result_lines, summary_line
+from paygate.conform.roles import ROLES, RoleUnderTest
+from paygate.conform.runner import Outcome, Result, Run, turn_until
+from paygate.conform.trial import Settings
+from paygate.conform.world import WORLD_NAME, KeyFiles, default_world, read_world, write_world
+from paygate.net.addresses import format_host_port
+from paygate.net.listen import raise_descriptor_limit
+from paygate.net.loop import Loop
+
+PROGRAM: Final = "paygate-conform"
+FAILED: Final = 1
+"""Exit code: some case failed. The others are `ExitCode`'s OK, USAGE and NO_CONNECTION."""
+PATIENCE_MS: Final = 5_000
+"""How long an answer may take unless told otherwise; every implementation under test has its own machine."""
+JOBS: Final = 32
+_DESCRIPTOR_COUNT: Final = 4_096
+
+_SET_UP: Final = """\
+to test this project's own bank:
+  paygate-conform world conform
+  paygate-bank init --state conform/bank --bank-id CONFORMBANK --bank-code CONF --from conform
+  paygate-bank add-gateway --state conform/bank conform-gateway --key-out conform/gateway.key
+  paygate-bank add-gateway --state conform/bank conform-gateway-2 --key-out conform/gateway-2.key
+  paygate-bank serve --state conform/bank &
+  paygate-conform bank 127.0.0.1:15001 --world conform/world.json
+
+another implementation is set up with what conform/world.json says, in its own way; the root public key and the link
+keys that it makes are put where that file looks for them, or named with --bank-root, --link-key and --second-link-key.
+
+exit codes: 0 all that ran passed, 1 some case failed, 2 usage, 5 no connection, 70 internal
+"""
+
+
+def main() -> int:
+    """Entry point of the console script."""
+    return run(PROGRAM, _main)
+
+
+def _main() -> int:
+    options = _parser().parse_args()
+    command: int = options.command(options)
+    return command
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Plays the other side against any implementation of paygate, case by case of spec/protocol.md.",
+        epilog=_SET_UP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="ROLE|COMMAND")
+    for name, role in ROLES.items():
+        _add_role(commands.add_parser(name, help=role.about, description=role.about, allow_abbrev=False), name, role)
+
+    listing = commands.add_parser("list", help="List a role's cases.", allow_abbrev=False)
+    listing.set_defaults(command=_list)
+    listing.add_argument("role", choices=[*ROLES], metavar="ROLE", help=", ".join(ROLES))
+    listing.add_argument("sections", nargs="*", metavar="SECTION", help="which cases; see the role's help")
+
+    text = "Make a world to test in: its JSON, and the records that this project's own servers are set up from."
+    world = commands.add_parser("world", help=text, description=text, allow_abbrev=False)
+    world.set_defaults(command=_world)
+    world.add_argument("directory", type=Path, metavar="DIR", help="where to write it")
+    return parser
+
+
+def _add_role(parser: argparse.ArgumentParser, name: str, role: RoleUnderTest) -> None:
+    parser.set_defaults(command=_conform, role=name)
+    parser.add_argument("address", type=address, metavar="HOST:PORT", help=role.address_means)
+    parser.add_argument(
+        "sections",
+        nargs="*",
+        metavar="SECTION",
+        help="only these cases: a section of the spec (5.3), a requirement (PG-...), or a case's ID or its beginning",
+    )
+    parser.add_argument("--world", type=Path, required=True, metavar="FILE", help="the world under test, as JSON")
+    parser.add_argument("--bank-root", type=Path, metavar="FILE", help="holds the bank's root public key")
+    parser.add_argument("--link-key", type=Path, metavar="FILE", help="holds the gateway's link key")
+    parser.add_argument("--second-link-key", type=Path, metavar="FILE", help="holds the second gateway's link key")
+    parser.add_argument("--no-slow", action="store_true", help="skip cases that must wait for more than 15 seconds")
+    parser.add_argument(
+        "--patience",
+        type=_positive,
+        default=PATIENCE_MS,
+        metavar="MS",
+        help=f"how long an answer may take ({PATIENCE_MS})",
+    )
+    parser.add_argument("--jobs", type=_positive, default=JOBS, metavar="N", help=f"cases at once ({JOBS})")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML")
+    if role.add_options is not None:
+        role.add_options(parser)
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 1_000_000):
+        raise argparse.ArgumentTypeError("expected a whole number from 1 to 1000000")
+    return int(text)
+
+
+# -- commands --------------------------------------------------------------------------------------------
+
+
+def _conform(options: argparse.Namespace) -> int:
+    role = ROLES[options.role]
+    keys = KeyFiles(options.bank_root, options.link_key, options.second_link_key)
+    settings = Settings(options.address, read_world(options.world, keys), options.patience, vars(options))
+    try:
+        chosen = role.catalogue.select(options.sections)
+    except UnknownSelector as error:
+        raise PaygateExit(str(error), ExitCode.USAGE) from None
+    raise_descriptor_limit(_DESCRIPTOR_COUNT)
+    results: list[Result] = []
+
+    def told(result: Result) -> None:
+        results.append(result)
+        if not options.json:
+            _say(result_lines(result))
+
+    loop = Loop()
+    began_ms = loop.now_ms()
+    for case in chosen:
+        if options.no_slow and case.is_slow:
+            told(
+                Result(case, Outcome.SKIPPED, 0, reason=f"it waits {case.waits_ms // 1000} s, and --no-slow was given")
+            )
+    left_out = {result.case for result in results}
+    one_run = Run(loop, role.catalogue, [c for c in chosen if c not in left_out], settings, told, jobs=options.jobs)
+    turn_until(loop, lambda: one_run.is_over)
+    duration_ms = loop.now_ms() - began_ms
+    loop.close()
+    if one_run.trouble is not None:
+        raise PaygateExit(str(one_run.trouble), ExitCode.NO_CONNECTION)
+    if options.json:
+        where = format_host_port(*options.address)
+        _say([json.dumps(json_report(options.role, where, results, duration_ms))])
+    else:
+        _say([summary_line(results, duration_ms)])
+    if options.junit is not None:
+        _write(options.junit, junit_report(options.role, results, duration_ms))
+    return FAILED if any(result.outcome is Outcome.FAILED for result in results) else ExitCode.OK
+
+
+def _list(options: argparse.Namespace) -> int:
+    try:
+        chosen = ROLES[options.role].catalogue.select(options.sections)
+    except UnknownSelector as error:
+        raise PaygateExit(str(error), ExitCode.USAGE) from None
+    for case in chosen:
+        marks = [f"waits {case.waits_ms // 1000} s"] * case.is_slow + ["alone"] * case.is_exclusive
+        told = ", ".join([*case.sections, *case.requirements, *marks])
+        _say([f"{case.case_id}  [{told}]", f"    {case.expects}"])
+    return ExitCode.OK
+
+
+def _world(options: argparse.Namespace) -> int:
+    directory: Path = options.directory
+    paths = write_world(directory, default_world(secrets.token_bytes(8)))
+    world = directory / WORLD_NAME
+    _say([f"made {', '.join(str(path) for path in paths)}"])
+    _say([f"{world} says what the implementation under test must know, and where it looks for its keys"])
+    _say([f"{PROGRAM} --help says how this project's own servers are set up"])
+    return ExitCode.OK
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise PaygateExit(f"could not write {path}: {(error.strerror or str(error)).lower()}", ExitCode.USAGE) from None
+
+
+def _say(lines: list[str]) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

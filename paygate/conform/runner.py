@@ -1,0 +1,150 @@
+"""Runs the cases: those that disturb nobody all at once, the others alone afterwards."""
+
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from paygate.conform.cases import Case, Catalogue, Failed, Skipped, Unreachable
+from paygate.conform.tasks import Task
+from paygate.conform.trial import Settings, Trial
+from paygate.conform.wire import Wire
+from paygate.net.listen import ListenError
+from paygate.net.loop import Loop, Timer
+
+
+class Outcome(Enum):
+    """How a case ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a case."""
+
+    case: Case
+    outcome: Outcome
+    duration_ms: int
+    expected: str = ""
+    """What would have been right, of a failure."""
+    reason: str = ""
+    """What was seen instead, of a failure; or why it was skipped."""
+    wires: list[Wire] = field(default_factory=list)
+    """What passed, of a failure."""
+
+
+class Run:
+    """One run of some cases against one implementation, on a loop that the caller turns.
+
+    `on_result` hears each case's result as it ends. `is_over` says when all have ended; `trouble` is then why no
+    case could be run at all, if so.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        catalogue: Catalogue,
+        cases: Iterable[Case],
+        settings: Settings,
+        on_result: Callable[[Result], None],
+        *,
+        jobs: int,
+    ) -> None:
+        self.is_over = False
+        self.trouble: Unreachable | ListenError | None = None
+        self._loop = loop
+        self._settings = settings
+        self._on_result = on_result
+        self._jobs = jobs
+        chosen = list(cases)
+        # The slow ones wait most of their time, so they start first and take nobody's place.
+        self._slow = [case for case in chosen if not case.is_exclusive and case.is_slow]
+        self._waiting = deque(case for case in chosen if not case.is_exclusive and not case.is_slow)
+        self._alone = deque(case for case in chosen if case.is_exclusive)
+        self._running: dict[Case, _Running] = {}
+        self._began_ms = loop.now_ms()
+        self._preparing = Trial(loop, settings, self._began_ms, None)
+        Task(loop, catalogue.prepare(self._preparing), self._prepared)
+
+    def _prepared(self, error: Exception | None, shared: Any) -> None:
+        if isinstance(error, Unreachable | ListenError):
+            self.trouble = error
+        elif error is not None:
+            raise error
+        if error is not None:
+            self._end()
+            return
+        self._shared = shared
+        for case in self._slow:
+            self._start(case)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        busy_count = sum(not case.is_slow for case in self._running)
+        while self._waiting and busy_count < self._jobs:
+            self._start(self._waiting.popleft())
+            busy_count += 1
+        if not self._running and self._alone:
+            self._start(self._alone.popleft())
+        if not self._running:
+            self._end()
+
+    def _start(self, case: Case) -> None:
+        trial = Trial(self._loop, self._settings, self._began_ms, self._shared)
+        task = Task(self._loop, case.body(trial), partial(self._ended, case))
+        limit = self._loop.call_later(case.limit_ms, partial(self._took_too_long, case))
+        self._running[case] = _Running(trial, task, limit, self._loop.now_ms())
+
+    def _took_too_long(self, case: Case) -> None:
+        self._running[case].task.cancel()
+        self._ended(case, Failed(f"the case to end within {case.limit_ms} ms", "it goes on and on"), None)
+
+    def _ended(self, case: Case, error: Exception | None, _value: Any) -> None:
+        running = self._running.pop(case)
+        running.limit.cancel()
+        trial = running.trial
+        error = error or trial.background_failure
+        duration_ms = self._loop.now_ms() - running.began_ms
+        self._on_result(_result(case, error, duration_ms, trial.wires))
+        trial.end()
+        self._go_on()
+
+    def _end(self) -> None:
+        self._preparing.end()
+        self.is_over = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    trial: Trial
+    task: Task
+    limit: Timer
+    began_ms: int
+
+
+def _result(case: Case, error: Exception | None, duration_ms: int, wires: list[Wire]) -> Result:
+    if error is None:
+        return Result(case, Outcome.PASSED, duration_ms)
+    if isinstance(error, Skipped):
+        return Result(case, Outcome.SKIPPED, duration_ms, reason=str(error))
+    if isinstance(error, Failed):
+        return Result(case, Outcome.FAILED, duration_ms, error.expected, error.got, wires)
+    if isinstance(error, Unreachable):
+        return Result(case, Outcome.FAILED, duration_ms, "a connection", str(error), wires)
+    # A bug of ours must not hide what the other cases found.
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = f"the kit itself failed: {type(error).__name__} in {place.name}, line {place.lineno}: {error}"
+    return Result(case, Outcome.FAILED, duration_ms, "a case that works", text, wires)
+
+
+def turn_until(loop: Loop, is_over: Callable[[], bool]) -> None:
+    """Turn the loop until it is over; what reads and what sends are two steps of each tick."""
+    while not is_over():
+        loop.run_once()
+        loop.flush()
