@@ -10,14 +10,20 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from specgen import vector_frames
+from specgen import vector_frames, vector_session
 
 
 def render(previous: Mapping[str, str]) -> dict[str, str]:
     """The files of spec/vectors, by name. The same `previous` gives the same bytes."""
     return {
         "frames.json": lines_of(vector_frames.render()),
+        "session.json": pretty(vector_session.render()),
     }
+
+
+def pretty(data: dict[str, Any]) -> str:
+    """JSON with every member on a line of its own."""
+    return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
 
 
 def lines_of(data: dict[str, Any]) -> str:
