@@ -13,7 +13,7 @@ from paygate.codec.codes import Code
 from paygate.codec.fields import Record
 from paygate.codec.frame import Header
 from paygate.codec.messages import MESSAGES
-from specgen import states, tables
+from specgen import diagrams, link_states, store_states, tables
 from specgen.records import RECORDS
 
 _PART = re.compile(r"<!-- spec: (?P<what>[^>]+?) -->\n.*?<!-- /spec -->", re.DOTALL)
@@ -36,7 +36,7 @@ class Requirement:
     text: str
 
 
-_CODES: dict[str, type[Code]] = {
+CODES: dict[str, type[Code]] = {
     cls.__name__: cls
     for cls in (vars(codes) | vars(errors)).values()
     if isinstance(cls, type) and issubclass(cls, Code) and cls is not Code
@@ -46,19 +46,19 @@ _RECORDS = {cls.__name__: cls for cls in _DECLARED}
 
 _PARTS: dict[str, Callable[..., str]] = {
     "fields": lambda name: tables.record_block(_RECORDS[name]),
-    "codes": lambda name: tables.codes_table(_CODES[name]),
+    "codes": lambda name: tables.codes_table(CODES[name]),
     "kinds": tables.kinds_table,
     "pipes": tables.pipe_kinds_table,
     "limits": tables.limits_table,
     "timers": tables.timers_table,
     "labels": tables.labels_table,
     "suites": tables.suites_table,
-    "links": states.link_diagram,
-    "answering": lambda: states.link_table(states.ANSWERING_ENDS),
-    "calling": lambda: states.link_table(states.CALLING_ENDS),
-    "tokens": lambda: f"{states.token_diagram()}\n\n{states.token_table()}",
-    "payments": lambda: f"{states.payment_diagram()}\n\n{states.payment_table()}",
-    "client": lambda: f"{states.client_diagram()}\n\n{states.client_events_table()}",
+    "links": diagrams.link_diagram,
+    "answering": lambda: link_states.link_table(link_states.ANSWERING_ENDS),
+    "calling": lambda: link_states.link_table(link_states.CALLING_ENDS),
+    "tokens": lambda: f"{diagrams.token_diagram()}\n\n{store_states.token_table()}",
+    "payments": lambda: f"{store_states.payment_diagram()}\n\n{store_states.payment_table()}",
+    "client": lambda: f"{diagrams.client_diagram()}\n\n{diagrams.client_events_table()}",
 }
 
 
@@ -79,7 +79,7 @@ def fill(document: str, **more: Callable[[], str]) -> str:
 
     filled = _PART.sub(part, document)
     missing = sorted(f"fields {name}" for name in _RECORDS if f"fields {name}" not in wanted)
-    missing += sorted(f"codes {name}" for name in _CODES if f"codes {name}" not in wanted)
+    missing += sorted(f"codes {name}" for name in CODES if f"codes {name}" not in wanted)
     missing += sorted(word for word in parts if word not in ("fields", "codes") and word not in wanted)
     if missing:
         raise BadDocument(f"spec/protocol.md has no part for: {', '.join(missing)}")

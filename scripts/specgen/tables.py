@@ -19,7 +19,6 @@ from paygate.link import (
     FRAME_TIMEOUT_MS,
     HELLO_TIMEOUT_MS,
     IDLE_TIMEOUT_MS,
-    REQUEST_COUNT_MAX,
 )
 from specgen.packets import packet_diagram
 from specgen.words import (
@@ -244,8 +243,3 @@ def suites_table() -> str:
             ]
         )
     return table(["KEM", "KDF", "AEAD", "public key bytes", "envelope bytes"], rows)
-
-
-def waiting_requests_words() -> str:
-    """How many requests of one peer may wait."""
-    return str(REQUEST_COUNT_MAX)

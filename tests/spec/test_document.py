@@ -1,0 +1,175 @@
+"""`spec/` is what the declarations say today; its prose gives no other numbers than those that the programs run by."""
+
+import re
+from pathlib import Path
+
+import pytest
+from specgen import diagrams, document, link_states
+from specgen.__main__ import SPEC, outputs
+from specgen.tables import LABELS, TIMERS, label_words
+from specgen.words import SOCKET_KINDS, message_name
+
+from paygate.bank.ledger import FREE_FAILURE_COUNT, LOCK_MS_MAX, LOCK_MS_MIN
+from paygate.codec import limits
+from paygate.codec.codes import Kind, Route
+from paygate.codec.errors import ErrorCode
+from paygate.codec.messages import MESSAGES
+from paygate.gateway import flights
+from paygate.gateway.core import KEY_LIST_REFRESH_MS
+from paygate.gateway.payment import PASSCODE_LOCK_MS, PASSCODE_TRY_COUNT_MAX
+from paygate.link import (
+    ECHO_AFTER_MS,
+    ECHO_TIMEOUT_MS,
+    FRAME_TIMEOUT_MS,
+    HELLO_TIMEOUT_MS,
+    IDLE_TIMEOUT_MS,
+    REQUEST_COUNT_MAX,
+    TRANSITIONS,
+)
+
+TEXT = (SPEC / "protocol.md").read_text(encoding="utf-8")
+REQUIREMENTS = {r.number: r.text for r in document.requirements(TEXT)}
+WORDS = {1: "one", 3: "three", 5: "five"}
+
+
+def test_nothing_in_spec_is_stale() -> None:
+    wanted = outputs(SPEC)
+    assert [name for name, text in wanted.items() if (SPEC / name).read_text(encoding="utf-8") != text] == []
+
+
+def test_everything_in_spec_is_generated_or_known() -> None:
+    found = {str(path.relative_to(SPEC)) for path in SPEC.rglob("*") if path.is_file()}
+    assert found == set(outputs(SPEC)) | {"vectors/README.md"}
+
+
+# -- the prose -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        ("PG-ENC-11", f"at most {limits.TIME_MS_MAX} "),
+        ("PG-ENC-12", f"1 to {limits.AMOUNT_MINOR_MAX}."),
+        ("PG-ENC-8", f"1 to {limits.IDENTIFIER_SIZE_MAX} bytes"),
+        ("PG-ENC-9", f"1 to {limits.PASSCODE_SIZE_MAX} bytes"),
+        ("PG-FRM-3", f"its {limits.HEADER_SIZE} bytes"),
+        ("PG-MAC-1", f"the first {limits.MAC_SIZE} bytes of HMAC-SHA-256"),
+        ("PG-LNK-6", f"at least {REQUEST_COUNT_MAX} of one peer"),
+        ("PG-TIM-1", f"within {HELLO_TIMEOUT_MS // 1000} s of connecting"),
+        ("PG-TIM-2", f"{FRAME_TIMEOUT_MS // 1000} s after its first byte"),
+        ("PG-TIM-3", f"came for {IDLE_TIMEOUT_MS // 1000} s"),
+        ("PG-TIM-4", f"came for {ECHO_AFTER_MS // 1000} s"),
+        ("PG-TIM-4", f"comes for {ECHO_TIMEOUT_MS // 1000} s more"),
+        ("PG-KEY-1", f"for {KEY_LIST_REFRESH_MS // 1000} seconds"),
+        ("PG-TOK-2", f"After {WORDS[PASSCODE_TRY_COUNT_MAX]} wrong passcodes"),
+        ("PG-TOK-2", f"for {PASSCODE_LOCK_MS // 60_000} minutes"),
+        ("PG-SES-1", f"lasts {limits.SESSION_MS // 1000} seconds"),
+        ("PG-SES-2", f"until {flights.PENDING_BEFORE_END_MS // 1000} seconds before"),
+        ("PG-SES-3", f"the bank {flights.BANK_MS_MAX // 1000} seconds"),
+        ("PG-SES-3", f"until {flights.RESOLVE_BEFORE_END_MS // 1000} seconds before"),
+        ("PG-SES-4", f"{flights.PENDING_BEFORE_END_MS // 1000} seconds before"),
+        ("PG-RES-5", f"{flights.RESOLVE_BACKOFF_BASE_MS // 1000} s to {flights.RESOLVE_BACKOFF_MS_MAX // 1000} s"),
+        ("PG-TRF-4", f"more than {WORDS[limits.AUTHORISED_AT_SKEW_MS_MAX // 60_000]} minutes"),
+        ("PG-TRF-7", f"After {WORDS[FREE_FAILURE_COUNT + 1]} in a row the account waits {LOCK_MS_MIN // 1000} seconds"),
+        ("PG-TRF-7", f"up to {'an' if LOCK_MS_MAX == 3_600_000 else '?'} hour"),
+        ("PG-ENV-4", f"{limits.ENVELOPE_PLAINTEXT_SIZE} bytes"),
+    ],
+)
+def test_a_number_in_the_prose_is_the_constant(number: str, words: str) -> None:
+    assert words in REQUIREMENTS[number]
+
+
+def test_the_order_of_header_checks_is_that_of_the_codes() -> None:
+    named = re.findall(r"[A-Z]+(?:_[A-Z]+)+", REQUIREMENTS["PG-FRM-3"])
+    assert named == [code.name for code in ErrorCode if code < ErrorCode.BAD_CHECKSUM] + ["UNEXPECTED_MESSAGE"]
+
+
+@pytest.mark.parametrize("label", [label for label, _ in LABELS.values()])
+def test_every_label_stands_in_a_formula(label: bytes) -> None:
+    prose = re.sub(r"<!-- spec: .*?<!-- /spec -->", "", TEXT, flags=re.DOTALL)
+    assert label_words(label) in prose
+
+
+def test_every_word_in_capitals_is_a_code_or_a_state() -> None:
+    """A code that was renamed leaves no old name in the prose."""
+    known = {code.name for codes in document.CODES.values() for code in codes} | {kind.name for kind in Kind}
+    known |= {state.name for state in TRANSITIONS} | {"AUTHENTICATED", "IN_FLIGHT", "NOT_FINAL"}
+    known |= {state.name for state in diagrams.CLIENT_STATES} | set(re.findall(r"`([A-Z_]+)`", TEXT))
+    assert set(re.findall(r"\b[A-Z]+_[A-Z_]+\b", TEXT)) - known == set()
+
+
+def test_every_mentioned_section_is_there() -> None:
+    sections = set(re.findall(r"^#{2,3} (\d+(?:\.\d+)?)", TEXT, re.MULTILINE))
+    mentioned = set(re.findall(r"(?:\(|spec |section |sections |, |and )(\d+\.\d+)\b(?! [a-z]*bytes)", TEXT))
+    # Those of RFCs are written "RFC 6962 section 2.1" and "RFC 9180 section 7.1".
+    assert mentioned - sections - {"2.1", "7.1", "7.2", "7.3"} == set()
+
+
+def test_sources_name_sections_that_are_there() -> None:
+    sections = set(re.findall(r"^#{2,3} (\d+(?:\.\d+)?)", TEXT, re.MULTILINE))
+    root = Path(__file__).parent.parent.parent
+    named = {
+        (section, str(path.relative_to(root)))
+        for path in sorted((root / "paygate").rglob("*.py"))
+        for section in re.findall(r"\bspec (?:section )?(\d+(?:\.\d+)?)", path.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert {(section, path) for section, path in named if section not in sections} == set()
+
+
+# -- the generated parts ---------------------------------------------------------------------------------
+
+
+def test_an_unknown_part_is_refused_by_name() -> None:
+    with pytest.raises(document.BadDocument, match="asks for `fields Nothing`"):
+        document.fill("<!-- spec: fields Nothing -->\n<!-- /spec -->")
+
+
+def test_a_missing_part_is_named() -> None:
+    with pytest.raises(document.BadDocument, match=r"no part for: .*fields TokenAck"):
+        document.fill(TEXT.replace("<!-- spec: fields TokenAck -->", "<!-- lost -->"), session=str)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("## 1. A\n- **PG-A-1.** one\n- **PG-A-3.** three\n", "PG-A-3 is not the next one after PG-A-1"),
+        ("## 1. A\n- **PG-A-1.** one\n- **PG-A-1.** again\n", "PG-A-1 is not the next one after PG-A-1"),
+        ("## 1. A\n- **PG-A-1.** see PG-B-7\n", "does not state: PG-B-7"),
+    ],
+)
+def test_requirements_are_counted_without_gap(text: str, expected: str) -> None:
+    with pytest.raises(document.BadDocument, match=expected):
+        document.requirements(text)
+
+
+def test_a_requirement_knows_its_section_and_text() -> None:
+    found = document.requirements(
+        "## 4. Frames\n\n### 4.1 Header\n\n- **PG-FRM-1.** Bit 0\n  is a flag.\n- **PG-FRM-2.** x\n"
+    )
+    assert found[0] == document.Requirement("PG-FRM-1", "4.1", "Bit 0 is a flag.")
+
+
+def test_the_link_tables_are_total() -> None:
+    for ends in (link_states.ANSWERING_ENDS, link_states.CALLING_ENDS):
+        rows = link_states.link_table(ends).splitlines()[2:]
+        names = "; ".join(row.split(" | ")[0] for row in rows)
+        assert all(message_name(kind) in names for kind in SOCKET_KINDS)
+        assert all(len(row.split(" | ")) == len(ends) + 1 and "|  |" not in row for row in rows)
+
+
+def test_diagrams_have_every_arrow_of_their_table() -> None:
+    diagram = diagrams.link_diagram()
+    for state, row in TRANSITIONS.items():
+        for entered, after in row.items():
+            if state is not after:
+                line = next(text for text in diagram.splitlines() if f"{state.name} --> {after.name}:" in text)
+                assert entered.value in line
+
+
+def test_every_timer_has_a_time() -> None:
+    assert all(ms > 0 for ms, _, _ in TIMERS.values())
+
+
+def test_pipe_kinds_are_told_apart() -> None:
+    assert {kind for kind in MESSAGES if MESSAGES[kind].route is Route.PIPE}.isdisjoint(SOCKET_KINDS)
