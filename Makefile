@@ -5,7 +5,7 @@ READY := .venv/.ready
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-interactive test check fuzz format clean
+.PHONY: help setup demo demo-interactive test check spec fuzz tools format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,11 +28,18 @@ demo-interactive: $(READY) ## the same servers, and you are the customer
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest
 
-check: $(READY) ## format, lint, types, import layers, spec freshness
+check: $(READY) ## format, lint, types, spec freshness, import layers, requirements without a test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --quiet tests/test_layers.py tests/test_spec.py
+	PYTHONPATH=scripts $(BIN)/python -m specgen --check
+	$(BIN)/python -m pytest --quiet tests/test_layers.py tests/spec/test_requirements.py
+
+spec: $(READY) ## write what follows from the declarations into spec/
+	PYTHONPATH=scripts $(BIN)/python -m specgen
+
+tools: $(READY) ## install what the tests against other implementations need: tshark, Kaitai's compiler, Node packages
+	scripts/install-test-tools
 
 fuzz: $(READY) ## the codec's property tests with many more examples; SEED=n replays one campaign
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --hypothesis-seed=$(SEED) tests/codec

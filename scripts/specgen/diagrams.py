@@ -49,6 +49,7 @@ def token_diagram() -> str:
 
 
 CLIENT_STATES: Final = client_states.State
+CLIENT_EVENTS: Final = client_states.Event
 
 
 def client_diagram() -> str:
@@ -64,4 +65,4 @@ def client_diagram() -> str:
 
 def client_events_table() -> str:
     """The words of the client's events."""
-    return table(["event", "meaning"], [[event.name, event.value] for event in client_states.Event])
+    return table(["event", "meaning"], [[event.name, event.value] for event in CLIENT_EVENTS])

@@ -7,7 +7,7 @@ from paygate.codec import limits
 from paygate.codec.buffer import FrameBuffer
 from paygate.codec.codes import Code
 from paygate.codec.fields import Blob, Boolean, Choice, Counted, Field, Nested, Opaque, Record, Text, Uint, fields_of
-from paygate.codec.frame import Header, decode_record
+from paygate.codec.frame import MAGIC, Frame, Header, decode_record
 from paygate.codec.sealed import KeyList, Receipt, SignedKeyList
 from specgen import vector_session
 from specgen.words import message_name
@@ -33,12 +33,28 @@ def _step(number: int, text: str, sender: str, receiver: str, data: bytes) -> st
     frame = buffer.next_frame()
     assert frame is not None
     message = frame.message()
-    lines = list(_record_rows(decode_record(Header, data[: limits.HEADER_SIZE]), data, 0, ""))
+    lines = list(_header_rows(frame, data))
     lines += _record_rows(message, data, limits.HEADER_SIZE, "")
     if frame.mac:
         lines += _rows(data[len(frame.signed) :], len(frame.signed), "MAC", "")
     head = f"**{number}. {sender} → {receiver}: {message_name(frame.kind)}**, {len(data)} bytes. {text}"
     return "\n".join([head, "", "```text", *lines, "```"])
+
+
+def _header_rows(frame: Frame, data: bytes) -> Iterator[str]:
+    values = {
+        "magic": MAGIC.decode(),
+        "kind": f"0x{frame.kind:02x} {message_name(frame.kind)}",
+        "flags": "AUTHENTICATED" if frame.mac else "none",
+        "correlation_id": str(frame.correlation_id),
+        "body_size": str(len(frame.body)),
+        "version": str(limits.PROTOCOL_VERSION),
+        "checksum": "",
+    }
+    at = 0
+    for field in fields_of(Header):
+        yield from _rows(data[at : at + field.type.size_max], at, field.name, values[field.name])
+        at += field.type.size_max
 
 
 def _record_rows(record: Record, data: bytes, at: int, path: str) -> Iterator[str]:
