@@ -94,7 +94,9 @@ def test_every_word_in_capitals_is_a_code_or_a_state() -> None:
     """A code that was renamed leaves no old name in the prose."""
     known = {code.name for codes in document.CODES.values() for code in codes} | {kind.name for kind in Kind}
     known |= {state.name for state in TRANSITIONS} | {"AUTHENTICATED", "IN_FLIGHT", "NOT_FINAL"}
-    known |= {name.name for name in (*diagrams.CLIENT_STATES, *diagrams.CLIENT_EVENTS)} | set(re.findall(r"`([A-Z_]+)`", TEXT))
+    known |= {name.name for name in (*diagrams.CLIENT_STATES, *diagrams.CLIENT_EVENTS)} | set(
+        re.findall(r"`([A-Z_]+)`", TEXT)
+    )
     assert set(re.findall(r"\b[A-Z]+_[A-Z_]+\b", TEXT)) - known == set()
 
 
