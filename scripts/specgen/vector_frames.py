@@ -203,7 +203,7 @@ def _bad_bodies(kind: Kind, link: str) -> Iterator[tuple[str, dict[str, Any]]]:
             # A field that must be empty here would be wrong already for not being empty.
             if is_set(getattr(base, fault.path.split(".")[0])):
                 add(ErrorCode.BAD_VALUE, fault)
-    for fault in broken_rules(list(usual.values())):
+    for fault in broken_rules(usual.values()):
         add(ErrorCode.BAD_VALUE, Fault(fault.path, f"rule_{fault.name}", fault.data))
     for base in bases:
         for fault in cuts(base):

@@ -4,10 +4,23 @@ Everything is derived from a field's declaration (range, size, codes, rules); on
 character set does not say which characters are worth trying.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple, TypeVar
 
-from paygate.codec.fields import Blob, Boolean, Choice, Counted, Field, Nested, Opaque, Record, Text, Uint, fields_of
+from paygate.codec.fields import (
+    Blob,
+    Boolean,
+    Choice,
+    Counted,
+    Field,
+    Nested,
+    Opaque,
+    Record,
+    Rule,
+    Text,
+    Uint,
+    fields_of,
+)
 from specgen.vector_values import encode, encode_field, prefixed
 
 R = TypeVar("R", bound=Record)
@@ -251,17 +264,23 @@ def _illegal_bytes(field: Field) -> Iterator[tuple[str, bytes]]:
                 yield name, prefixed(data, field.PREFIX_SIZE)
 
 
-def broken_rules(variants: list[R]) -> Iterator[Fault]:
+def broken_rules(variants: Iterable[R], donors: Iterable[R] = ()) -> Iterator[Fault]:
     """Encodings whose fields are each legal, but break exactly one rule between fields.
 
-    Each record of `variants` gets, in each field, the values that the other records have there.
+    Each record of `variants` gets, in each field, the values that the others have there, and those of `donors`,
+    which need not be legal; those that break one rule themselves are given too.
     """
+    others = [*variants, *donors]
+    for donor in donors:
+        broken = _broken(donor)
+        if len(broken) == 1:
+            yield Fault(broken[0].field, "alone", encode(donor))
     for value in variants:
         seen: set[tuple[str, str]] = set()
         for field in fields_of(type(value)):
-            for other in variants:
+            for other in others:
                 changed = with_field(value, field.name, getattr(other, field.name))
-                broken = [rule for rule in type(value).rules if not rule.holds(changed)]
+                broken = _broken(changed)
                 if len(broken) != 1:
                     continue
                 shown = getattr(other, field.name)
@@ -269,6 +288,10 @@ def broken_rules(variants: list[R]) -> Iterator[Fault]:
                 if (broken[0].field, what) not in seen:
                     seen.add((broken[0].field, what))
                     yield Fault(broken[0].field, what, encode(changed))
+
+
+def _broken(value: Record) -> list[Rule]:
+    return [rule for rule in type(value).rules if not rule.holds(value)]
 
 
 def cuts(value: Record) -> Iterator[Fault]:
