@@ -113,6 +113,20 @@ async def key_list_of(t: Trial, wire: Wire) -> KeyList:
         raise Failed("a key list as spec 8.4 says", str(error)) from None
 
 
+def _any_terms(t: Trial, party: Party) -> Terms:
+    return Terms(
+        bank_id=t.world.bank_id,
+        gateway_id=party.gateway_id,
+        merchant_id=t.world.merchant_ids[0],
+        transaction_id=f"C{t.random_bytes(12).hex()}",
+        payment_id=t.random_bytes(limits.PAYMENT_ID_SIZE),
+        session_id=t.random_bytes(limits.SESSION_ID_SIZE),
+        amount_minor=1,
+        currency=t.world.currency,
+        authorised_at_ms=t.wall_ms(),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Payment:
     """A payment as the kit's own client made it."""
@@ -163,20 +177,7 @@ class Till:
         """
         t = self._t
         who = customer or next(t.world.customers_for(Use.PAYING))
-        made = replace(
-            Terms(
-                bank_id=t.world.bank_id,
-                gateway_id=self.party.gateway_id,
-                merchant_id=t.world.merchant_ids[0],
-                transaction_id=f"C{t.random_bytes(12).hex()}",
-                payment_id=t.random_bytes(limits.PAYMENT_ID_SIZE),
-                session_id=t.random_bytes(limits.SESSION_ID_SIZE),
-                amount_minor=1,
-                currency=t.world.currency,
-                authorised_at_ms=t.wall_ms(),
-            ),
-            **terms,
-        )
+        made = replace(_any_terms(t, self.party), **terms)
         suite_key = suite_key or self.suite_key(KemId.X25519)
         user_id = user_id or who.user_id
         key = self._password_key(user_id, who.password if password is None else password)
@@ -284,3 +285,16 @@ def spenders_of(t: Trial) -> Iterator[WorldCustomer]:
     while shared.spenders:
         yield shared.spenders.pop()
     raise Skipped("all SPENDING customers of this world have spent; make a new world, or pay into their accounts")
+
+
+# -- requests that need no key list ----------------------------------------------------------------------
+
+
+def unsealed_transfer(t: Trial) -> TransferRequest:
+    """A request that is well-formed, and whose envelope no key opens: for what is refused before it is opened."""
+    return TransferRequest(_any_terms(t, t.world.gateway), TIME_LEFT_MS, bytes(8), t.random_bytes(304))
+
+
+def unsealed_resolve(t: Trial) -> ResolveRequest:
+    """A well-formed question for a payment that nobody made."""
+    return ResolveRequest(_any_terms(t, t.world.gateway), t.random_bytes(limits.HASH_SIZE))

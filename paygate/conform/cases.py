@@ -108,20 +108,22 @@ class Catalogue:
         self,
         name: str,
         expects: str,
-        *,
-        sections: Iterable[str],
-        requirements: Iterable[str] = (),
+        *where: str,
         waits_ms: int = 0,
         exclusive: bool = False,
     ) -> Callable[[Body], Body]:
-        """Declare the case `ROLE.name`. The decorated coroutine passes by returning."""
+        """Declare the case `ROLE.name`. The decorated coroutine passes by returning.
+
+        `where`: the sections (`5.1`) and requirements (`PG-LNK-2`) of the spec that it is about.
+        """
+        requirements = tuple(place for place in where if _REQUIREMENT.fullmatch(place))
+        sections = tuple(place for place in where if place not in requirements)
+        assert all(_SECTION.fullmatch(section) for section in sections), where
 
         def declare(body: Body) -> Body:
             case_id = f"{self.role}.{name}"
             assert case_id not in self._cases, f"{case_id} is declared twice"
-            self._cases[case_id] = Case(
-                case_id, tuple(sections), tuple(requirements), expects, body, waits_ms, exclusive
-            )
+            self._cases[case_id] = Case(case_id, sections, requirements, expects, body, waits_ms, exclusive)
             return body
 
         return declare

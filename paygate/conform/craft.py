@@ -4,6 +4,7 @@ The codec's own encoder refuses what is illegal, so this one asks nothing: it wr
 valid bodies are altered with, since it knows where each field lies.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -34,7 +35,7 @@ class Draft:
         """Header, body and, with a link key, MAC."""
         flags = (FLAG_AUTHENTICATED if self.link_key is not None else 0) if self.flags is None else self.flags
         body_size = len(self.body) if self.body_size is None else self.body_size
-        header = Header(self.magic, self.version, self.kind, flags, body_size, self.correlation_id, 0)
+        header = Header(self.magic, self.version, int(self.kind), flags, body_size, self.correlation_id, 0)
         checksum = frame_checksum(encode_record(header) + self.body) if self.checksum is None else self.checksum
         signed = encode_record(replace(header, checksum=checksum)) + self.body
         if self.mac is not None:
@@ -85,8 +86,18 @@ def encode_any(field: Field, value: Any) -> bytes:
     raise AssertionError(f"a kind of field without an encoding: {type(field).__name__}")
 
 
+def leaves_of(cls: type[Record], before: str = "") -> Iterator[tuple[str, Field]]:
+    """(path, type) of each field that holds no other, in wire order (`terms.amount_minor`)."""
+    for declared in fields_of(cls):
+        path = before + declared.name
+        if isinstance(declared.type, Nested):
+            yield from leaves_of(declared.type.record, f"{path}.")
+        else:
+            yield path, declared.type
+
+
 def parts_of(record: Record, before: str = "") -> list[Part]:
-    """The fields of a record in wire order, those of nested records by their paths (`terms.amount_minor`)."""
+    """The fields of a record that hold no others, in wire order, each with its bytes."""
     parts: list[Part] = []
     for declared in fields_of(type(record)):
         value, path = getattr(record, declared.name), before + declared.name
@@ -108,7 +119,7 @@ def longer_than_body(record: Record) -> bytes:
     """The record's encoding with the last length in it one too large: that field runs past the end of the body."""
     parts = parts_of(record)
     last = parts[-1]
-    size = last.field.PREFIX_SIZE if isinstance(last.field, Blob | Text) else 0
+    size = last.field.PREFIX_SIZE if isinstance(last.field, Blob | Text | Counted) else 0
     if not size:  # no length to lie about: the last byte is missing instead
         return b"".join(part.encoded for part in parts)[:-1]
     length = (int.from_bytes(last.encoded[:size]) + 1).to_bytes(size)

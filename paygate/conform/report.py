@@ -30,12 +30,10 @@ def result_lines(result: Result) -> list[str]:
         return [line]
     if result.outcome is Outcome.SKIPPED:
         return [escape_line(f"{line}: {result.reason}")]
-    numbers = ", ".join(case.requirements)
+    where = ", ".join([f"section{'s' * (len(case.sections) > 1)} {', '.join(case.sections)}", *case.requirements])
     lines = [
         line,
-        f"  the spec says ({'; '.join([*(f'section {s}' for s in case.sections), *case.requirements])}): {case.expects}"
-        if numbers or case.sections
-        else f"  the spec says: {case.expects}",
+        f"  the spec says ({where}): {case.expects}",
         f"  expected  {result.expected}",
         f"  got       {result.reason}",
     ]

@@ -193,6 +193,14 @@ class Wire:
             raise Failed(f"the end of the connection within {patience_ms} ms", "it is still open")
         require(not self._data, "the end of the connection after a whole frame", f"{len(self._data)} bytes before it")
 
+    async def next_or_closed(self) -> bool:
+        """Wait for the next frame (True) or the end of the connection (False); fails the case if neither comes."""
+        deadline_ms = self._loop.now_ms() + self._patience_ms
+        while not self._frames and self.closed is None:
+            if not await self._changed.wait_until(deadline_ms) and not self._frames and self.closed is None:
+                raise Failed(f"a frame or the end of the connection within {self._patience_ms} ms", "nothing")
+        return bool(self._frames)
+
     async def expect_silence(self, for_ms: int) -> None:
         """Nothing comes for so long, not even the end of the connection."""
         deadline_ms = self._loop.now_ms() + for_ms
