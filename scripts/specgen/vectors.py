@@ -10,13 +10,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from specgen import vector_frames, vector_records, vector_session
+from specgen import vector_crypto, vector_frames, vector_records, vector_session
 
 
 def render(previous: Mapping[str, str]) -> dict[str, str]:
     """The files of spec/vectors, by name. The same `previous` gives the same bytes."""
     return {
         "frames.json": lines_of(vector_frames.render()),
+        "crypto.json": pretty(vector_crypto.render(previous.get("crypto.json", ""))),
         "records.json": lines_of(vector_records.render()),
         "session.json": pretty(vector_session.render()),
     }
