@@ -19,7 +19,7 @@ IDENTIFIER_SIZE_MAX: Final = 32
 PASSCODE_SIZE_MAX: Final = 32
 """A passcode is typed; merchants that make long ones make random ones."""
 MERCHANT_NAME_SIZE_MAX: Final = 64
-"""What a customer is shown in one line; 21 characters of the widest scripts."""
+"""What a customer is shown in one line: 16 characters of four bytes, or more."""
 USER_ID_SIZE_MAX: Final = 64
 """What the envelope's fixed plaintext has room for; an e-mail address mostly fits."""
 PASSWORD_SIZE_MAX: Final = 255
