@@ -157,7 +157,7 @@ class Till:
         self.wire = wire
         self.party = party
         self.key_list = key_list
-        self._t = t
+        self.trial = t
 
     def payment(
         self,
@@ -175,7 +175,7 @@ class Till:
         By default the first customer pays with the right password under the first X25519 key. `sealed_for` changes
         the terms that the envelope is sealed under, and not those that are sent.
         """
-        t = self._t
+        t = self.trial
         who = customer or next(t.world.customers_for(Use.PAYING))
         made = replace(_any_terms(t, self.party), **terms)
         suite_key = suite_key or self.suite_key(KemId.X25519)
@@ -184,6 +184,10 @@ class Till:
         sealed_terms = replace(made, **(sealed_for or {}))
         envelope = seal_credentials(suite_key, sealed_terms, user_id, key, t.random_bytes(16))
         return Payment(made, suite_key.key_id, envelope, time_left_ms)
+
+    def guess(self, customer: WorldCustomer, **terms: Any) -> Payment:
+        """A payment with a wrong password."""
+        return self.payment(customer, password=f"not {customer.password}", **terms)
 
     def suite_key(self, kem_id: KemId) -> SuiteKey:
         """The first listed key of a suite; the case is skipped if the bank has none."""
@@ -195,11 +199,11 @@ class Till:
         raise Skipped(f"the bank's key list has no {kem_id.name} key; it need not (spec 8.2)")
 
     def _password_key(self, user_id: str, password: str) -> bytes:
-        shared: BankShared = self._t.shared
+        shared: BankShared = self.trial.shared
         name = (self.key_list.password_key, user_id, password)
         if name not in shared.password_keys:
             shared.password_keys[name] = password_key(
-                self.key_list.password_key, self._t.world.bank_id, user_id, password
+                self.key_list.password_key, self.trial.world.bank_id, user_id, password
             )
         return shared.password_keys[name]
 
@@ -241,7 +245,7 @@ class Till:
         stated = (statement.outcome, statement.reason, statement.utr)
         told = (answer.outcome, answer.reason, answer.utr)
         require(stated == told, "a receipt that states the outcome, reason and UTR of the answer", f"{told}, {stated}")
-        skew_ms = abs(statement.bank_time_ms - self._t.wall_ms())
+        skew_ms = abs(statement.bank_time_ms - self.trial.wall_ms())
         require(skew_ms < CLOCK_SKEW_MS_MAX, "a bank time near ours", f"{skew_ms} ms between them")
         return statement
 
@@ -285,6 +289,15 @@ def spenders_of(t: Trial) -> Iterator[WorldCustomer]:
     while shared.spenders:
         yield shared.spenders.pop()
     raise Skipped("all SPENDING customers of this world have spent; make a new world, or pay into their accounts")
+
+
+def other_term(value: Any) -> Any:
+    """Another legal value of a term, as near to it as can be: one more, or another last byte."""
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, bytes):
+        return value[:-1] + bytes([value[-1] ^ 1])
+    return str(value)[:-1] + ("A" if str(value)[-1] != "A" else "B")
 
 
 # -- requests that need no key list ----------------------------------------------------------------------
