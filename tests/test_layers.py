@@ -54,6 +54,7 @@ THIRD_PARTY: Final[dict[str, set[str]]] = {
     "cryptography": {
         "codec.seal",  # everything sealed, signed or verified
         "bank.keys",  # makes and loads the root and receipt-signing keys
+        "conform.bank_keys",  # makes the same keys of the bank that the kit plays
         "conform.foreign_seal",  # seals what the codec refuses to seal
         "bank.sqlite_ledger",  # is given the receipt key, since receipts are signed within the transaction
     },

@@ -9,6 +9,7 @@ from typing import Final
 
 from paygate.arguments import address
 from paygate.cli import ExitCode, PaygateExit, run
+from paygate.conform.bank_keys import PlayedBankKeys
 from paygate.conform.cases import UnknownSelector
 from paygate.conform.report import json_report, junit_report, result_lines, summary_line
 from paygate.conform.roles import ROLES, RoleUnderTest
@@ -75,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     world = commands.add_parser("world", help=text, description=text, allow_abbrev=False)
     world.set_defaults(command=_world)
     world.add_argument("directory", type=Path, metavar="DIR", help="where to write it")
+    world.add_argument(
+        "--played-bank",
+        action="store_true",
+        help="also make the keys of the bank that the kit plays, to test a gateway or a client without a bank",
+    )
     return parser
 
 
@@ -169,7 +175,8 @@ def _list(options: argparse.Namespace) -> int:
 
 def _world(options: argparse.Namespace) -> int:
     directory: Path = options.directory
-    paths = write_world(directory, default_world(secrets.token_bytes(8)))
+    made = default_world(secrets.token_bytes(8))
+    paths = write_world(directory, made, PlayedBankKeys.key_files(made) if options.played_bank else None)
     world = directory / WORLD_NAME
     _say([f"made {', '.join(str(path) for path in paths)}"])
     _say([f"{world} says what the implementation under test must know, and where it looks for its keys"])

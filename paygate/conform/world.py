@@ -280,10 +280,11 @@ def _world_customer(name: str, word: str, balance_minor: int, use: Use) -> dict[
     return {"user_id": name, "password": f"{name} {word}", "balance_minor": balance_minor, "use": use.name}
 
 
-def write_world(directory: Path, world: dict[str, Any]) -> list[Path]:
+def write_world(directory: Path, world: dict[str, Any], key_files: dict[str, str] | None = None) -> list[Path]:
     """Write the world and, in this project's own format, the records that bank and gateway are set up from.
 
-    Raises BadWorld if it can't be written, or would overwrite another world.
+    `key_files`: by name, what holds the keys of a bank that the kit plays. Raises BadWorld if it can't be written, or
+    would overwrite another world.
     """
     if (directory / WORLD_NAME).exists():
         raise BadWorld(f"there is a world in {directory} already; give another directory, or remove that one")
@@ -300,6 +301,7 @@ def write_world(directory: Path, world: dict[str, Any]) -> list[Path]:
             f"| {t['merchant_id']} | {currency}\n"
             for t in world["tokens"]
         ),
+        **(key_files or {}),
     }
     paths = [directory / name for name in files]
     try:
