@@ -105,6 +105,7 @@ class BankCore:
         self._awaited: deque[tuple[PaymentOperation, _Then]] = deque()  # commits, in the order of their outcomes
         self._decoding: dict[int, _Waiting] = {}
         self._under_way: dict[tuple[str, bytes], _UnderWay] = {}  # by gateway and payment ID
+        self._failed: set[int] = set()  # links that we ended for what a request asked
         self._next_tag = 1
         self._is_draining = False
 
@@ -138,6 +139,7 @@ class BankCore:
     def link_closed(self, link_id: int, reason: str, now: Now) -> list[Effect]:
         """A link is gone; what it asked for is decided all the same."""
         self._links.remove(link_id)
+        self._failed.discard(link_id)
         return []
 
     def receive_timer(self, now: Now) -> list[Effect]:
@@ -178,7 +180,8 @@ class BankCore:
 
     def _handle_request(self, link_id: int, correlation_id: int, message: Message, now: Now) -> list[Effect]:
         link = self._links.get(link_id)
-        if link is None or link.is_closed:  # An earlier request of the same read broke the rules.
+        # A fault behind this request in the same read takes it not back (PG-LNK-11); one of ours before it does.
+        if link is None or link_id in self._failed:
             return []
         if isinstance(message, BankKeysQuery):
             is_ours = message.bank_id == self._bank_id
@@ -189,10 +192,10 @@ class BankCore:
             return []
         assert isinstance(message, TransferRequest | ResolveRequest), "the link lets no other request through"
         if message.terms.gateway_id != link.peer_id:  # T14: the link's key says who it is.
-            link.fail(ErrorCode.BAD_VALUE, "bad value at terms.gateway_id: expected the gateway of this link")
+            self._fail(link_id, link, "bad value at terms.gateway_id: expected the gateway of this link")
             return [LogLine(f"gateway {link.peer_id} sent a request of another gateway; its link is closed")]
         if message.terms.bank_id != self._bank_id:
-            link.fail(ErrorCode.BAD_VALUE, "bad value at terms.bank_id: expected this bank")
+            self._fail(link_id, link, "bad value at terms.bank_id: expected this bank")
             return [LogLine(f"gateway {link.peer_id} sent a request for another bank; its link is closed")]
         if isinstance(message, ResolveRequest):
             resolve = Resolve(message.terms, message.envelope_hash)
@@ -203,6 +206,10 @@ class BankCore:
         find = FindPayment(message.terms, envelope_hash(message.envelope))
         deadline_mono_ms = now.mono_ms + message.time_left_ms
         return [self._commit(find, partial(self._found, asker, message, find.envelope_hash, deadline_mono_ms))]
+
+    def _fail(self, link_id: int, link: Link, text: str) -> None:
+        self._failed.add(link_id)
+        link.fail(ErrorCode.BAD_VALUE, text)
 
     def _found(
         self,
