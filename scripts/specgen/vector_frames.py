@@ -90,7 +90,7 @@ def _valid() -> Iterator[dict[str, Any]]:
                     yield _valid_entry(name, link, message, correlation_id_of(message))
     echo = variants(Kind.ECHO, "client")["usual"]
     yield _valid_entry("correlation_id_least", "client", echo, 0)
-    yield _valid_entry("correlation_id_greatest", "client", echo, limits.UINT64_MAX)
+    yield _valid_entry("correlation_id_greatest", "client", echo, (1 << 64) - 1)
 
 
 def _valid_entry(name: str, link: str, message: Message, correlation_id: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from specgen import vector_crypto, vector_frames, vector_records, vector_session
+from specgen import vector_crypto, vector_frames, vector_records, vector_schema, vector_session
 
 
 def render(previous: Mapping[str, str]) -> dict[str, str]:
@@ -19,6 +19,7 @@ def render(previous: Mapping[str, str]) -> dict[str, str]:
         "frames.json": lines_of(vector_frames.render()),
         "crypto.json": pretty(vector_crypto.render(previous.get("crypto.json", ""))),
         "records.json": lines_of(vector_records.render()),
+        "schema.json": pretty(vector_schema.render()),
         "session.json": pretty(vector_session.render()),
     }
 
