@@ -145,7 +145,9 @@ def _conform(options: argparse.Namespace) -> int:
                 Result(case, Outcome.SKIPPED, 0, reason=f"it waits {case.waits_ms // 1000} s, and --no-slow was given")
             )
     left_out = {result.case for result in results}
-    one_run = Run(loop, role.catalogue, [c for c in chosen if c not in left_out], settings, told, jobs=options.jobs)
+    one_run = Run(
+        loop, role.catalogue.prepare, [c for c in chosen if c not in left_out], settings, told, jobs=options.jobs
+    )
     turn_until(loop, lambda: one_run.is_over)
     duration_ms = loop.now_ms() - began_ms
     loop.close()

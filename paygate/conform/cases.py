@@ -41,6 +41,7 @@ def require(holds: bool, expected: str, got: object) -> None:
 
 
 Body = Callable[["Trial"], Coroutine[Any, Any, None]]
+Prepare = Callable[["Trial"], Coroutine[Any, Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Catalogue:
     background stories live as long as the run.
     """
 
-    def __init__(self, role: str, prepare: Callable[["Trial"], Coroutine[Any, Any, Any]]) -> None:
+    def __init__(self, role: str, prepare: Prepare) -> None:
         self.role = role
         self.prepare = prepare
         self._cases: dict[str, Case] = {}

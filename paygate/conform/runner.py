@@ -8,7 +8,7 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
-from paygate.conform.cases import Case, Catalogue, Failed, Skipped, Unreachable
+from paygate.conform.cases import Case, Failed, Prepare, Skipped, Unreachable
 from paygate.conform.tasks import Task
 from paygate.conform.trial import Settings, Trial
 from paygate.conform.wire import Wire
@@ -49,7 +49,7 @@ class Run:
     def __init__(
         self,
         loop: Loop,
-        catalogue: Catalogue,
+        prepare: Prepare,
         cases: Iterable[Case],
         settings: Settings,
         on_result: Callable[[Result], None],
@@ -70,7 +70,7 @@ class Run:
         self._running: dict[Case, _Running] = {}
         self._began_ms = loop.now_ms()
         self._preparing = Trial(loop, settings, self._began_ms, None)
-        Task(loop, catalogue.prepare(self._preparing), self._prepared)
+        Task(loop, prepare(self._preparing), self._prepared)
 
     def _prepared(self, error: Exception | None, shared: Any) -> None:
         if isinstance(error, Unreachable | ListenError):
