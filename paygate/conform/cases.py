@@ -85,7 +85,7 @@ class UnknownSelector(ValueError):
 
 
 class Catalogue:
-    """The cases of one role under test, in the order in which they are declared.
+    """The cases of one role under test, in the order of the sections that they are first of all about.
 
     `prepare` is the story that runs before all cases and whose result they find in `Trial.shared`; its links and
     background stories live as long as the run.
@@ -97,7 +97,7 @@ class Catalogue:
         self._cases: dict[str, Case] = {}
 
     def __iter__(self) -> Iterator[Case]:
-        return iter(self._cases.values())
+        return iter(sorted(self._cases.values(), key=lambda case: _section_order(case.sections[0])))
 
     def __len__(self) -> int:
         return len(self._cases)
@@ -119,6 +119,7 @@ class Catalogue:
         """
         requirements = tuple(place for place in where if _REQUIREMENT.fullmatch(place))
         sections = tuple(place for place in where if place not in requirements)
+        assert sections, where
         assert all(_SECTION.fullmatch(section) for section in sections), where
 
         def declare(body: Body) -> Body:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from paygate.conform.bank_cases import BANK
+from paygate.conform.bank_limit_cases import add_options
 from paygate.conform.cases import Catalogue
 
 
@@ -24,6 +25,6 @@ class RoleUnderTest:
 
 ROLES: Final[dict[str, RoleUnderTest]] = {
     "bank": RoleUnderTest(
-        BANK, "where the bank listens", "Plays a gateway, and its customers' clients, against a bank."
+        BANK, "where the bank listens", "Plays a gateway, and its customers' clients, against a bank.", add_options
     ),
 }

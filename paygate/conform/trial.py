@@ -2,23 +2,26 @@
 
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from paygate.clock import Now, system_now
-from paygate.conform.cases import Failed, Unreachable
+from paygate.conform.cases import Failed, Skipped, Unreachable
 from paygate.conform.tasks import Signal, Story, Task
 from paygate.conform.wire import Wire
 from paygate.conform.world import World
 from paygate.net.addresses import Address
+from paygate.net.child import Child
 from paygate.net.connect import connect
 from paygate.net.listen import Listener
 from paygate.net.loop import Loop
 
-CONNECT_MS = 5_000
+CONNECT_MS: Final = 5_000
 """How long a connection may take to come up; on loopback it is there at once."""
+COMMAND_MS: Final = 30_000
+"""How long a command of the tester's may run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,25 @@ class Trial:
         wire = Wire(self._loop, name, self._began_ms, self.settings.patience_ms, link_key)
         self.wires.append(wire)
         return wire
+
+    async def run_command(self, argv: Sequence[str]) -> int:
+        """Run a command of the tester's to its end; gives its exit code. Raises Skipped if it can't be started."""
+        ended = Signal(self._loop)
+        codes: list[int] = []
+
+        def on_exit(code: int) -> None:
+            codes.append(code)
+            ended.notify()
+
+        try:
+            child = Child(self._loop, argv, on_data=lambda _: None, on_exit=on_exit)
+        except OSError as error:
+            raise Skipped(f"{argv[0]} can't be started: {(error.strerror or str(error)).lower()}") from None
+        child.close_stdin()
+        if not codes and not await ended.wait_until(self._loop.now_ms() + COMMAND_MS):
+            child.terminate(0)
+            raise Failed(f"{argv[0]} to end within {COMMAND_MS} ms", "it runs on")
+        return codes[0]
 
     # -- the case's end --------------------------------------------------------------------------------
 
