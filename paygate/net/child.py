@@ -29,8 +29,8 @@ class Child:
 
     `on_data(data)` hears its stdout. `on_exit(returncode)` is called exactly once, after all that the child wrote
     was delivered; the code is its exit status, or minus the number of the signal that ended it. Both are called
-    from the loop. The child's stderr is ours. `pass_fds` are open in the child under the same numbers, and no
-    other descriptor is.
+    from the loop. The child's stderr is ours, or with `takes_stderr` goes where its stdout does. `pass_fds` are open
+    in the child under the same numbers, and no other descriptor is.
 
     Raises OSError when the program can't be started.
     """
@@ -44,6 +44,7 @@ class Child:
         on_exit: Callable[[int], None],
         env: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
+        takes_stderr: bool = False,
         output_size_max: int = CHILD_OUTPUT_SIZE_MAX,
     ) -> None:
         self._loop = loop
@@ -56,7 +57,9 @@ class Child:
         self._poll_timer: Timer | None = None
         self._is_over = False
         self.returncode: int | None = None
-        self.pid, stdin_fd, stdout_fd = _start(argv, os.environ if env is None else env, pass_fds)
+        self.pid, stdin_fd, stdout_fd = _start(
+            argv, os.environ if env is None else env, pass_fds, takes_stderr=takes_stderr
+        )
         self._stdin_fd: int | None = stdin_fd
         self._stdout_fd: int | None = stdout_fd
         self._pidfd = _open_pidfd(self.pid)
@@ -207,13 +210,16 @@ def _open_pidfd(pid: int) -> int | None:
         return None
 
 
-def _start(argv: Sequence[str], env: Mapping[str, str], pass_fds: Sequence[int]) -> tuple[int, int, int]:
+def _start(
+    argv: Sequence[str], env: Mapping[str, str], pass_fds: Sequence[int], *, takes_stderr: bool
+) -> tuple[int, int, int]:
     """Start the program; returns its process ID and our ends of its stdin and stdout, non-blocking."""
     child_stdin, stdin_fd = os.pipe()
     stdout_fd, child_stdout = os.pipe()
     file_actions: list[tuple[int, int, int] | tuple[int, int]] = [
         (os.POSIX_SPAWN_DUP2, child_stdin, 0),
         (os.POSIX_SPAWN_DUP2, child_stdout, 1),
+        *([(os.POSIX_SPAWN_DUP2, child_stdout, 2)] if takes_stderr else []),
         # Onto itself: this takes close-on-exec off, in the child only.
         *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in pass_fds),
         *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable_fds() if fd not in pass_fds),

@@ -34,13 +34,21 @@ class Nursery:
         # The size of the data that had come when each exit was told.
         self.exits: list[tuple[int, int]] = []
 
-    def start(self, argv: Sequence[str], pass_fds: Sequence[int] = (), output_size_max: int = 1 << 24) -> Child:
+    def start(
+        self,
+        argv: Sequence[str],
+        pass_fds: Sequence[int] = (),
+        output_size_max: int = 1 << 24,
+        *,
+        takes_stderr: bool = False,
+    ) -> Child:
         child = Child(
             self.loop,
             argv,
             on_data=self.data.extend,
             on_exit=lambda code: self.exits.append((code, len(self.data))),
             pass_fds=pass_fds,
+            takes_stderr=takes_stderr,
             output_size_max=output_size_max,
         )
         self.stack.callback(self._end, child)
@@ -73,6 +81,14 @@ def test_what_goes_in_comes_out_and_the_end_of_input_ends_it(
     assert nursery.exits == [(0, 19)]
     assert child.returncode == 0
     assert loop._watches == {}
+
+
+def test_stderr_comes_with_stdout_where_it_is_asked_for(nursery: Nursery, loop: Loop, tick_until: TickUntil) -> None:
+    nursery.start(
+        [sys.executable, "-c", "import os; os.write(2, b'complaint '); os.write(1, b'answer')"], takes_stderr=True
+    )
+    tick_until(loop, lambda: bool(nursery.exits))
+    assert nursery.data == b"complaint answer"
 
 
 def test_much_data_both_ways_at_once(nursery: Nursery, loop: Loop, tick_until: TickUntil) -> None:
