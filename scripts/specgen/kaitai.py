@@ -219,7 +219,7 @@ def _kind_enum() -> Entry:
     }
 
 
-def _code_enum(codes: type[Code]) -> Entry:
+def _code_enum(codes: type[Code]) -> dict[int, Entry]:
     return {int(code): {"id": code.name.lower(), "doc": code.meaning} for code in codes}
 
 

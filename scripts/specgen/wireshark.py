@@ -1,8 +1,9 @@
 """Writes `spec/paygate.lua`: a Wireshark dissector.
 
-Strategy: the protocol becomes tables of kinds, records, codes and faults; `paygate_prelude.lua` is the engine that
-reads them, and is the same whatever the protocol is. So a field that is declared is dissected, masked and checked
-without a line of Lua for it.
+Strategy: the protocol becomes tables of kinds, records, codes and faults. Two files beside this one are the engine that
+reads them, the same whatever the records are: `paygate_prelude.lua` finds out where fields stand and what is wrong with
+them, `paygate_dissect.lua` shows it. So a field that is declared is dissected, masked and checked without a line of
+Lua for it.
 """
 
 import json
@@ -50,7 +51,7 @@ SEEN_FAULTS: Final = (
 )
 """What can be seen of a frame by itself, without a key and without the state of its link."""
 
-_PRELUDE: Final = Path(__file__).with_name("paygate_prelude.lua")
+_ENGINE: Final = [Path(__file__).with_name(name) for name in ("paygate_prelude.lua", "paygate_dissect.lua")]
 _MARK: Final = "-- @DECLARATIONS@\n"
 _HEX_FIELDS: Final = {"magic", "kind", "flags", "correlation_id", "checksum"}
 """Of the header: bits and names, not quantities."""
@@ -66,9 +67,9 @@ class _Raw(str):
 
 def render() -> str:
     """The whole file."""
-    prelude = _PRELUDE.read_text(encoding="utf-8")
-    assert prelude.count(_MARK) == 1
-    return prelude.replace(_MARK, _declarations())
+    engine = "\n".join(part.read_text(encoding="utf-8") for part in _ENGINE)
+    assert engine.count(_MARK) == 1
+    return engine.replace(_MARK, _declarations())
 
 
 def _declarations() -> str:

@@ -9,6 +9,7 @@ from paygate.codec.frame import FLAG_AUTHENTICATED
 _TELLING_BYTES = (0, 1, 2, 31, 32, 33, 64, 65, 127, 128, 255)
 """Limits of lengths, counts, codes and characters, and their neighbours."""
 _BAD_CHECKSUM_SHARE = 0.05
+_BODY_SIZE_FILLED_MAX = 60_000
 
 
 def damaged(frame: bytes, rng: random.Random) -> bytes:
@@ -19,7 +20,6 @@ def damaged(frame: bytes, rng: random.Random) -> bytes:
     mac = frame[limits.HEADER_SIZE + body_size :]
     for _ in range(rng.choice((1, 1, 1, 2))):
         _damage(body, rng)
-    # The first bytes of a body hold most of its codes and lengths.
     header[6:8] = len(body).to_bytes(2)
     if rng.random() < _BAD_CHECKSUM_SHARE:
         header[16] ^= 1 << rng.randrange(8)
@@ -28,6 +28,7 @@ def damaged(frame: bytes, rng: random.Random) -> bytes:
 
 
 def _damage(body: bytearray, rng: random.Random) -> None:
+    # The first bytes of a body hold most of its codes and lengths.
     at = min(rng.randrange(len(body) + 1), rng.randrange(len(body) + 1))
     match rng.randrange(5):
         case 0 | 1 if at < len(body):
@@ -46,7 +47,8 @@ def damaged_header(frame: bytes, rng: random.Random) -> bytes:
     at = rng.randrange(8)
     header[at] = rng.choice([b for b in (*_TELLING_BYTES, *range(256)) if b != header[at]])
     body_size = int.from_bytes(header[6:8])
-    body = frame[limits.HEADER_SIZE :].ljust(body_size, b"\0")[:body_size]
+    # No more than a packet holds: what announces a larger body is refused by its header.
+    body = frame[limits.HEADER_SIZE :].ljust(min(body_size, _BODY_SIZE_FILLED_MAX), b"\0")[:body_size]
     is_authenticated = int.from_bytes(header[4:6]) & FLAG_AUTHENTICATED
     return mended(bytes(header), body) + bytes(limits.MAC_SIZE if is_authenticated else 0)
 

@@ -5,9 +5,11 @@ spec/paygate.lua. Where one of them can't run, its tests say what is missing: sk
 where CI is set, so that nothing passes by not having run.
 """
 
+import dataclasses
 import os
 import shutil
 import subprocess
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -16,13 +18,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from specgen.declared import SOCKET_MESSAGES
+from specgen.words import SOCKET_KINDS
 from strategies import records
 
 from paygate.codec import limits
+from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
-from paygate.codec.fields import Blob, Counted, Field, Nested, Record, Text, WireField, fields_of
-from paygate.codec.frame import Header, decode_frame, decode_head
-from paygate.codec.messages import MESSAGES, Message
+from paygate.codec.fields import Blob, Counted, Field, Nested, Record, Text, WireField, fields_of, utf8_text
+from paygate.codec.frame import MAGIC, Header, decode_frame, decode_head
+from paygate.codec.messages import Message
 
 ROOT: Final = Path(__file__).parents[2]
 SEED: Final = 1
@@ -82,7 +86,7 @@ def tshark(*arguments: str | Path, lua: Path = ROOT / "spec" / "paygate.lua") ->
 
 @cache
 def random_messages() -> tuple[Message, ...]:
-    """Legal messages of every kind that may travel on a socket: the same ones for every reader and at every run."""
+    """Legal messages of every kind that may travel on a socket: the same ones for every reader."""
     return tuple(message for declared in SOCKET_MESSAGES for message in drawn(records(declared), MESSAGE_COUNT))
 
 
@@ -106,11 +110,18 @@ def drawn(strategy: st.SearchStrategy[Any], count: int) -> list[Any]:
     return found
 
 
+_PIPE_KINDS: Final = set(Kind) - set(SOCKET_KINDS)
+_MAGIC_AND_VERSION: Final = MAGIC + bytes([limits.PROTOCOL_VERSION])
+
+
 # -- the codec as the judge ------------------------------------------------------------------------------
 
 
 def decoded(frame: bytes) -> Message:
     """The message of one whole frame. Raises RemoteProtocolError as a link would; the MAC is not checked."""
+    if frame[:3] == _MAGIC_AND_VERSION and frame[3] in _PIPE_KINDS:
+        # The codec knows them for pipes; on a socket they are refused, and nobody else need know them (spec 4.2).
+        raise RemoteProtocolError(ErrorCode.UNKNOWN_KIND, "kind")
     head = decode_head(frame[: limits.HEADER_SIZE])
     return decode_frame(head, frame).message()
 
@@ -124,66 +135,68 @@ def refusal(frame: bytes) -> RemoteProtocolError | None:
     return None
 
 
-def refused_field(frame: bytes, error: RemoteProtocolError) -> Field | None:
-    """The type of the field whose own value is at fault, or None if it is not one field's value.
+def body_of(frame: bytes) -> bytes:
+    """The body of a frame that its header describes rightly."""
+    return frame[limits.HEADER_SIZE : limits.HEADER_SIZE + header_of(frame)["body_size"]]
 
-    A rule between fields names a field too, but its words are not those of that field's type.
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The one field whose own value the codec refuses: its type, and its content if it is a text."""
+
+    field: Field
+    content: bytes = b""
+
+    @property
+    def is_in_utf8(self) -> bool:
+        """Whether the content is UTF-8 of a legal size, so that only its characters can be at fault."""
+        assert isinstance(self.field, Text)
+        return self.field.minimum <= len(self.content) <= self.field.maximum and utf8_text(self.content) is not None
+
+
+def bad_value(record: type[Record], encoded: bytes, error: RemoteProtocolError) -> Fault | None:
+    """Which field a BAD_VALUE is about, or None if it is about a rule between fields.
+
+    Such a rule names a field too, but its words are not those of that field's type.
     """
-    if error.code is not ErrorCode.BAD_VALUE:
+    assert error.code is ErrorCode.BAD_VALUE
+    at = 0
+    *parents, last = error.path.split(".")
+    for name in parents:
+        field, at = _field_at(record, encoded, at, name)
+        if isinstance(field.type, Counted):
+            # In which item it is does not matter: no record in a list holds a text.
+            field = dataclasses.replace(field, type=field.type.item)
+        assert isinstance(field.type, Nested)
+        record = field.type.record
+    if any(rule.field == last and rule.expected == error.expected for rule in record.rules):
         return None
-    kind = decode_head(frame[: limits.HEADER_SIZE]).kind
-    names = error.path.split(".")
-    declared = _field_at(MESSAGES[kind], names)
-    types = [declared.type, *([declared.type.item] if isinstance(declared.type, Counted) else [])]
-    if any(rule.expected == error.expected for rule in _rules_at(MESSAGES[kind], names)):
-        return None
-    # A count is refused before its items are read, in words of its own.
-    return next((t for t in types if t.expected == error.expected), declared.type)
+    field, at = _field_at(record, encoded, at, last)
+    if not isinstance(field.type, Text):
+        return Fault(field.type)
+    return Fault(field.type, encoded[at + Text.PREFIX_SIZE : _end_of(field.type, encoded, at)])
 
 
-def _field_at(record: type[Record], names: list[str]) -> WireField:
-    found = next(f for f in fields_of(record) if f.name == names[0])
-    return found if len(names) == 1 else _field_at(_record_of(found.type), names[1:])
+def _field_at(record: type[Record], encoded: bytes, at: int, name: str) -> tuple[WireField, int]:
+    for field in fields_of(record):
+        if field.name == name:
+            return field, at
+        at = _end_of(field.type, encoded, at)
+    raise AssertionError(f"{record.__name__} has no {name}")
 
 
-def _rules_at(record: type[Record], names: list[str]) -> tuple[Any, ...]:
-    if len(names) == 1:
-        return record.rules
-    return _rules_at(_record_of(_field_at(record, names[:1]).type), names[1:])
-
-
-def _record_of(field: Field) -> type[Record]:
-    innermost = field.item if isinstance(field, Counted) else field
-    assert isinstance(innermost, Nested)
-    return innermost.record
-
-
-def text_at(frame: bytes, path: str) -> bytes:
-    """The bytes of the text that a path names, in a frame whose fields before it can be placed."""
-    record: type[Record] = MESSAGES[decode_head(frame[: limits.HEADER_SIZE]).kind]
-    at = limits.HEADER_SIZE
-    for name in path.split("."):
-        for field in fields_of(record):
-            if field.name == name:
-                break
-            at = _end_of(field.type, frame, at)
-        record = field.type.record if isinstance(field.type, Nested) else record
-    assert isinstance(field.type, Text)
-    return frame[at + Text.PREFIX_SIZE : _end_of(field.type, frame, at)]
-
-
-def _end_of(field: Field, frame: bytes, at: int) -> int:
+def _end_of(field: Field, encoded: bytes, at: int) -> int:
     match field:
         case Text() | Blob():
-            return at + field.PREFIX_SIZE + int.from_bytes(frame[at : at + field.PREFIX_SIZE])
+            return at + field.PREFIX_SIZE + int.from_bytes(encoded[at : at + field.PREFIX_SIZE])
         case Counted():
             end = at + field.PREFIX_SIZE
-            for _ in range(frame[at]):
-                end = _end_of(field.item, frame, end)
+            for _ in range(encoded[at]):
+                end = _end_of(field.item, encoded, end)
             return end
         case Nested():
             for part in fields_of(field.record):
-                at = _end_of(part.type, frame, at)
+                at = _end_of(part.type, encoded, at)
             return at
     return at + field.size_max
 

@@ -13,19 +13,19 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from kaitaistruct import KaitaiStruct, KaitaiStructError
+from kaitaistruct import KaitaiStruct, KaitaiStructError  # type: ignore[import-untyped]  # ships no types
 from spec.damage import damaged, damaged_header
 from spec.dissectors import (
     ROOT,
     SEED,
+    bad_value,
+    body_of,
     compile_ksy,
     decoded,
     drawn,
     header_of,
     random_messages,
     refusal,
-    refused_field,
-    text_at,
 )
 from specgen import kaitai
 from specgen.declared import SEALED_RECORDS, SOCKET_MESSAGES, codes_from, record_in, records_from, snake_case
@@ -33,12 +33,16 @@ from specgen.words import SOCKET_KINDS
 from strategies import records
 
 from paygate.codec import limits
-from paygate.codec.errors import ErrorCode
-from paygate.codec.fields import Blob, Counted, Field, Nested, Record, Sensitivity, Text, fields_of, utf8_text
-from paygate.codec.frame import encode_frame, encode_record
+from paygate.codec.codes import Kind
+from paygate.codec.errors import ErrorCode, RemoteProtocolError
+from paygate.codec.fields import Blob, Counted, Field, Nested, Record, Sensitivity, Text, fields_of
+from paygate.codec.frame import decode_record, encode_frame, encode_record
+from paygate.codec.messages import MESSAGES
 
 KSY = ROOT / "spec" / "paygate.ksy"
 VECTORS = json.loads((ROOT / "spec" / "vectors" / "frames.json").read_text(encoding="utf-8"))
+RECORDS = json.loads((ROOT / "spec" / "vectors" / "records.json").read_text(encoding="utf-8"))
+SEALED = {record.__name__: record for record in SEALED_RECORDS}
 LINK_KEY = b"k" * 32
 REFUSED = (KaitaiStructError, EOFError, UnicodeDecodeError)
 """What a parser that Kaitai Struct made raises: a check failed, bytes are missing, or a text is not UTF-8."""
@@ -97,11 +101,13 @@ def can_tell(frame: bytes) -> bool:
         return False
     if error.code is not ErrorCode.BAD_VALUE:
         return True
-    field = refused_field(frame, error)
-    if not isinstance(field, Text):
-        return field is not None
-    text = text_at(frame, error.path)
-    return not field.minimum <= len(text) <= field.maximum or utf8_text(text) is None
+    return can_tell_value(MESSAGES[Kind(frame[3])], body_of(frame), error)
+
+
+def can_tell_value(record: type[Record], encoded: bytes, error: RemoteProtocolError) -> bool:
+    """Whether a BAD_VALUE is more than a broken rule between fields or a character that a text may not have."""
+    fault = bad_value(record, encoded, error)
+    return fault is not None and not (isinstance(fault.field, Text) and fault.is_in_utf8)
 
 
 # -- agreement -------------------------------------------------------------------------------------------
@@ -179,6 +185,31 @@ INVALID = [e for e in VECTORS["invalid"] if ErrorCode(e["errors"][-1]["code"]) <
 def test_an_invalid_vector_is_refused_where_the_layout_tells(parser: type[Any], entry: dict[str, Any]) -> None:
     frame = bytes.fromhex(entry["frame"])
     assert refuses(parser, frame) is (entry["header_suffices"] or can_tell(frame))
+
+
+@pytest.mark.parametrize("entry", RECORDS["valid"], ids=lambda e: e["name"])
+def test_every_valid_record_vector_is_read(parser: type[Any], entry: dict[str, Any]) -> None:
+    record, encoded = SEALED[entry["record"]], bytes.fromhex(entry["encoding"])
+    found = getattr(parser, record.__name__).from_bytes(encoded)
+    assert parsed_values(found) == declared_values(decode_record(record, encoded))
+    assert found._io.is_eof()
+
+
+@pytest.mark.parametrize("entry", RECORDS["invalid"], ids=lambda e: e["name"])
+def test_an_invalid_record_vector_is_refused_where_the_layout_tells(parser: type[Any], entry: dict[str, Any]) -> None:
+    """Bytes left over after a record on its own are for its reader to see; in a frame they are refused."""
+    record, encoded = SEALED[entry["record"]], bytes.fromhex(entry["encoding"])
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_record(record, encoded)
+    error = caught.value
+    if error.code is ErrorCode.TRAILING_BYTES or (
+        error.code is ErrorCode.BAD_VALUE and not can_tell_value(record, encoded, error)
+    ):
+        found = getattr(parser, record.__name__).from_bytes(encoded)
+        assert found._io.is_eof() is (error.code is not ErrorCode.TRAILING_BYTES)
+    else:
+        with pytest.raises(REFUSED):
+            getattr(parser, record.__name__).from_bytes(encoded)
 
 
 def test_bytes_left_over_are_refused(parser: type[Any]) -> None:
