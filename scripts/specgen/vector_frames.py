@@ -205,9 +205,11 @@ def _bad_bodies(kind: Kind, link: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 add(ErrorCode.BAD_VALUE, fault)
     for fault in broken_rules(usual.values()):
         add(ErrorCode.BAD_VALUE, Fault(fault.path, f"rule_{fault.name}", fault.data))
-    for base in bases:
+    # A body that is cut early must still have the least size of its kind, which only a large one has.
+    for base in [*bases, *ends.values()]:
         for fault in cuts(base):
             add(ErrorCode.TRUNCATED_FIELD, fault)
+    for base in bases:
         add(ErrorCode.TRAILING_BYTES, Fault("", "trailing_byte", encode(base) + b"\0"))
     yield from found.items()
 
