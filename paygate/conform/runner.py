@@ -64,9 +64,11 @@ class Run:
         self._jobs = jobs
         chosen = list(cases)
         # The slow ones wait most of their time, so they start first and take nobody's place.
-        self._slow = [case for case in chosen if not case.is_exclusive and case.is_slow]
-        self._waiting = deque(case for case in chosen if not case.is_exclusive and not case.is_slow)
-        self._alone = deque(case for case in chosen if case.is_exclusive)
+        # With one job all run alone, the slow ones too.
+        together = [case for case in chosen if jobs > 1 and not case.is_exclusive]
+        self._slow = [case for case in together if case.is_slow]
+        self._waiting = deque(case for case in together if not case.is_slow)
+        self._alone = deque(case for case in chosen if case not in together)
         self._running: dict[Case, _Running] = {}
         self._began_ms = loop.now_ms()
         self._preparing = Trial(loop, settings, self._began_ms, None)
@@ -98,12 +100,13 @@ class Run:
     def _start(self, case: Case) -> None:
         trial = Trial(self._loop, self._settings, self._began_ms, self._shared)
         task = Task(self._loop, case.body(trial), partial(self._ended, case))
-        limit = self._loop.call_later(case.limit_ms, partial(self._took_too_long, case))
+        limit_ms = case.limit_ms + self._settings.allowance_ms
+        limit = self._loop.call_later(limit_ms, partial(self._took_too_long, case, limit_ms))
         self._running[case] = _Running(trial, task, limit, self._loop.now_ms())
 
-    def _took_too_long(self, case: Case) -> None:
+    def _took_too_long(self, case: Case, limit_ms: int) -> None:
         self._running[case].task.cancel()
-        self._ended(case, Failed(f"the case to end within {case.limit_ms} ms", "it goes on and on"), None)
+        self._ended(case, Failed(f"the case to end within {limit_ms} ms", "it goes on and on"), None)
 
     def _ended(self, case: Case, error: Exception | None, _value: Any) -> None:
         running = self._running.pop(case)

@@ -2,18 +2,18 @@
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 from paygate.clock import Now, system_now
 from paygate.conform.cases import Failed, Skipped, Unreachable
+from paygate.conform.programs import Program
 from paygate.conform.tasks import Signal, Story, Task
 from paygate.conform.wire import Wire
 from paygate.conform.world import World
 from paygate.net.addresses import Address
-from paygate.net.child import Child
 from paygate.net.connect import connect
 from paygate.net.listen import Listener
 from paygate.net.loop import Loop
@@ -35,6 +35,8 @@ class Settings:
     """How long an answer, or the end of a connection that is due, may take."""
     options: dict[str, Any] = field(default_factory=dict)
     """The role's own options of the command line, by name."""
+    allowance_ms: int = 0
+    """How much longer each case may take, because a person has to do something in it."""
 
 
 class Trial:
@@ -52,6 +54,7 @@ class Trial:
         self._never = Signal(loop)
         self._background: list[Task] = []
         self._doors: list[Door] = []
+        self._programs: list[Program] = []
 
     # -- time and chance -------------------------------------------------------------------------------
 
@@ -116,22 +119,16 @@ class Trial:
 
     async def run_command(self, argv: Sequence[str]) -> int:
         """Run a command of the tester's to its end; gives its exit code. Raises Skipped if it can't be started."""
-        ended = Signal(self._loop)
-        codes: list[int] = []
+        return await self.start(argv).ended(COMMAND_MS)
 
-        def on_exit(code: int) -> None:
-            codes.append(code)
-            ended.notify()
-
+    def start(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Program:
+        """Start a program, with more in its environment; it ends with the case at the latest. Raises Skipped."""
         try:
-            child = Child(self._loop, argv, on_data=lambda _: None, on_exit=on_exit)
+            program = Program(self._loop, argv, environment or {})
         except OSError as error:
             raise Skipped(f"{argv[0]} can't be started: {(error.strerror or str(error)).lower()}") from None
-        child.close_stdin()
-        if not codes and not await ended.wait_until(self._loop.now_ms() + COMMAND_MS):
-            child.terminate(0)
-            raise Failed(f"{argv[0]} to end within {COMMAND_MS} ms", "it runs on")
-        return codes[0]
+        self._programs.append(program)
+        return program
 
     # -- the case's end --------------------------------------------------------------------------------
 
@@ -152,6 +149,8 @@ class Trial:
             door.close()
         for wire in self.wires:
             wire.abort()
+        for program in self._programs:
+            program.kill()
 
 
 class Door:
@@ -163,6 +162,7 @@ class Door:
         self._patience_ms = patience_ms
         self._came: deque[Wire] = deque()
         self._changed = Signal(loop)
+        self._why_nobody = ""
         # Each accepted connection gets its wire as its handler before its first byte is read.
         self._listener = Listener(
             loop, *address, _Nobody(), on_accept=self._accepted, on_refused=lambda _address, _reason: None
@@ -174,9 +174,21 @@ class Door:
         patience_ms = self._patience_ms if within_ms is None else within_ms
         deadline_ms = self._loop.now_ms() + patience_ms
         while not self._came:
+            if self._why_nobody:
+                raise Failed("a connection", self._why_nobody)
             if not await self._changed.wait_until(deadline_ms) and not self._came:
                 raise Failed(f"a connection within {patience_ms} ms", "nobody")
         return self._came.popleft()
+
+    @property
+    def has_come(self) -> bool:
+        """Whether a connection waits to be accepted."""
+        return bool(self._came)
+
+    def expect_nobody(self, why: str) -> None:
+        """Nobody will connect any more; whoever waits for it fails with this reason. An empty one takes it back."""
+        self._why_nobody = why
+        self._changed.notify()
 
     def close(self) -> None:
         """Listen no more."""
