@@ -26,8 +26,6 @@ class AnsweringEnd:
     catalogue: Catalogue
     role: Role
     caller_role: Role
-    party_id: Callable[[World], str]
-    """Who it says it is."""
     link_key: Callable[[World], bytes] | None
     """Of the MAC on its links, or None if they have none."""
     connect: Callable[[Trial, str], Awaitable[Wire]]

@@ -1,7 +1,10 @@
 """All cases of a bank: importing this fills the catalogue, in the order of the spec."""
 
 from paygate.conform import (
-    bank_body_cases,
+    answering_body_cases,
+    answering_frame_cases,
+    answering_hello_cases,
+    answering_link_cases,
     bank_decline_cases,
     bank_frame_cases,
     bank_hello_cases,
@@ -11,11 +14,17 @@ from paygate.conform import (
     bank_resolve_cases,
     bank_transfer_cases,
 )
-from paygate.conform.bank_side import BANK
+from paygate.conform.answering import EVERY_END
+from paygate.conform.bank_side import BANK, BANK_END
+
+EVERY_END.declare_for(BANK_END)
 
 __all__ = [
     "BANK",
-    "bank_body_cases",
+    "answering_body_cases",
+    "answering_frame_cases",
+    "answering_hello_cases",
+    "answering_link_cases",
     "bank_decline_cases",
     "bank_frame_cases",
     "bank_hello_cases",

@@ -30,6 +30,7 @@ from paygate.codec.seal import (
     verify_receipt,
 )
 from paygate.codec.sealed import KeyList, PasswordKeyParameters, ReceiptStatement, SuiteKey, Terms
+from paygate.conform.answering import AnsweringEnd
 from paygate.conform.cases import Catalogue, Failed, Skipped, require
 from paygate.conform.trial import Trial
 from paygate.conform.wire import Wire
@@ -311,3 +312,16 @@ def unsealed_transfer(t: Trial) -> TransferRequest:
 def unsealed_resolve(t: Trial) -> ResolveRequest:
     """A well-formed question for a payment that nobody made."""
     return ResolveRequest(_any_terms(t, t.world.gateway), t.random_bytes(limits.HASH_SIZE))
+
+
+BANK_END: Final = AnsweringEnd(
+    catalogue=BANK,
+    role=Role.BANK,
+    caller_role=Role.GATEWAY,
+    link_key=lambda world: world.gateway.link_key,
+    connect=lambda t, name: connect_as(t, name=name),
+    hello=hello_of,
+    say_hello=say_hello,
+    requests={TransferRequest: unsealed_transfer, ResolveRequest: unsealed_resolve},
+)
+"""How the cases that hold for every answering end meet a bank."""

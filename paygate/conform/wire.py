@@ -155,6 +155,10 @@ class Wire:
             raise Failed(f"a {cls.kind.name} with correlation {correlation_id}", reply)
         return message
 
+    async def ask(self, message: Message, reply: type[M]) -> M:
+        """Send a request, and give its reply, which must be the next frame."""
+        return await self.expect(reply, self.send(message))
+
     async def expect_error(
         self,
         codes: ErrorCode | Iterable[ErrorCode],
@@ -193,12 +197,13 @@ class Wire:
             raise Failed(f"the end of the connection within {patience_ms} ms", "it is still open")
         require(not self._data, "the end of the connection after a whole frame", f"{len(self._data)} bytes before it")
 
-    async def next_or_closed(self) -> bool:
+    async def next_or_closed(self, within_ms: int | None = None) -> bool:
         """Wait for the next frame (True) or the end of the connection (False); fails the case if neither comes."""
-        deadline_ms = self._loop.now_ms() + self._patience_ms
+        patience_ms = self._patience_ms if within_ms is None else within_ms
+        deadline_ms = self._loop.now_ms() + patience_ms
         while not self._frames and self.closed is None:
             if not await self._changed.wait_until(deadline_ms) and not self._frames and self.closed is None:
-                raise Failed(f"a frame or the end of the connection within {self._patience_ms} ms", "nothing")
+                raise Failed(f"a frame or the end of the connection within {patience_ms} ms", "nothing")
         return bool(self._frames)
 
     async def expect_silence(self, for_ms: int) -> None:
