@@ -49,6 +49,8 @@ class Trial:
         """What the role's `prepare` returned."""
         self.wires: list[Wire] = []
         self.background_failure: Exception | None = None
+        self.is_over = False
+        """Whether the case has ended; for stories that outlive it."""
         self._loop = loop
         self._began_ms = began_ms
         self._never = Signal(loop)
@@ -75,6 +77,10 @@ class Trial:
     async def sleep(self, for_ms: int) -> None:
         """Let time pass; with 0, let what was sent leave as a segment of its own."""
         await self._never.wait_until(self._loop.now_ms() + for_ms)
+
+    def new_signal(self) -> Signal:
+        """Something to wait for that other stories make happen."""
+        return Signal(self._loop)
 
     # -- connections -----------------------------------------------------------------------------------
 
@@ -111,6 +117,10 @@ class Trial:
         self._doors.append(door)
         return door
 
+    def new_record(self, name: str) -> Wire:
+        """A wire that is no connection: for notes of what passes elsewhere, told with the case's own connections."""
+        return self._new_wire(name, None)
+
     def _new_wire(self, name: str, link_key: bytes | None) -> Wire:
         name = name or f"link {len(self.wires) + 1}"
         wire = Wire(self._loop, name, self._began_ms, self.settings.patience_ms, link_key)
@@ -143,6 +153,7 @@ class Trial:
 
     def end(self) -> None:
         """Close all that the case has opened."""
+        self.is_over = True
         for task in self._background:
             task.cancel()
         for door in self._doors:

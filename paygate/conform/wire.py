@@ -89,14 +89,14 @@ class Wire:
         """The connection that was accepted; owned from here on."""
         conn.handler = self
         self._conn = conn
-        self._note("connected")
+        self.note("connected")
 
     # -- sending ---------------------------------------------------------------------------------------
 
     def send_bytes(self, data: bytes) -> None:
         """Send any bytes; they leave at the end of this tick, so what is sent without waiting is one segment."""
         assert self._conn is not None
-        self._note("sent", data)
+        self.note("sent", data)
         self._conn.send(data)
 
     def send(self, message: Message, correlation_id: int | None = None) -> int:
@@ -118,7 +118,7 @@ class Wire:
     def end_output(self) -> None:
         """Send no more, and go on reading. What was sent must have left: wait for something first."""
         assert self._sock is not None, "only on a connection that we made"
-        self._note("we sent the end of the stream")
+        self.note("we sent the end of the stream")
         self._sock.shutdown(_SHUT_WR)
 
     def close(self) -> None:
@@ -238,7 +238,7 @@ class Wire:
 
     def data_received(self, conn: Connection, data: bytes) -> None:
         """Bytes came."""
-        self._note("received", data)
+        self.note("received", data)
         self._data += data
         while (raw := self._next_frame()) is not None:
             if self.answers_echo and self._answer_echo(raw):
@@ -258,7 +258,7 @@ class Wire:
     def _ended(self, how: str) -> None:
         if self.closed is None:
             self.closed = how
-            self._note(how)
+            self.note(how)
             self._changed.notify()
 
     def _next_frame(self) -> bytes | None:
@@ -286,7 +286,8 @@ class Wire:
         self.send(EchoReply(reply.message.echo_data), reply.correlation_id)
         return True
 
-    def _note(self, what: str, data: bytes = b"") -> None:
+    def note(self, what: str, data: bytes = b"") -> None:
+        """Write down what passed or happened, for the report."""
         self.entries.append(Entry(self._loop.now_ms() - self._began_ms, what, data))
         if len(self.entries) > ENTRY_COUNT_MAX:
             del self.entries[ENTRY_COUNT_MAX // 2]

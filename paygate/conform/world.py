@@ -8,14 +8,15 @@
       "customers": [{"user_id": "...", "password": "...", "balance_minor": 100000, "use": "SPENDING"}],
       "merchants": [{"merchant_id": "..."}],
       "tokens": [{"transaction_id": "...", "passcode": "...", "amount_minor": 125000, "merchant_id": "..."}],
+      "expired_tokens": [{"transaction_id": "...", "passcode": "...", "amount_minor": 125000, "merchant_id": "..."}],
       "played_bank_seed": "<64 hexadecimal digits>"
     }
 
 A key is 64 hexadecimal digits, or the path of a file that holds them as its last word, relative to the world's file:
 so `bank/root.pub` may be what `paygate-bank show-root-key` prints. Keys are read when a case needs them. Amounts are
-minor units. `use` says what a customer is for, see `Use`. `second_gateway` may be null; what needs it is skipped. Where
-the kit itself plays the bank, all the keys of that bank are made from `played_bank_seed`, so that they are the same in
-each run.
+minor units. `use` says what a customer is for, see `Use`. `second_gateway` may be null, and `expired_tokens`, whose
+time is over or which the merchant withdrew, may be left out; what needs them is skipped. Where the kit itself plays the
+bank, all the keys of that bank are made from `played_bank_seed`, so that they are the same in each run.
 """
 
 import hashlib
@@ -90,6 +91,7 @@ class World:
     merchant_ids: tuple[str, ...]
     tokens: tuple[WorldToken, ...]
     played_bank_seed: bytes = field(repr=False)
+    expired_tokens: tuple[WorldToken, ...] = ()
 
     def customers_for(self, use: Use) -> Iterator[WorldCustomer]:
         """Those who are for this."""
@@ -130,7 +132,12 @@ def read_world(path: Path, keys: KeyFiles) -> World:
         merchant_ids=tuple(item.text("merchant_id", IDENTIFIER) for item in reader.items("merchants")),
         tokens=tuple(_token(item) for item in reader.items("tokens")),
         played_bank_seed=reader.key("played_bank_seed", None, ""),
+        expired_tokens=tuple(_token(item) for item in _expired(reader)),
     )
+
+
+def _expired(reader: "_Reader") -> "list[_Reader]":
+    return reader.items("expired_tokens") if reader.has("expired_tokens") else []
 
 
 def _party(reader: "_Reader", override: Path | None, option: str) -> Party:
@@ -241,7 +248,10 @@ _RICH_MINOR: Final = 10**14
 _SPENDING_MINOR: Final = 10_000
 _SPENDING_COUNT: Final = 40
 _TOKEN_COUNT: Final = 400
+_EXPIRED_COUNT: Final = 8
 _MERCHANT_ID: Final = "M-CONFORM"
+_EXPIRED_END: Final = " | | 2020-01-01T00:00:00Z"
+"""No UTR, and a time that is over."""
 
 
 def default_world(secret: bytes) -> dict[str, Any]:
@@ -263,21 +273,23 @@ def default_world(secret: bytes) -> dict[str, Any]:
         "second_gateway": {"gateway_id": "conform-gateway-2", "link_key": "gateway-2.key"},
         "customers": customers,
         "merchants": [{"merchant_id": _MERCHANT_ID}, {"merchant_id": f"{_MERCHANT_ID}-2"}],
-        "tokens": [
-            {
-                "transaction_id": f"TX-{word[:8]}-{i}",
-                "passcode": f"{word[:8]}{i}",
-                "amount_minor": 125_000 + i,
-                "merchant_id": _MERCHANT_ID,
-            }
-            for i in range(1, _TOKEN_COUNT + 1)
-        ],
+        "tokens": [_world_token(word[:8], i) for i in range(1, _TOKEN_COUNT + 1)],
+        "expired_tokens": [_world_token(word[:8], _TOKEN_COUNT + i) for i in range(1, _EXPIRED_COUNT + 1)],
         "played_bank_seed": hashlib.sha256(b"played bank" + secret).hexdigest(),
     }
 
 
 def _world_customer(name: str, word: str, balance_minor: int, use: Use) -> dict[str, Any]:
     return {"user_id": name, "password": f"{name} {word}", "balance_minor": balance_minor, "use": use.name}
+
+
+def _world_token(word: str, number: int) -> dict[str, Any]:
+    return {
+        "transaction_id": f"TX-{word}-{number}",
+        "passcode": f"{word}{number}",
+        "amount_minor": 125_000 + number,
+        "merchant_id": _MERCHANT_ID,
+    }
 
 
 def write_world(directory: Path, world: dict[str, Any], key_files: dict[str, str] | None = None) -> list[Path]:
@@ -298,8 +310,9 @@ def write_world(directory: Path, world: dict[str, Any], key_files: dict[str, str
         "Merchant.txt": "".join(f"{m['merchant_id']} | Conformance | 0.00\n" for m in world["merchants"]),
         "PaymentTokensData.txt": "".join(
             f"{t['transaction_id']} | {t['passcode']} | unpaid | {format_amount(t['amount_minor'], currency)} "
-            f"| {t['merchant_id']} | {currency}\n"
-            for t in world["tokens"]
+            f"| {t['merchant_id']} | {currency}{end}\n"
+            for tokens, end in ((world["tokens"], ""), (world["expired_tokens"], _EXPIRED_END))
+            for t in tokens
         ),
         **(key_files or {}),
     }
