@@ -26,6 +26,7 @@ def feed(buffer: FrameBuffer, *chunks: bytes) -> list[Frame]:
     return frames
 
 
+@pytest.mark.pg("PG-FRM-2")
 @each_kind
 def test_one_vector_whole_byte_by_byte_glued_and_with_trailing_bytes(kind: Kind) -> None:
     for link_key in (None, LINK_KEY):
@@ -66,6 +67,7 @@ def messages() -> st.SearchStrategy[Message]:
     return st.sampled_from(list(MESSAGES.values())).flatmap(records)
 
 
+@pytest.mark.pg("PG-FRM-2")
 @given(st.lists(messages(), min_size=1, max_size=4), st.data())
 def test_any_cutting_of_any_stream_gives_the_same_messages(sent: list[Message], data: st.DataObject) -> None:
     stream = b"".join(encode_frame(message, i) for i, message in enumerate(sent))

@@ -16,6 +16,7 @@ from builders import (
     build_terms,
     sealing_key,
 )
+from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -43,6 +44,7 @@ from paygate.codec.sealed import SuiteKey, Terms
 
 each_suite = pytest.mark.parametrize("kem_id", KemId, ids=lambda kem_id: kem_id.name)
 TERMS_FIELDS = [f.name for f in fields_of(Terms)]
+PLAINTEXT = b"\1\4" + b"asha".ljust(64, b"\0") + b"k" * 32 + b"n" * 16 + bytes(142)
 ENVELOPE_SIZES = {KemId.X25519: 304, KemId.MLKEM768_X25519: 1_392}
 
 
@@ -63,6 +65,7 @@ def test_what_was_sealed_is_opened(kem_id: KemId) -> None:
     assert envelope_hash(envelope) == hashlib.sha256(envelope).digest()
 
 
+@pytest.mark.pg("PG-ENV-4")
 @each_suite
 @pytest.mark.parametrize("user_id", ["a", "u" * 64, "ü" * 32, "asha@example.com", "आशा"])
 def test_every_user_id_makes_an_envelope_of_the_same_size(kem_id: KemId, user_id: str) -> None:
@@ -114,6 +117,7 @@ def test_every_flipped_bit_of_an_envelope_is_refused(kem_id: KemId) -> None:
     open_envelope(key, key_id, build_terms(), bytes(envelope))
 
 
+@pytest.mark.pg("PG-ENV-6", "PG-TRM-1")
 @each_suite
 def test_every_flipped_bit_of_the_terms_is_refused(kem_id: KemId) -> None:
     key = sealing_key(kem_id)
@@ -134,6 +138,7 @@ def test_every_flipped_bit_of_the_terms_is_refused(kem_id: KemId) -> None:
     assert changed_fields == set(TERMS_FIELDS)
 
 
+@pytest.mark.pg("PG-ENV-6")
 @each_suite
 def test_every_flipped_bit_of_the_key_id_is_refused(kem_id: KemId) -> None:
     key = sealing_key(kem_id)
@@ -183,6 +188,37 @@ def test_low_order_points_do_not_open() -> None:
         refused(key, key.public_suite_key().key_id, build_terms(), point + build_envelope()[32:])
 
 
+def seal_plaintext(plaintext: bytes) -> bytes:
+    """An envelope for the usual X25519 key under the usual terms, holding anything."""
+    suite_key = sealing_key(KemId.X25519).public_suite_key()
+    suite = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_128_GCM)
+    public_key = X25519PublicKey.from_public_bytes(suite_key.public_key)
+    return suite.encrypt(plaintext, public_key, info=envelope_info(suite_key.key_id, build_terms()))
+
+
+@pytest.mark.pg("PG-ENV-5")
+@pytest.mark.parametrize(
+    "plaintext",
+    [
+        b"\2" + PLAINTEXT[1:],  # another format
+        b"\1\0" + PLAINTEXT[2:],  # nobody
+        b"\1\x41" + PLAINTEXT[2:],  # a size beyond the field
+        b"\1\3" + PLAINTEXT[2:],  # a letter where zeros should be
+        PLAINTEXT[:65] + b"\1" + PLAINTEXT[66:],
+        PLAINTEXT[:114] + b"\1" + PLAINTEXT[115:],  # padding
+        PLAINTEXT[:-1] + b"\1",
+        PLAINTEXT[:-1],
+        PLAINTEXT + b"\0",
+        b"",
+    ],
+)
+def test_a_plaintext_that_is_not_as_it_should_be_is_refused_like_anything_else(plaintext: bytes) -> None:
+    key = sealing_key(KemId.X25519)
+    key_id = key.public_suite_key().key_id
+    assert open_envelope(key, key_id, build_terms(), seal_plaintext(PLAINTEXT)).user_id == "asha"
+    refused(key, key_id, build_terms(), seal_plaintext(plaintext))
+
+
 # -- keys ------------------------------------------------------------------------------------------------
 
 
@@ -229,6 +265,7 @@ HYBRID_KEY = sealing_key(KemId.MLKEM768_X25519).public_suite_key()
 UNKNOWN_COMBINATION = replace(HYBRID_KEY, aead_id=AeadId.AES_128_GCM)
 
 
+@pytest.mark.pg("PG-ENV-2", "PG-ENV-3")
 @pytest.mark.parametrize(
     ("listed", "chosen"),
     [
@@ -246,6 +283,7 @@ def test_the_best_suite_that_both_know_is_chosen(listed: tuple[SuiteKey, ...], c
     assert choose_suite_key(build_key_list(suite_keys=listed)) == chosen
 
 
+@pytest.mark.pg("PG-ENV-3")
 def test_without_a_known_suite_nothing_is_chosen() -> None:
     unknown = (UNKNOWN_COMBINATION, replace(X25519_KEY, aead_id=AeadId.AES_256_GCM))
     with pytest.raises(BadKeyList, match="no suite that this program implements"):
@@ -312,9 +350,7 @@ def test_the_other_hand_opens_the_vector_of_rfc_9180() -> None:
     assert plaintext == b"Beauty is truth, truth beauty"
 
 
-PLAINTEXT = b"\1\4" + b"asha".ljust(64, b"\0") + b"k" * 32 + b"n" * 16 + bytes(142)
-
-
+@pytest.mark.pg("PG-ENV-1", "PG-ENV-2", "PG-ENV-4")
 def test_the_other_hand_opens_our_x25519_envelopes() -> None:
     key = sealing_key(KemId.X25519)
     envelope = build_envelope()
@@ -324,6 +360,7 @@ def test_the_other_hand_opens_our_x25519_envelopes() -> None:
     assert len(PLAINTEXT) == limits.ENVELOPE_PLAINTEXT_SIZE == 256
 
 
+@pytest.mark.pg("PG-ENV-1", "PG-ENV-2", "PG-ENV-4")
 def test_the_other_hand_opens_our_hybrid_envelopes() -> None:
     # The KEM 0x647a is X-Wing (draft-connolly-cfrg-xwing-kem): ML-KEM-768 and X25519 under one SHA3-256.
     key = sealing_key(KemId.MLKEM768_X25519)
@@ -340,6 +377,7 @@ def test_the_other_hand_opens_our_hybrid_envelopes() -> None:
     assert hpke_open(0x647A, 0x0002, 32, shared_secret, info, b"", envelope[1_120:]) == PLAINTEXT
 
 
+@pytest.mark.pg("PG-CRY-1", "PG-ENV-1", "PG-TRM-1")
 def test_info_is_label_key_id_and_terms() -> None:
     assert envelope_info(b"12345678", build_terms()) == b"paygate/v1/envelope\x0012345678" + encode_record(
         build_terms()

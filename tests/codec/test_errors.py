@@ -5,6 +5,7 @@ import pytest
 from paygate.codec.errors import ErrorCode, LocalProtocolError, ProtocolError, RemoteProtocolError
 
 
+@pytest.mark.pg("PG-ERR-6")
 def test_only_rate_and_shutdown_leave_a_link_open() -> None:
     assert {code for code in ErrorCode if not code.closes} == {ErrorCode.TOO_MANY_REQUESTS, ErrorCode.SHUTTING_DOWN}
 

@@ -1,5 +1,6 @@
 """Each field type: exactly its declared values in both directions, where construct alone would be lax."""
 
+import string
 from enum import IntEnum
 from typing import Any
 
@@ -14,7 +15,9 @@ from paygate.codec.fields import (
     CURRENCY,
     CURRENCY_OR_EMPTY,
     IDENTIFIER,
+    MERCHANT_NAME_OR_EMPTY,
     PASSCODE,
+    PASSWORD,
     USER_ID,
     UTR_OR_EMPTY,
     BadValue,
@@ -82,6 +85,7 @@ def test_what_is_parsed_is_legal(field: Field, data: bytes) -> None:
     assert data.startswith(field.build(value))
 
 
+@pytest.mark.pg("PG-ENC-3", "PG-ENC-8", "PG-ENC-9", "PG-ENC-10")
 @pytest.mark.parametrize(
     ("field", "data"),
     [
@@ -123,6 +127,7 @@ def test_bytes_that_construct_alone_might_let_through_are_refused(field: Field, 
         field.parse(data)
 
 
+@pytest.mark.pg("PG-ENC-10")
 @pytest.mark.parametrize(
     ("text", "is_plain"),
     [
@@ -149,9 +154,27 @@ def test_bytes_that_construct_alone_might_let_through_are_refused(field: Field, 
 )
 def test_plain_text_is_what_can_not_make_a_log_line_lie(text: str, is_plain: bool) -> None:
     assert is_plain_text(text) is is_plain
-    assert USER_ID.is_legal(text) is is_plain
+    for field in (USER_ID, PASSWORD, MERCHANT_NAME_OR_EMPTY):
+        assert field.is_legal(text) is is_plain
 
 
+@pytest.mark.pg("PG-ENC-8")
+def test_an_identifier_is_made_of_these_characters_and_no_others() -> None:
+    alphanumeric = set(string.ascii_letters + string.digits)
+    for character in map(chr, range(256)):
+        assert IDENTIFIER.is_legal(character) is (character in alphanumeric)
+        assert IDENTIFIER.is_legal("A" + character) is (character in alphanumeric | set("._-"))
+    assert [IDENTIFIER.is_legal("A" * size) for size in (0, 1, 32, 33)] == [False, True, True, False]
+
+
+@pytest.mark.pg("PG-ENC-9")
+def test_a_passcode_is_made_of_these_characters_and_no_others() -> None:
+    for character in map(chr, range(256)):
+        assert PASSCODE.is_legal(character) is ("!" <= character <= "~" and character != "|")
+    assert [PASSCODE.is_legal("1" * size) for size in (0, 1, 32, 33)] == [False, True, True, False]
+
+
+@pytest.mark.pg("PG-ENC-2")
 def test_sizes_of_text_count_bytes_not_characters() -> None:
     field = Text(1, 4, None, "printable text")
     assert field.is_legal("üü")
@@ -160,6 +183,7 @@ def test_sizes_of_text_count_bytes_not_characters() -> None:
     assert (field.size_min, field.size_max) == (2, 5)
 
 
+@pytest.mark.pg("PG-ENC-1")
 def test_integers_are_big_endian_and_exactly_as_wide_as_declared() -> None:
     for width in (1, 2, 4, 8):
         assert Uint(width).build(1) == bytes(width - 1) + b"\1"

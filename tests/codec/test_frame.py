@@ -1,5 +1,6 @@
 """Headers, checksums and MACs: each fault has its code, and the code of the first fault is what is told (T24, T35)."""
 
+import hmac
 import struct
 import zlib
 from dataclasses import replace
@@ -45,6 +46,7 @@ def code_of(data: bytes) -> ErrorCode:
     return caught.value.code
 
 
+@pytest.mark.pg("PG-ENC-1")
 def test_a_frame_is_what_the_spec_says_byte_by_byte() -> None:
     frame = encode_frame(example(Kind.ECHO), 7)
     assert frame == raw_frame(b"echoecho")
@@ -52,11 +54,32 @@ def test_a_frame_is_what_the_spec_says_byte_by_byte() -> None:
     assert len(raw_header()) == limits.HEADER_SIZE == 20
 
 
+@pytest.mark.pg("PG-FRM-1", "PG-MAC-1")
 def test_a_mac_follows_the_body() -> None:
     frame = encode_frame(example(Kind.ECHO), 7, LINK_KEY)
     signed = raw_frame(b"echoecho", flags=1)
-    assert frame == signed + frame_mac(LINK_KEY, signed)
+    assert frame == signed + hmac.digest(LINK_KEY, signed, "sha256")[:16]
     assert len(frame_mac(LINK_KEY, signed)) == limits.MAC_SIZE == 16
+
+
+def crc_32(data: bytes) -> int:
+    """The CRC-32 of IEEE 802.3, bit by bit."""
+    register = 0xFFFFFFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0xEDB88320 if register & 1 else 0)  # 0x04c11db7, reflected
+    return register ^ 0xFFFFFFFF
+
+
+@pytest.mark.pg("PG-FRM-9")
+@each_kind
+def test_the_checksum_is_the_crc_32_of_the_header_before_it_and_the_body(kind: Kind) -> None:
+    assert crc_32(b"123456789") == 0xCBF43926
+    for link_key in (None, LINK_KEY):
+        frame = encode_frame(example(kind), 7, link_key)
+        body_end = len(frame) - (limits.MAC_SIZE if link_key else 0)
+        assert int.from_bytes(frame[16:20]) == crc_32(frame[:16] + frame[20:body_end])
 
 
 @each_kind
@@ -84,6 +107,7 @@ HEADER_FAULTS: list[tuple[ErrorCode, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.pg("PG-ERR-7")
 @pytest.mark.parametrize("first", range(len(HEADER_FAULTS)), ids=lambda i: HEADER_FAULTS[i][0].name)
 def test_the_first_fault_in_the_order_of_the_codes_is_told(first: int) -> None:
     codes = [code for code, _ in HEADER_FAULTS]
@@ -96,6 +120,7 @@ def test_the_first_fault_in_the_order_of_the_codes_is_told(first: int) -> None:
     assert code_of(raw_header(**together)) is alone[0]
 
 
+@pytest.mark.pg("PG-FRM-4")
 @each_kind
 def test_a_body_size_out_of_the_kinds_range_is_refused_from_the_header_alone(kind: Kind) -> None:
     # T24: no body is awaited, let alone room made for it.
@@ -112,6 +137,7 @@ def test_a_body_size_out_of_the_kinds_range_is_refused_from_the_header_alone(kin
         assert decode_head(raw_header(kind=kind, body_size=body_size)).body_size == body_size
 
 
+@pytest.mark.pg("PG-FRM-5")
 def test_the_checksum_comes_after_the_header_and_before_the_body() -> None:
     frame = raw_frame(b"\xff" * 8, kind=Kind.ERROR)  # no legal Error
     broken = frame[:19] + bytes([frame[19] ^ 1]) + frame[20:]
@@ -123,11 +149,19 @@ def test_the_checksum_comes_after_the_header_and_before_the_body() -> None:
     assert caught.value.code is ErrorCode.BAD_VALUE
 
 
+@pytest.mark.pg("PG-VER-1")
 @pytest.mark.parametrize("kind_code", sorted(set(range(256)) - set(Kind)))
 def test_no_other_kind_is_known(kind_code: int) -> None:
     assert code_of(raw_header(kind=kind_code)) is ErrorCode.UNKNOWN_KIND
 
 
+@pytest.mark.pg("PG-FRM-7")
+@pytest.mark.parametrize("kind_code", [0x22, 0x23, 0xA2, 0xA3])
+def test_what_is_reserved_for_later_is_not_known_today(kind_code: int) -> None:
+    assert code_of(raw_header(kind=kind_code)) is ErrorCode.UNKNOWN_KIND
+
+
+@pytest.mark.pg("PG-FRM-1", "PG-VER-1")
 @pytest.mark.parametrize("bit", range(1, 16))
 def test_no_other_flag_is_known(bit: int) -> None:
     assert code_of(raw_header(flags=1 << bit)) is ErrorCode.UNKNOWN_FLAG
@@ -188,11 +222,27 @@ def test_a_flipped_bit_behind_the_checksum_is_told_as_that() -> None:
     assert caught.value.code is ErrorCode.BAD_MAC
 
 
+@pytest.mark.pg("PG-MAC-2")
 def test_a_mac_of_another_key_is_refused() -> None:
     data = encode_frame(example(Kind.TRANSFER_REQUEST), 7, b"another key of thirty-two bytes!")
     with pytest.raises(RemoteProtocolError) as caught:
         take_frame(data, LINK_KEY)
     assert caught.value.code is ErrorCode.BAD_MAC
+
+
+@pytest.mark.pg("PG-MAC-2")
+def test_macs_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Time can't be measured that well here; so it is shown that nothing but `compare_digest` decides.
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare_digest(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return True
+
+    data = encode_frame(example(Kind.ECHO), 7, LINK_KEY)
+    monkeypatch.setattr("paygate.codec.frame.hmac.compare_digest", compare_digest)
+    take_frame(data[:-16] + bytes(16), LINK_KEY)
+    assert compared == [(bytes(16), data[-16:])]
 
 
 def test_a_frame_without_a_mac_has_none_to_check() -> None:

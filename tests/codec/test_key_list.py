@@ -40,11 +40,13 @@ def test_the_banks_own_list_verifies() -> None:
     assert verify(build_signed_key_list()) == build_key_list()
 
 
+@pytest.mark.pg("PG-KEY-4")
 def test_a_list_under_another_root_is_refused() -> None:
     with pytest.raises(BadKeyList, match="not signed by the pinned root key"):
         verify(sign_key_list(RECEIPT_KEY, build_key_list()))
 
 
+@pytest.mark.pg("PG-KEY-4")
 def test_a_list_of_another_bank_is_refused() -> None:
     with pytest.raises(BadKeyList, match="of bank BANK2, not of BANK1"):
         verify(build_signed_key_list(bank_id="BANK2"))
@@ -52,6 +54,7 @@ def test_a_list_of_another_bank_is_refused() -> None:
         verify(build_signed_key_list(), bank_id="BANK2")
 
 
+@pytest.mark.pg("PG-KEY-5")
 def test_a_list_is_valid_from_its_first_to_before_its_last_millisecond() -> None:
     signed = build_signed_key_list()
     for now_ms in (NOW_MS - DAY_MS, NOW_MS + DAY_MS - 1):
@@ -61,6 +64,7 @@ def test_a_list_is_valid_from_its_first_to_before_its_last_millisecond() -> None
             verify(signed, now_ms)
 
 
+@pytest.mark.pg("PG-KEY-5")
 def test_the_serial_never_goes_back() -> None:
     signed = build_signed_key_list()
     for serial_min in (0, 6, 7):
@@ -79,6 +83,7 @@ def test_every_flipped_bit_is_refused() -> None:
     verify(bytes(signed))
 
 
+@pytest.mark.pg("PG-KEY-3")
 def test_a_list_cut_or_followed_by_more_is_refused() -> None:
     signed = build_signed_key_list()
     for size in range(len(signed)):
@@ -94,6 +99,7 @@ def test_garbage_is_refused(garbage: bytes) -> None:
         verify(garbage)
 
 
+@pytest.mark.pg("PG-KEY-3", "PG-VER-1")
 @pytest.mark.parametrize(
     "change",
     [
@@ -121,11 +127,12 @@ def test_a_signature_without_the_label_is_refused() -> None:
             verify(encode_record(SignedKeyList(encoded, ROOT_KEY.sign(label + encoded))))
 
 
+@pytest.mark.pg("PG-CRY-1")
 def test_no_label_is_the_beginning_of_another() -> None:
     labels = [LABEL_ENVELOPE, LABEL_KEY_LIST, LABEL_RECEIPT, LABEL_RECEIPT_ROOT, LABEL_SALT, LABEL_VERIFIER]
+    names = ["envelope", "key-list", "receipt", "receipt-root", "password-salt", "verifier"]
+    assert labels == [f"paygate/v1/{name}\0".encode("ascii") for name in names]
     for label in labels:
-        assert label.endswith(b"\0")
-        assert label.count(b"\0") == 1
         assert [other for other in labels if other.startswith(label)] == [label]
 
 

@@ -1,10 +1,13 @@
 """Every message and record: exactly one encoding, and nothing but legal values in either direction (R20, R25)."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import combinations
 from typing import Any
 
 import pytest
 from builders import (
+    FIXED_ENVELOPE,
     build_key_list,
     build_statement,
     build_terms,
@@ -17,11 +20,11 @@ from hypothesis import strategies as st
 from strategies import RECORDS, illegal_values, records
 
 from paygate.codec import limits
-from paygate.codec.codes import KeysStatus, Kind, PaymentStatus, Reason, TokenStatus, TransferOutcome
+from paygate.codec.codes import KeysStatus, Kind, PaymentStatus, Reason, Role, TokenStatus, TransferOutcome
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
-from paygate.codec.fields import Field, Nested, Record, fields_of
+from paygate.codec.fields import Blob, Boolean, Choice, Counted, Field, Nested, Opaque, Record, Text, Uint, fields_of
 from paygate.codec.frame import body_size_range, decode_record, encode_record
-from paygate.codec.messages import MESSAGES, BankKeys, Message, PaymentAck, TransferResult
+from paygate.codec.messages import MESSAGES, BankKeys, Error, Hello, Message, PaymentAck, TransferResult
 from paygate.codec.sealed import CredentialsPlaintext, PasswordKeyParameters, Receipt, Terms
 
 each_record = pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)
@@ -31,6 +34,7 @@ each_kind = pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
 # -- the registry ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-FRM-6")
 def test_every_kind_has_a_message_and_every_request_a_reply() -> None:
     assert set(MESSAGES) == set(Kind)
     requests = [kind for kind in Kind if not kind.is_reply and kind is not Kind.ERROR]
@@ -38,6 +42,7 @@ def test_every_kind_has_a_message_and_every_request_a_reply() -> None:
     for kind in requests:
         assert kind.reply == kind | 0x80
         assert MESSAGES[kind].route is MESSAGES[kind.reply].route
+    assert int(Kind.ERROR) == 0xFF
     for other in set(Kind) - set(requests):
         with pytest.raises(ValueError, match="not a request"):
             _ = other.reply
@@ -67,9 +72,52 @@ def test_sizes_are_pinned() -> None:
     assert body_size_range(Kind.ENCRYPTED_CREDENTIALS) == (51, 2_098)
 
 
+# -- bodies written down by hand -------------------------------------------------------------------------
+
+# Lengths and counts stand apart from what they count. The merchant's name has 16 characters and 18 bytes.
+BODIES: list[tuple[Record, bytes]] = [
+    (Hello(Role.GATEWAY, "GW1", (1, 9)), b"\x02" + b"\x03" + b"GW1" + b"\x02" + b"\x01\x09"),
+    (
+        build_token_ack(),
+        b"\x01"
+        + bytes(range(17, 33))
+        + b"\x00\x00\x75\x30"
+        + b"\x05"
+        + b"M-100"
+        + b"\x12"
+        + "Bücher & Töchter".encode()
+        + b"\x00\x00\x00\x00\x00\x01\xe8\x48"
+        + b"\x03"
+        + b"INR"
+        + b"\x03"
+        + b"GW1"
+        + b"\x05"
+        + b"BANK1"
+        + b"\x00",
+    ),
+    (
+        with_changes(example(Kind.ENCRYPTED_CREDENTIALS), key_id=b"key-id-8"),
+        bytes(range(17, 33))
+        + bytes(range(1, 17))
+        + b"\x00\x00\x01\x9b\x7c\x01\x04\x00"
+        + b"key-id-8"
+        + b"\x01\x30"
+        + FIXED_ENVELOPE,
+    ),
+]
+
+
+@pytest.mark.pg("PG-ENC-1", "PG-ENC-2")
+@pytest.mark.parametrize(("value", "body"), BODIES, ids=lambda v: type(v).__name__ if isinstance(v, Record) else "")
+def test_a_body_is_its_fields_one_after_another_and_nothing_else(value: Record, body: bytes) -> None:
+    assert encode_record(value) == body
+    assert decode_record(type(value), body) == value
+
+
 # -- round trips -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-ENC-6")
 @each_record
 @given(data=st.data())
 def test_a_value_comes_back_from_its_one_encoding(cls: type[Record], data: st.DataObject) -> None:
@@ -101,6 +149,7 @@ def test_any_bytes_are_a_value_or_refused(cls: type[Record], data: bytes) -> Non
     decode_or_refuse(cls, data)
 
 
+@pytest.mark.pg("PG-ENC-6")
 @each_record
 @given(data=st.data())
 def test_changed_bytes_are_a_value_or_refused(cls: type[Record], data: st.DataObject) -> None:
@@ -113,6 +162,7 @@ def test_changed_bytes_are_a_value_or_refused(cls: type[Record], data: st.DataOb
     decode_or_refuse(cls, bytes(encoded))
 
 
+@pytest.mark.pg("PG-ENC-4")
 @each_kind
 def test_an_encoding_cut_anywhere_is_refused(kind: Kind) -> None:
     encoded = encode_record(example(kind))
@@ -122,6 +172,7 @@ def test_an_encoding_cut_anywhere_is_refused(kind: Kind) -> None:
         assert caught.value.code is ErrorCode.TRUNCATED_FIELD
 
 
+@pytest.mark.pg("PG-ENC-4")
 @each_kind
 @pytest.mark.parametrize("more", [b"\0", b"\xff", b"x" * 300])
 def test_trailing_bytes_are_refused(kind: Kind, more: bytes) -> None:
@@ -147,6 +198,7 @@ def paths_of(cls: type[Record]) -> list[tuple[str, Field]]:
     return [(f.name, f.type) for f in fields_of(cls)]
 
 
+@pytest.mark.pg("PG-ENC-6")
 @each_kind
 def test_no_illegal_value_is_encoded(kind: Kind) -> None:
     valid = example(kind)
@@ -179,6 +231,7 @@ def test_errors_name_the_field_by_its_path() -> None:
     assert caught.value.text == f"bad value at terms.amount_minor: expected {caught.value.expected}"
 
 
+@pytest.mark.pg("PG-ENC-3")
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -193,6 +246,102 @@ def test_counted_fields_are_named_without_the_insides_of_the_layout(body: bytes,
     with pytest.raises(RemoteProtocolError) as caught:
         decode_record(MESSAGES[Kind.HELLO], body)
     assert (caught.value.code, caught.value.path) == (code, "versions")
+
+
+@pytest.mark.pg("PG-ENC-3")
+@pytest.mark.parametrize(
+    ("kind", "body", "path"),
+    [
+        (Kind.HELLO, b"\x00" + b"\x01a" + b"\x01\x01", "role"),
+        (Kind.HELLO, b"\x04" + b"\x01a" + b"\x01\x01", "role"),
+        (Kind.HELLO, b"\x01" + b"\x00" + b"\x01\x01", "party_id"),
+        (Kind.HELLO, b"\x01" + b"\x21" + b"a" * 33 + b"\x01\x01", "party_id"),
+        (Kind.ERROR, b"\x00\x00" + b"\x01" + b"\x00", "code"),
+        (Kind.ERROR, b"\x00\x13" + b"\x01" + b"\x00", "code"),
+        (Kind.ERROR, b"\x00\x01" + b"\x02" + b"\x00", "closes"),
+        (Kind.ERROR, b"\x00\x01" + b"\xff" + b"\x00", "closes"),
+        (Kind.ERROR, b"\x00\x01" + b"\x01" + b"\x79" + b"a" * 121, "text"),
+        (Kind.BANK_KEYS, b"\x04" + b"\x00\x00", "status"),
+        (Kind.BANK_KEYS, b"\x01" + b"\x60\x01" + bytes(24_577), "signed_key_list"),
+        (Kind.PAYMENT_ACK, b"p" * 16 + b"\x06" + b"\x00" * 4, "status"),
+        (Kind.PAYMENT_ACK, b"p" * 16 + b"\x04" + b"\x0a" + b"\x00" * 3, "reason"),
+        (Kind.PAYMENT_ACK, bytes(16) + b"\x03" + b"\x00" * 4, "payment_id"),
+        (Kind.TRANSFER_RESULT, b"p" * 16 + b"\x06" + b"\x00" * 4, "outcome"),
+    ],
+)
+def test_what_is_outside_its_range_or_registry_is_refused(kind: Kind, body: bytes, path: str) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_record(MESSAGES[kind], body)
+    assert (caught.value.code, caught.value.path) == (ErrorCode.BAD_VALUE, path)
+
+
+def field_by_field(value: Record, **instead: bytes) -> bytes:
+    """As somebody without the rules between fields would encode it; `instead`: other bytes in a field's place."""
+    return b"".join(instead.get(f.name) or f.type.build(getattr(value, f.name)) for f in fields_of(type(value)))
+
+
+def is_taken(value: Record, **instead: bytes) -> bool:
+    """Whether a receiver takes it; whatever else it does than to refuse it as a BAD_VALUE fails the test."""
+    try:
+        decode_record(type(value), field_by_field(value, **instead))
+    except RemoteProtocolError as error:
+        code = error.code
+    else:
+        return True
+    assert code is ErrorCode.BAD_VALUE
+    return False
+
+
+@pytest.mark.pg("PG-ENC-12")
+def test_an_amount_has_one_to_fifteen_digits_and_is_never_zero() -> None:
+    for amount_minor, is_legal in ((0, False), (1, True), (10**15 - 1, True), (10**15, False), (1 << 63, False)):
+        assert is_taken(build_terms(), amount_minor=amount_minor.to_bytes(8)) is is_legal, amount_minor
+
+
+@pytest.mark.pg("PG-ENC-11")
+def test_a_point_in_time_is_before_the_year_10000() -> None:
+    last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    last_ms = int(last.timestamp()) * 1_000 + 999
+    for time_ms, is_legal in ((0, True), (last_ms, True), (last_ms + 1, False), (limits.UINT64_MAX, False)):
+        assert is_taken(build_terms(), authorised_at_ms=time_ms.to_bytes(8)) is is_legal, time_ms
+
+
+def bad_bytes(field: Field) -> bytes | None:
+    """Bytes that no value of the field has, and that end where the field ends; None if any bytes will do."""
+    match field:
+        case Choice():
+            return b"\xff" * field.width
+        case Boolean():
+            return b"\2"
+        case Uint() if field.minimum:
+            return bytes(field.width)
+        case Uint() if field.maximum < 256**field.width - 1:
+            return b"\xff" * field.width
+        case Opaque() if not field.zero_allowed:
+            return bytes(field.size)
+        case Blob() if field.minimum:
+            return bytes(field.PREFIX_SIZE)
+        case Text():
+            return b"\0" if field.minimum else b"\1\n"
+        case Counted() if field.minimum:
+            return b"\0"
+        case Nested():
+            first = fields_of(field.record)[0]
+            bad = bad_bytes(first.type)
+            return field_by_field(build_terms(), **{first.name: bad}) if bad and field.record is Terms else None
+    return None
+
+
+@pytest.mark.pg("PG-ENC-7")
+@each_kind
+def test_of_two_faults_that_of_the_first_field_is_told(kind: Kind) -> None:
+    value = example(kind)
+    bad = {f.name: found for f in fields_of(type(value)) if (found := bad_bytes(f.type)) is not None}
+    for first, second in combinations(bad, 2):
+        for faults in ({first: bad[first]}, {first: bad[first], second: bad[second]}):
+            with pytest.raises(RemoteProtocolError) as caught:
+                decode_record(type(value), field_by_field(value, **faults))
+            assert (caught.value.code, caught.value.path.split(".")[0]) == (ErrorCode.BAD_VALUE, first)
 
 
 # -- rules between fields --------------------------------------------------------------------------------
@@ -236,6 +385,9 @@ NO_SESSION: dict[str, Any] = {"session_id": bytes(16), "session_left_ms": 0}
 UTR = payment_ack().utr
 
 BROKEN_RULES: list[tuple[Record, str]] = [
+    (Error(ErrorCode.BAD_MAGIC, closes=False, text=""), "closes"),
+    (Error(ErrorCode.SHUTTING_DOWN, closes=True, text=""), "closes"),
+    (payment_ack(status=PaymentStatus.UNKNOWN, utr="", receipt=b""), "status"),
     (BankKeys(KeysStatus.AVAILABLE, b""), "signed_key_list"),
     (BankKeys(KeysStatus.UNKNOWN_BANK, b"list"), "signed_key_list"),
     (build_token_ack(session_id=bytes(16)), "session_id"),
@@ -284,15 +436,35 @@ BROKEN_RULES: list[tuple[Record, str]] = [
 ]
 
 
+@pytest.mark.pg("PG-ENC-5", "PG-RCP-5")
 @pytest.mark.parametrize(("value", "name"), BROKEN_RULES, ids=lambda v: v if isinstance(v, str) else type(v).__name__)
 def test_broken_rules_are_refused_both_ways(value: Record, name: str) -> None:
     with pytest.raises(LocalProtocolError, match=f"at {name}: expected"):
         encode_record(value)
-    # Field by field, as somebody without the rule would encode it.
-    encoded = b"".join(f.type.build(getattr(value, f.name)) for f in fields_of(type(value)))
     with pytest.raises(RemoteProtocolError) as caught:
-        decode_record(type(value), encoded)
+        decode_record(type(value), field_by_field(value))
     assert (caught.value.code, caught.value.path) == (ErrorCode.BAD_VALUE, name)
+
+
+@pytest.mark.pg("PG-ENC-5")
+def test_rules_are_checked_in_their_order_and_after_all_fields() -> None:
+    faults: dict[str, Any] = {
+        **NO_SESSION,
+        "merchant_id": "",
+        "amount_minor": 0,
+        "currency": "",
+        "utr": UTR,
+    }
+    names = list(faults)
+    for number, name in enumerate(names):
+        value = build_token_ack(**{n: faults[n] for n in names[number:]})
+        with pytest.raises(RemoteProtocolError) as caught:
+            decode_record(type(value), field_by_field(value))
+        assert (caught.value.code, caught.value.path) == (ErrorCode.BAD_VALUE, name)
+        # The last field's own fault is found before any rule is looked at.
+        with pytest.raises(RemoteProtocolError) as caught:
+            decode_record(type(value), field_by_field(value, utr=b"\1x"))
+        assert (caught.value.code, caught.value.path) == (ErrorCode.BAD_VALUE, "utr")
 
 
 def test_every_rule_is_tried() -> None:
@@ -336,6 +508,7 @@ def test_reasons_say_in_words_what_to_do() -> None:
     assert [reason for reason in Reason if reason.is_banks] == [reason for reason in Reason if 1 <= reason <= 63]
 
 
+@pytest.mark.pg("PG-TRM-1")
 @pytest.mark.parametrize("name", [f.name for f in fields_of(Terms)])
 def test_each_field_of_the_terms_is_in_their_encoding(name: str) -> None:
     # T2: what were not encoded would not be bound.

@@ -121,6 +121,7 @@ def test_an_accepted_text_means_its_digits(text: str, currency: str) -> None:
     assert amount_minor * 10 ** (4 - currency_exponent(currency)) == int(whole + decimals.ljust(4, "0"))
 
 
+@pytest.mark.pg("PG-ENC-12")
 @pytest.mark.parametrize(
     ("amount_minor", "currency", "text"),
     [(0, "INR", "0.00"), (5, "INR", "0.05"), (5, "JPY", "5"), (5, "KWD", "0.005"), (-125_000, "INR", "-1250.00")],

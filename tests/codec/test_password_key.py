@@ -22,6 +22,7 @@ def test_argon2id_is_that_of_rfc_9106() -> None:
     assert tag.hex() == "0d640df58d78766c08c037a34a8b53c9d01ef0452d75b65eb52520e96b01e659"
 
 
+@pytest.mark.pg("PG-PWD-1")
 @pytest.mark.parametrize(
     ("memory_kib", "tag"),
     [
@@ -35,6 +36,7 @@ def test_argon2id_is_that_of_the_reference_implementation(memory_kib: int, tag: 
     assert derivation.derive(b"password").hex() == tag
 
 
+@pytest.mark.pg("PG-CRY-1", "PG-PWD-1")
 @pytest.mark.parametrize(
     "parameters", [CHEAP_PASSWORD_KEY, DEFAULT_PASSWORD_KEY, PasswordKeyParameters(64, 3, 2)], ids=str
 )
@@ -73,6 +75,7 @@ def test_bank_id_and_user_id_do_not_run_into_each_other() -> None:
     assert password_salt("B", "1asha") != password_salt("B1", "asha")
 
 
+@pytest.mark.pg("PG-PWD-1")
 @pytest.mark.parametrize(
     ("typed", "same"),
     [("pa\u0308ss", "p\u00e4ss"), ("\u1e9b\u0323", "\u1e9b\u0323"), ("\u212b", "\u00c5"), ("\u1100\u1161", "\uac00")],

@@ -77,6 +77,7 @@ def leaves_of(count: int) -> list[bytes]:
     return [hashlib.sha256(b"leaf %d" % i).digest() for i in range(count)]
 
 
+@pytest.mark.pg("PG-RCP-2")
 @pytest.mark.parametrize("count", TREE_SIZES)
 def test_roots_and_paths_are_those_of_rfc_6962(count: int) -> None:
     leaves = leaves_of(count)
@@ -87,6 +88,7 @@ def test_roots_and_paths_are_those_of_rfc_6962(count: int) -> None:
         assert merkle_root(leaves[index], index, count, path) == root
 
 
+@pytest.mark.pg("PG-RCP-2")
 @pytest.mark.parametrize("count", TREE_SIZES)
 def test_a_path_of_another_length_or_place_gives_no_such_root(count: int) -> None:
     leaves = leaves_of(count)
@@ -127,6 +129,7 @@ def statements_of(count: int) -> list[ReceiptStatement]:
     return [build_statement(terms=build_terms(payment_id=bytes([i + 1]) * 16)) for i in range(count)]
 
 
+@pytest.mark.pg("PG-RCP-3")
 @pytest.mark.parametrize("count", TREE_SIZES)
 def test_every_receipt_of_a_tick_verifies_alone(count: int) -> None:
     statements = statements_of(count)
@@ -152,6 +155,7 @@ def test_signing_again_gives_the_same_bytes() -> None:
     assert build_receipt() == build_receipt()  # T1: replays are byte-identical
 
 
+@pytest.mark.pg("PG-RCP-3")
 @pytest.mark.parametrize(("count", "index"), [(1, 0), (2, 1), (3, 2), (7, 4)])
 def test_every_flipped_bit_of_a_receipt_is_refused(count: int, index: int) -> None:
     receipt = bytearray(sign_receipts(RECEIPT_KEY, statements_of(count))[index])
@@ -163,6 +167,7 @@ def test_every_flipped_bit_of_a_receipt_is_refused(count: int, index: int) -> No
     verify_receipt(bytes(receipt), KEY_LIST)
 
 
+@pytest.mark.pg("PG-RCP-1")
 def test_a_receipt_cut_or_followed_by_more_is_refused() -> None:
     receipt = build_receipt()
     for size in range(len(receipt)):
@@ -178,6 +183,7 @@ def test_garbage_is_refused(garbage: bytes) -> None:
         verify_receipt(garbage, KEY_LIST)
 
 
+@pytest.mark.pg("PG-RCP-1")
 def test_a_receipt_under_a_key_that_is_not_listed_is_refused() -> None:
     other = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
     other_id = key_id_of(other.public_key().public_bytes_raw())
@@ -192,6 +198,7 @@ def test_a_key_under_anothers_id_is_not_believed() -> None:
         verify_receipt(build_receipt(), swapped)
 
 
+@pytest.mark.pg("PG-RCP-3")
 def test_a_forged_signature_is_refused() -> None:
     # T8: whoever holds another key can copy everything but the signature.
     genuine = decode_record(Receipt, build_receipt())
@@ -238,6 +245,7 @@ def test_a_receipt_of_this_payment_matches() -> None:
     match_receipt(verify_receipt(build_receipt(), KEY_LIST), build_terms(), envelope_hash(FIXED_ENVELOPE))
 
 
+@pytest.mark.pg("PG-RCP-4")
 @pytest.mark.parametrize("name", [f.name for f in fields_of(Terms)])
 def test_a_receipt_of_another_payment_is_refused(name: str) -> None:
     # T9, field by field.
@@ -246,6 +254,7 @@ def test_a_receipt_of_another_payment_is_refused(name: str) -> None:
         match_receipt(verify_receipt(other, KEY_LIST), build_terms(), envelope_hash(FIXED_ENVELOPE))
 
 
+@pytest.mark.pg("PG-RCP-4")
 def test_a_receipt_of_another_envelope_is_refused() -> None:
     other = build_receipt(build_statement(envelope_hash=envelope_hash(b"another envelope")))
     with pytest.raises(BadReceipt, match="of another envelope"):

@@ -21,7 +21,7 @@ from paygate.codec import fields as wire_fields
 from paygate.codec.buffer import FrameBuffer
 from paygate.codec.codes import KemId, Kind
 from paygate.codec.describe import describe, describe_kind
-from paygate.codec.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
+from paygate.codec.errors import ErrorCode, LocalProtocolError, ProtocolError, RemoteProtocolError
 from paygate.codec.fields import (
     Opaque,
     Record,
@@ -36,7 +36,7 @@ from paygate.codec.fields import (
 )
 from paygate.codec.frame import decode_frame, decode_head, decode_record, encode_frame, encode_record
 from paygate.codec.jsonform import BadJson, from_json, to_json
-from paygate.codec.messages import MakeVerifier, Message, SealCredentials, TokenQuery
+from paygate.codec.messages import MESSAGES, MakeVerifier, Message, SealCredentials, TokenQuery
 from paygate.codec.seal import NotOpened, open_envelope, password_key, password_salt, seal_credentials
 from paygate.codec.sealed import CredentialsPlaintext
 from paygate.effects import Send
@@ -148,6 +148,7 @@ def test_no_error_of_encoding_shows_a_secret(kind: Kind) -> None:
             assert_error_is_clean(caught.value)
 
 
+@pytest.mark.pg("PG-ERR-2")
 @pytest.mark.parametrize("kind", KINDS_WITH_SECRETS, ids=lambda kind: kind.name)
 def test_no_error_of_decoding_shows_a_secret(kind: Kind) -> None:
     cls = type(example(kind))
@@ -167,6 +168,24 @@ def test_no_error_of_decoding_shows_a_secret(kind: Kind) -> None:
                 error_count += 1
                 assert_error_is_clean(error)
         assert error_count
+
+
+TEXTS = [(kind, f) for kind, cls in MESSAGES.items() for f in fields_of(cls) if isinstance(f.type, Text)]
+
+
+@pytest.mark.pg("PG-ERR-2")
+@pytest.mark.parametrize(("kind", "field"), TEXTS, ids=lambda v: v.name)
+def test_no_error_text_holds_a_received_value(kind: Kind, field: WireField) -> None:
+    # Spec 5.6: not even of a field that is no secret.
+    message = example(kind)
+    assert isinstance(field.type, Text)
+    received = ("QZ7" * 100)[: field.type.maximum - 1]
+    bad = received.encode() + b"\n"
+    pieces = {f.name: f.type.build(getattr(message, f.name)) for f in fields_of(type(message))}
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_record(type(message), b"".join((pieces | {field.name: bytes([len(bad)]) + bad}).values()))
+    assert (caught.value.code, caught.value.path) == (ErrorCode.BAD_VALUE, field.name)
+    assert "QZ" not in caught.value.text
 
 
 def test_a_secret_inside_another_record_is_masked_too() -> None:
@@ -244,6 +263,7 @@ def test_a_password_that_no_field_can_hold_is_refused_and_not_shown(password: st
     assert_error_is_clean(caught.value)
 
 
+@pytest.mark.pg("PG-ENV-5")
 @pytest.mark.parametrize(
     "user_id",
     [
