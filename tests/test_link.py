@@ -1,5 +1,8 @@
 """One link between two ends without sockets: what each says, refuses, and does when time passes (spec 5)."""
 
+import hmac
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +16,7 @@ from paygate.codec import limits
 from paygate.codec.buffer import FrameBuffer
 from paygate.codec.codes import Kind, Role, Route
 from paygate.codec.errors import ErrorCode, LocalProtocolError
-from paygate.codec.frame import encode_frame
+from paygate.codec.frame import Frame, body_size_range, encode_frame, encode_record
 from paygate.codec.messages import MESSAGES, Echo, EchoReply, Error, Hello, HelloAck, Message
 from paygate.link import (
     ECHO_AFTER_MS,
@@ -101,14 +104,25 @@ def transfer(one: Link, other: Link, now_ms: int = NOW_MS) -> tuple[list[LinkEve
         told[0].extend(one.receive_data(to_one, now_ms))
 
 
-def messages_in(data: bytes) -> list[Message]:
+def frames_in(data: bytes) -> list[Frame]:
     buffer = FrameBuffer()
     buffer.receive_data(data)
     found = []
     while (frame := buffer.next_frame()) is not None:
-        found.append(frame.message())
+        found.append(frame)
     buffer.receive_eof()
     return found
+
+
+def messages_in(data: bytes) -> list[Message]:
+    return [frame.message() for frame in frames_in(data)]
+
+
+def raw_frame(kind: int, body: bytes, correlation_id: int, link_key: bytes | None, version: int = 1) -> bytes:
+    """A frame by `struct`, not by the code under test, whose body may be anything."""
+    head = struct.pack(">2sBBHHQ", b"PG", version, kind, bool(link_key), len(body), correlation_id)
+    signed = head + zlib.crc32(head + body).to_bytes(4) + body
+    return signed + (hmac.digest(link_key, signed, "sha256")[:16] if link_key else b"")
 
 
 def assert_failed(link: Link, events: list[LinkEvent], code: ErrorCode) -> None:
@@ -118,8 +132,9 @@ def assert_failed(link: Link, events: list[LinkEvent], code: ErrorCode) -> None:
     assert isinstance(failed, LinkFailed)
     assert failed.error.code is code
     assert link.is_closed
-    said = messages_in(link.data_to_send())[-1]
-    assert said == Error(code=code, closes=True, text=failed.error.text[: limits.ERROR_TEXT_SIZE_MAX])
+    said = frames_in(link.data_to_send())[-1]
+    assert said.message() == Error(code=code, closes=True, text=failed.error.text[: limits.ERROR_TEXT_SIZE_MAX])
+    assert said.correlation_id == 0
     assert link.next_deadline_ms() is None
 
 
@@ -136,6 +151,7 @@ def test_hello_opens_both_ends(pairing: Pairing) -> None:
     assert (caller.peer_id, answerer.peer_id) == (answerer.party_id, caller.party_id)
 
 
+@pytest.mark.pg("PG-LNK-1", "PG-MAC-1", "PG-MAC-3")
 @each_pairing
 def test_every_frame_of_a_bank_link_has_a_mac_and_none_of_a_clients(pairing: Pairing) -> None:
     caller, answerer = pairing.make_caller(), pairing.make_answerer()
@@ -146,6 +162,7 @@ def test_every_frame_of_a_bank_link_has_a_mac_and_none_of_a_clients(pairing: Pai
     assert answerer.data_to_send() == pairing.frame(ack)
 
 
+@pytest.mark.pg("PG-LNK-1")
 def test_nothing_is_sent_before_the_link_is_open() -> None:
     for link in (client_end(), gateway_end()):
         before = link.data_to_send()
@@ -164,6 +181,7 @@ def test_a_hello_of_another_role_is_refused(role: Role) -> None:
     assert_failed(link, events, ErrorCode.BAD_VALUE)
 
 
+@pytest.mark.pg("PG-LNK-5")
 def test_a_hello_ack_of_another_role_or_version_is_refused() -> None:
     for changes, code in (
         ({"role": Role.BANK}, ErrorCode.BAD_VALUE),
@@ -175,18 +193,122 @@ def test_a_hello_ack_of_another_role_or_version_is_refused() -> None:
         assert_failed(link, link.receive_data(encode_frame(replace(ack, **changes), 1), NOW_MS), code)
 
 
+@pytest.mark.pg("PG-LNK-2", "PG-LNK-4", "PG-VER-2")
 def test_versions_are_negotiated() -> None:
-    link = gateway_end()
-    events = link.receive_data(encode_frame(Hello(Role.CLIENT, "c", (9, 1)), 1), NOW_MS)
-    assert events == [Opened(Role.CLIENT, "c")]
+    for versions in ((1,), (9, 1), (1, 9), (255, 1, 9, 1, 9, 2)):
+        link = gateway_end()
+        events = link.receive_data(encode_frame(Hello(Role.CLIENT, "c", versions), 1), NOW_MS)
+        assert events == [Opened(Role.CLIENT, "c")]
+        (ack,) = messages_in(link.data_to_send())
+        assert isinstance(ack, HelloAck)
+        assert ack.version == 1
     link = gateway_end()
     events = link.receive_data(encode_frame(Hello(Role.CLIENT, "c", (2, 9)), 1), NOW_MS)
     assert_failed(link, events, ErrorCode.NO_COMMON_VERSION)
 
 
+@pytest.mark.pg("PG-LNK-3")
+@each_pairing
+def test_hello_and_its_answer_have_version_1_in_their_headers(pairing: Pairing) -> None:
+    caller, answerer = pairing.make_caller(), pairing.make_answerer()
+    hello = caller.data_to_send()
+    answerer.receive_data(hello, NOW_MS)
+    assert (hello[2], answerer.data_to_send()[2]) == (1, 1)
+    newer = raw_frame(Kind.HELLO, b"\x01\x01c\x02\x02\x01", 1, pairing.link_key, version=2)
+    answerer = pairing.make_answerer()
+    assert_failed(answerer, answerer.receive_data(newer, NOW_MS), ErrorCode.UNSUPPORTED_VERSION)
+
+
+@pytest.mark.pg("PG-ENC-8", "PG-LNK-2")
+@pytest.mark.parametrize(
+    ("party_id", "link_key", "role", "version", "code"),
+    [
+        ("GW9", b"w" * 32, Role.CLIENT, 2, ErrorCode.UNKNOWN_PARTY),
+        ("gw1", LINK_KEY, Role.GATEWAY, 1, ErrorCode.UNKNOWN_PARTY),  # identifiers are compared byte by byte
+        (GATEWAY_ID, b"w" * 32, Role.CLIENT, 2, ErrorCode.BAD_MAC),
+        (GATEWAY_ID, LINK_KEY, Role.CLIENT, 2, ErrorCode.BAD_VALUE),
+        (GATEWAY_ID, LINK_KEY, Role.GATEWAY, 2, ErrorCode.NO_COMMON_VERSION),
+    ],
+)
+def test_a_bank_checks_party_mac_role_and_version_of_hello_in_this_order(
+    party_id: str, link_key: bytes, role: Role, version: int, code: ErrorCode
+) -> None:
+    bank = bank_end()
+    hello = encode_frame(Hello(role=role, party_id=party_id, versions=(version,)), 1, link_key)
+    assert_failed(bank, bank.receive_data(hello, NOW_MS), code)
+
+
+# -- the order of checks (spec 4.1) ----------------------------------------------------------------------
+
+
+@pytest.mark.pg("PG-ERR-7", "PG-FRM-3")
+@each_pairing
+def test_a_header_is_checked_in_the_order_of_the_spec_before_a_byte_of_its_body(pairing: Pairing) -> None:
+    has_mac = pairing.link_key is not None
+    stray = Kind.TOKEN_QUERY if has_mac else Kind.TRANSFER_REQUEST
+    size_min, size_max = body_size_range(stray)
+    good = {
+        "magic": b"PG",
+        "version": 1,
+        "kind": int(pairing.request.kind),
+        "flags": int(has_mac),
+        "body_size": body_size_range(pairing.request.kind)[0],
+    }
+    for bad_size, size_code in (
+        (size_min - 1, ErrorCode.BODY_TOO_SMALL),
+        (size_max + 1, ErrorCode.BODY_TOO_LARGE),
+    ):
+        faults: list[tuple[ErrorCode, dict[str, Any]]] = [
+            (ErrorCode.BAD_MAGIC, {"magic": b"GP"}),
+            (ErrorCode.UNSUPPORTED_VERSION, {"version": 2}),
+            (ErrorCode.UNKNOWN_KIND, {"kind": 0x22}),
+            (ErrorCode.UNKNOWN_FLAG, {"flags": 0x8000 | (not has_mac)}),
+            (size_code, {"body_size": bad_size}),
+            (ErrorCode.NOT_AUTHENTICATED if has_mac else ErrorCode.UNEXPECTED_MAC, {"flags": int(not has_mac)}),
+            (ErrorCode.UNEXPECTED_MESSAGE, {"kind": int(stray), "body_size": size_min}),
+        ]
+        header = dict(good)
+        for code, fault in reversed(faults):
+            header |= fault
+            data = struct.pack(">2sBBHHQI", *header.values(), 9, 0)
+            _, answerer = pairing.opened()
+            assert answerer.receive_data(data[:19], NOW_MS) == []
+            assert_failed(answerer, answerer.receive_data(data[19:], NOW_MS), code)
+
+
+@pytest.mark.pg("PG-ERR-7", "PG-FRM-5")
+def test_a_whole_frame_is_checked_by_checksum_then_mac_and_then_decoded() -> None:
+    body = encode_record(TRANSFER_REQUEST).replace((125_000).to_bytes(8), bytes(8))  # no amount
+    good = raw_frame(Kind.TRANSFER_REQUEST, body, 9, LINK_KEY)
+    bad_mac = raw_frame(Kind.TRANSFER_REQUEST, body, 9, OTHER_KEY)
+    bad_checksum = bad_mac[:19] + bytes([bad_mac[19] ^ 1]) + bad_mac[20:]
+    for frame, code in (
+        (bad_checksum, ErrorCode.BAD_CHECKSUM),
+        (bad_mac, ErrorCode.BAD_MAC),
+        (good, ErrorCode.BAD_VALUE),
+    ):
+        _, bank = BANK_LINK.opened()
+        assert bank.receive_data(frame[:-1], NOW_MS) == []
+        assert_failed(bank, bank.receive_data(frame[-1:], NOW_MS), code)
+
+
+@pytest.mark.pg("PG-FRM-8")
+@pytest.mark.parametrize("kind_code", [*range(0x60, 0x70), *range(0xE0, 0xF0)])
+@each_pairing
+def test_a_kind_of_the_pipes_is_refused_on_every_socket(pairing: Pairing, kind_code: int) -> None:
+    is_known = kind_code in set(Kind)
+    size = body_size_range(Kind(kind_code))[0] if is_known else 8
+    header = struct.pack(">2sBBHHQI", b"PG", 1, kind_code, bool(pairing.link_key), size, 1, 0)
+    code = ErrorCode.UNEXPECTED_MESSAGE if is_known else ErrorCode.UNKNOWN_KIND
+    for link in (pairing.make_caller(), pairing.make_answerer(), *pairing.opened()):
+        link.data_to_send()
+        assert_failed(link, link.receive_data(header, NOW_MS), code)
+
+
 # -- who may speak on the bank link (T13, T14) -----------------------------------------------------------
 
 
+@pytest.mark.pg("PG-MAC-1")
 def test_a_strangers_frame_is_refused_from_its_header_alone() -> None:
     asked: list[str] = []
 
@@ -218,6 +340,7 @@ def test_whatever_comes_first_under_a_made_up_mac_closes_the_link(kind: Kind) ->
     assert_failed(link, events, code)
 
 
+@pytest.mark.pg("PG-MAC-4")
 def test_an_unknown_gateway_is_refused_without_a_mac() -> None:
     gateway, bank = gateway_end_to_bank(gateway_id="GW9"), bank_end()
     told = transfer(gateway, bank)
@@ -232,6 +355,7 @@ def test_an_unknown_gateway_is_refused_without_a_mac() -> None:
     assert bank.is_closed
 
 
+@pytest.mark.pg("PG-MAC-4")
 def test_a_gateway_with_another_key_hears_why() -> None:
     gateway, bank = gateway_end_to_bank(link_key=b"w" * 32), bank_end()
     told = transfer(gateway, bank)
@@ -247,6 +371,7 @@ def test_one_gateway_can_not_speak_for_another() -> None:
     assert transfer(gateway, bank)[1] == [Opened(Role.GATEWAY, "GW2")]
 
 
+@pytest.mark.pg("PG-MAC-2")
 def test_every_flipped_bit_of_a_mac_is_refused() -> None:
     frame = bytearray(BANK_LINK.frame(TRANSFER_REQUEST, 9))
     for bit in range(8 * (len(frame) - limits.MAC_SIZE), 8 * len(frame)):
@@ -256,12 +381,14 @@ def test_every_flipped_bit_of_a_mac_is_refused() -> None:
         frame[bit // 8] ^= 1 << bit % 8
 
 
+@pytest.mark.pg("PG-MAC-3")
 def test_a_mac_where_none_belongs_is_refused() -> None:
     for link in CLIENT_LINK.opened():
         events = link.receive_data(encode_frame(Echo(b"echoecho"), 9, LINK_KEY)[:20], NOW_MS)
         assert_failed(link, events, ErrorCode.UNEXPECTED_MAC)
 
 
+@pytest.mark.pg("PG-MAC-1", "PG-MAC-4")
 @pytest.mark.parametrize("message", [Echo(b"echoecho"), TRANSFER_REQUEST, example(Kind.ERROR)], ids=repr)
 def test_on_an_open_bank_link_nothing_goes_without_a_mac(message: Message) -> None:
     for link in BANK_LINK.opened():
@@ -290,6 +417,7 @@ def test_keys_belong_to_one_end_each() -> None:
 # -- requests and replies --------------------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-LNK-7")
 @each_pairing
 def test_a_request_is_answered(pairing: Pairing) -> None:
     caller, answerer = pairing.opened()
@@ -301,6 +429,7 @@ def test_a_request_is_answered(pairing: Pairing) -> None:
     assert answerer.waiting_count == 0
 
 
+@pytest.mark.pg("PG-LNK-6", "PG-LNK-8")
 @each_pairing
 def test_replies_may_overtake_each_other(pairing: Pairing) -> None:
     caller, answerer = pairing.opened()
@@ -314,6 +443,7 @@ def test_replies_may_overtake_each_other(pairing: Pairing) -> None:
     assert told == [ReplyReceived(correlation_id, pairing.reply) for correlation_id in order]
 
 
+@pytest.mark.pg("PG-FRM-2")
 @each_pairing
 def test_a_session_is_the_same_byte_by_byte(pairing: Pairing) -> None:
     caller, answerer = pairing.make_caller(), pairing.make_answerer()
@@ -340,6 +470,7 @@ def test_frames_glued_to_one_read_all_count(pairing: Pairing) -> None:
     assert [type(event) for event in answerer.receive_data(glued, NOW_MS)] == [Opened, RequestReceived, RequestReceived]
 
 
+@pytest.mark.pg("PG-LNK-11")
 @each_pairing
 def test_good_frames_before_a_bad_one_still_count(pairing: Pairing) -> None:
     _, answerer = pairing.opened()
@@ -348,6 +479,7 @@ def test_good_frames_before_a_bad_one_still_count(pairing: Pairing) -> None:
     assert_failed(answerer, events[1:], ErrorCode.BAD_MAGIC)
 
 
+@pytest.mark.pg("PG-LNK-9")
 @each_pairing
 def test_a_reply_nobody_asked_for_is_refused(pairing: Pairing) -> None:
     caller, answerer = pairing.opened()
@@ -355,6 +487,7 @@ def test_a_reply_nobody_asked_for_is_refused(pairing: Pairing) -> None:
         assert_failed(link, link.receive_data(pairing.frame(pairing.reply, 77), NOW_MS), ErrorCode.UNKNOWN_CORRELATION)
 
 
+@pytest.mark.pg("PG-LNK-9")
 @each_pairing
 def test_a_second_reply_is_refused(pairing: Pairing) -> None:
     caller, _ = pairing.opened()
@@ -365,6 +498,7 @@ def test_a_second_reply_is_refused(pairing: Pairing) -> None:
     assert_failed(caller, caller.receive_data(reply, NOW_MS), ErrorCode.UNKNOWN_CORRELATION)
 
 
+@pytest.mark.pg("PG-LNK-9")
 @each_pairing
 def test_a_reply_of_another_kind_is_refused(pairing: Pairing) -> None:
     caller, _ = pairing.opened()
@@ -374,6 +508,7 @@ def test_a_reply_of_another_kind_is_refused(pairing: Pairing) -> None:
     assert_failed(caller, events, ErrorCode.UNEXPECTED_MESSAGE)
 
 
+@pytest.mark.pg("PG-LNK-7")
 @each_pairing
 def test_a_correlation_id_in_use_is_refused(pairing: Pairing) -> None:
     _, answerer = pairing.opened()
@@ -390,6 +525,7 @@ def test_a_correlation_id_may_be_used_again_once_answered(pairing: Pairing) -> N
         answerer.send_reply(5, pairing.reply)
 
 
+@pytest.mark.pg("PG-LNK-8")
 @each_pairing
 def test_the_two_directions_number_their_requests_apart(pairing: Pairing) -> None:
     caller, answerer = pairing.opened()
@@ -403,6 +539,7 @@ def test_the_two_directions_number_their_requests_apart(pairing: Pairing) -> Non
     assert answerer.is_open
 
 
+@pytest.mark.pg("PG-LNK-10")
 @pytest.mark.parametrize("kind", [k for k in Kind if not k.is_reply and k is not Kind.ERROR], ids=lambda k: k.name)
 def test_requests_travel_their_route_only(kind: Kind) -> None:
     request = example(kind)
@@ -480,6 +617,7 @@ def test_a_request_that_can_not_be_encoded_was_never_asked(pairing: Pairing) -> 
 # -- passing Errors --------------------------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-ERR-5")
 @each_pairing
 def test_a_refused_request_is_answered_with_an_error_and_the_link_goes_on(pairing: Pairing) -> None:
     caller, answerer = pairing.opened()
@@ -496,11 +634,39 @@ def test_a_refused_request_is_answered_with_an_error_and_the_link_goes_on(pairin
         answerer.refuse(answered, ErrorCode.BAD_MAC)  # a code that closes is no answer
 
 
+@pytest.mark.pg("PG-ERR-5")
 @each_pairing
 def test_an_error_that_answers_nothing_is_refused(pairing: Pairing) -> None:
     caller, _ = pairing.opened()
     events = caller.receive_data(pairing.frame(example(Kind.ERROR), 77), NOW_MS)
     assert_failed(caller, events, ErrorCode.UNKNOWN_CORRELATION)
+
+
+@pytest.mark.pg("PG-ERR-3")
+@each_pairing
+def test_an_error_is_not_answered(pairing: Pairing) -> None:
+    for code in (ErrorCode.SHUTTING_DOWN, ErrorCode.INTERNAL):
+        caller, _ = pairing.opened()
+        correlation_id = caller.send_request(pairing.request)
+        caller.data_to_send()
+        error = Error(code=code, closes=code.closes, text="")
+        caller.receive_data(pairing.frame(error, 0 if code.closes else correlation_id), NOW_MS)
+        assert (caller.data_to_send(), caller.is_closed) == (b"", code.closes)
+
+
+@pytest.mark.pg("PG-ERR-4", "PG-ERR-6")
+@each_pairing
+@pytest.mark.parametrize("code", ErrorCode, ids=lambda code: code.name)
+def test_a_code_says_whether_the_link_closes(pairing: Pairing, code: ErrorCode) -> None:
+    _, answerer = pairing.opened()
+    answerer.receive_data(pairing.frame(pairing.request, 5), NOW_MS)
+    if code.closes:
+        answerer.fail(code)
+    else:
+        answerer.refuse(5, code)
+    (said,) = frames_in(answerer.data_to_send())
+    assert said.message() == Error(code=code, closes=answerer.is_closed, text="")
+    assert (said.correlation_id, answerer.is_closed) == ((0, True) if code.closes else (5, False))
 
 
 @each_pairing
@@ -514,12 +680,13 @@ def test_a_refused_link_test_is_nobodys_business(pairing: Pairing) -> None:
     assert caller.is_open
 
 
+@pytest.mark.pg("PG-LNK-6")
 @each_pairing
 def test_too_many_requests_are_refused_one_by_one(pairing: Pairing) -> None:
     caller, answerer = pairing.opened()
     asked = [caller.send_request(pairing.request) for _ in range(REQUEST_COUNT_MAX + 2)]
     told = transfer(caller, answerer)
-    assert len(told[1]) == answerer.waiting_count == REQUEST_COUNT_MAX
+    assert len(told[1]) == answerer.waiting_count == REQUEST_COUNT_MAX >= 4_096
     refusal = Error(code=ErrorCode.TOO_MANY_REQUESTS, closes=False, text="wait for replies before asking more")
     assert told[0] == [ReplyReceived(correlation_id, refusal) for correlation_id in asked[REQUEST_COUNT_MAX:]]
     answerer.send_reply(asked[0], pairing.reply)
@@ -542,6 +709,7 @@ def test_a_closing_error_is_told_with_its_code(pairing: Pairing) -> None:
     assert answerer.data_to_send() == b""
 
 
+@pytest.mark.pg("PG-LNK-13")
 @each_pairing
 def test_the_end_of_the_stream_between_frames_is_a_close(pairing: Pairing) -> None:
     for link in pairing.opened():
@@ -559,6 +727,7 @@ def test_the_end_of_the_stream_within_a_frame_is_a_fault(pairing: Pairing) -> No
         assert_failed(answerer, answerer.receive_eof(), ErrorCode.TRUNCATED_FRAME)
 
 
+@pytest.mark.pg("PG-LNK-12")
 @each_pairing
 def test_after_closing_nothing_is_looked_at_and_what_was_queued_may_leave(pairing: Pairing) -> None:
     caller, answerer = pairing.opened()
@@ -589,21 +758,24 @@ def fire(link: Link) -> tuple[int, list[LinkEvent]]:
     return deadline_ms - NOW_MS, link.receive_timer(deadline_ms)
 
 
+@pytest.mark.pg("PG-TIM-1")
 @pytest.mark.parametrize("make_end", [client_end, gateway_end, gateway_end_to_bank, bank_end])
 def test_hello_has_a_deadline_at_both_ends(make_end: Callable[[], Link]) -> None:
     link = make_end()
     link.data_to_send()
     after_ms, events = fire(link)
-    assert after_ms == HELLO_TIMEOUT_MS
+    assert after_ms == HELLO_TIMEOUT_MS == 5_000
     assert_failed(link, events, ErrorCode.HELLO_TIMEOUT)
 
 
+@pytest.mark.pg("PG-TIM-1")
 def test_a_dripping_hello_does_not_move_its_deadline() -> None:
     link = gateway_end()
     link.receive_data(b"P", NOW_MS + HELLO_TIMEOUT_MS - 1)
     assert link.next_deadline_ms() == NOW_MS + HELLO_TIMEOUT_MS
 
 
+@pytest.mark.pg("PG-TIM-2")
 @each_pairing
 def test_a_frame_has_a_deadline_from_its_first_byte(pairing: Pairing) -> None:
     # T23: bytes that drip in do not move it.
@@ -613,7 +785,7 @@ def test_a_frame_has_a_deadline_from_its_first_byte(pairing: Pairing) -> None:
         assert answerer.receive_data(bytes([byte]), NOW_MS + 1_000 * i) == []
         assert answerer.next_deadline_ms() == NOW_MS + FRAME_TIMEOUT_MS
     after_ms, events = fire(answerer)
-    assert after_ms == FRAME_TIMEOUT_MS
+    assert after_ms == FRAME_TIMEOUT_MS == 10_000
     assert_failed(answerer, events, ErrorCode.FRAME_TIMEOUT)
 
 
@@ -630,11 +802,12 @@ def test_each_frame_has_a_deadline_of_its_own(pairing: Pairing) -> None:
     assert answerer.next_deadline_ms() == later_ms + IDLE_TIMEOUT_MS
 
 
+@pytest.mark.pg("PG-TIM-3")
 @each_pairing
 def test_an_answering_end_closes_an_idle_link(pairing: Pairing) -> None:
     _, answerer = pairing.opened()
     after_ms, events = fire(answerer)
-    assert after_ms == IDLE_TIMEOUT_MS
+    assert after_ms == IDLE_TIMEOUT_MS == 60_000
     assert_failed(answerer, events, ErrorCode.IDLE_TIMEOUT)
 
 
@@ -644,6 +817,7 @@ def test_any_frame_puts_off_the_idle_deadline() -> None:
     assert answerer.next_deadline_ms() == NOW_MS + 7_000 + IDLE_TIMEOUT_MS
 
 
+@pytest.mark.pg("PG-TIM-3")
 @each_pairing
 def test_a_peer_that_waits_for_us_is_not_idle(pairing: Pairing) -> None:
     _, answerer = pairing.opened()
@@ -659,10 +833,11 @@ def test_a_clients_end_has_no_deadline_once_open() -> None:
     assert caller.next_deadline_ms() is None  # the session's own alarm is its deadline (R10)
 
 
+@pytest.mark.pg("PG-TIM-4")
 def test_the_calling_end_tests_an_idle_bank_link() -> None:
     gateway, bank = BANK_LINK.opened()
     after_ms, events = fire(gateway)
-    assert after_ms == ECHO_AFTER_MS
+    assert after_ms == ECHO_AFTER_MS == 15_000
     assert events == []
     # The bank answers by itself, neither core hears of it, and the answer counts as life on both ends.
     now_ms = NOW_MS + after_ms + 3
@@ -672,13 +847,14 @@ def test_the_calling_end_tests_an_idle_bank_link() -> None:
     assert (gateway.waiting_count, bank.waiting_count) == (0, 0)
 
 
+@pytest.mark.pg("PG-TIM-4")
 def test_an_unanswered_link_test_fails_the_link() -> None:
     gateway, _ = BANK_LINK.opened()
     fire(gateway)
     said = messages_in(gateway.data_to_send())
     assert said == [Echo((NOW_MS + ECHO_AFTER_MS).to_bytes(8))]
     after_ms, events = fire(gateway)
-    assert after_ms == ECHO_AFTER_MS + ECHO_TIMEOUT_MS
+    assert after_ms == ECHO_AFTER_MS + ECHO_TIMEOUT_MS == 25_000
     assert_failed(gateway, events, ErrorCode.IDLE_TIMEOUT)
 
 
@@ -694,11 +870,22 @@ def test_any_frame_at_all_answers_for_the_link_test() -> None:
     assert gateway.next_deadline_ms() == now_ms + ECHO_AFTER_MS
 
 
+@pytest.mark.pg("PG-LNK-16")
 def test_an_echo_is_answered_with_its_own_bytes() -> None:
     for pairing in (CLIENT_LINK, BANK_LINK):
         for link in pairing.opened():
             assert link.receive_data(pairing.frame(Echo(b"abcdefgh"), 3), NOW_MS) == []
             assert link.data_to_send() == pairing.frame(EchoReply(b"abcdefgh"), 3)
+
+
+@pytest.mark.pg("PG-LNK-16")
+def test_the_answer_to_an_echo_is_not_answered() -> None:
+    for pairing in (CLIENT_LINK, BANK_LINK):
+        for link in pairing.opened():
+            correlation_id = link.send_request(Echo(b"12345678"))
+            link.data_to_send()
+            assert link.receive_data(pairing.frame(EchoReply(b"12345678"), correlation_id), NOW_MS) == []
+            assert (link.data_to_send(), link.is_open) == (b"", True)
 
 
 # -- every state and every input -------------------------------------------------------------------------
@@ -751,6 +938,7 @@ STATES_OF_ENDS = [
 ]
 
 
+@pytest.mark.pg("PG-LNK-12")
 @each_pairing
 @pytest.mark.parametrize("link_input", LinkInput, ids=lambda i: i.name)
 @pytest.mark.parametrize(("state", "is_caller"), STATES_OF_ENDS, ids=str)
@@ -845,6 +1033,7 @@ def test_whatever_comes_a_link_is_waiting_open_or_closed(
     assert link.state is LinkState.CLOSED
 
 
+@pytest.mark.pg("PG-ERR-2")
 def test_error_texts_fit_their_field_and_are_safe() -> None:
     link = gateway_end()
     link.fail(ErrorCode.INTERNAL, "é\n\x1b[31m" + "x" * 500)

@@ -81,6 +81,7 @@ def test_a_new_link_that_calls_says_hello() -> None:
     assert table.effects() == [Send(7, hello)]
 
 
+@pytest.mark.pg("PG-ERR-4", "PG-LNK-14", "PG-LNK-15")
 def test_a_fault_sends_the_error_and_then_closes() -> None:
     table = table_with(2)
     events = table.receive_data(1, b"x" * 20, NOW_MS)
@@ -109,6 +110,7 @@ def test_reasons_of_closing_are_kept_for_the_records() -> None:
     ]
 
 
+@pytest.mark.pg("PG-LNK-14")
 def test_what_is_queued_leaves_before_the_close() -> None:
     table = table_with(1)
     table.receive_data(1, query(5), NOW_MS)

@@ -251,6 +251,7 @@ def test_eof_with_output_pending_still_sends_all_of_it(pair: Pair, loop: Loop, t
     assert pair.peer.recv(1) == b""
 
 
+@pytest.mark.pg("PG-LNK-14")
 def test_graceful_close_sends_the_rest_and_does_not_reset_a_peer_that_is_still_sending(
     pair: Pair, loop: Loop, tick_until: TickUntil
 ) -> None:
@@ -277,6 +278,7 @@ def test_graceful_close_does_not_wait_long_for_the_peer(pair: Pair, loop: Loop, 
     assert pair.handler.closed == [(CloseReason.CLOSED, "drained")]
 
 
+@pytest.mark.pg("PG-LNK-14")
 def test_graceful_close_does_not_wait_long_for_a_slow_reader(pair: Pair, loop: Loop, clock: Clock) -> None:
     pair.fill(loop, 900_000)
     pair.conn.close_after_flush()
