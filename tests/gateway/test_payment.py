@@ -50,12 +50,14 @@ NEXT = {
 }
 
 
+@pytest.mark.pg("PG-TOK-6", "PG-TOK-7")
 @pytest.mark.parametrize("event", TokenEvent)
 @pytest.mark.parametrize("state", TokenState)
 def test_every_state_and_event(state: TokenState, event: TokenEvent) -> None:
     assert next_token_state(state, event) is NEXT[event][(U, F, P, C, E).index(state)]
 
 
+@pytest.mark.pg("PG-TOK-7")
 def test_every_state_is_in_the_table_and_paid_is_final() -> None:
     assert set(TOKEN_TRANSITIONS) == set(TokenState)
     assert TOKEN_TRANSITIONS[TokenState.PAID] == {}
@@ -70,7 +72,9 @@ def check(token: Token, passcode: str, now_ms: int) -> tuple[TokenStatus, Token]
     return outcome.status, kept
 
 
+@pytest.mark.pg("PG-TOK-2")
 def test_five_wrong_passcodes_lock_and_the_lock_ends() -> None:
+    assert (PASSCODE_TRY_COUNT_MAX, PASSCODE_LOCK_MS) == (5, 15 * 60_000)
     token = build_token()
     for _ in range(PASSCODE_TRY_COUNT_MAX):
         status, token = check(token, "wrong", NOW_MS)
@@ -84,6 +88,7 @@ def test_five_wrong_passcodes_lock_and_the_lock_ends() -> None:
     assert (status, token.wrong_passcode_count, token.locked_until_ms) == (TokenStatus.INVALID, 1, 0)
 
 
+@pytest.mark.pg("PG-TOK-2")
 def test_the_right_passcode_forgets_wrong_ones() -> None:
     token = build_token(wrong_passcode_count=PASSCODE_TRY_COUNT_MAX - 1)
     status, kept = check(token, PASSCODE, NOW_MS)
@@ -116,6 +121,7 @@ def test_a_passcode_of_other_letters_is_only_wrong() -> None:
 # -- expiry (T7) -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-TOK-7")
 def test_a_token_expires_at_its_time_and_a_clock_set_back_reopens_nothing() -> None:
     token = build_token(expires_ms=NOW_MS)
     assert check(token, PASSCODE, NOW_MS - 1) == (TokenStatus.VALID, token)
@@ -126,6 +132,7 @@ def test_a_token_expires_at_its_time_and_a_clock_set_back_reopens_nothing() -> N
     assert (begun.refusal, kept) == (Reason.TOKEN_WITHDRAWN, expired)
 
 
+@pytest.mark.pg("PG-TOK-6")
 @pytest.mark.parametrize("state", [s for s in TokenState if s is not TokenState.UNPAID])
 def test_only_an_unpaid_token_expires(state: TokenState) -> None:
     token = build_token(state=state, payment_id=TERMS.payment_id, expires_ms=NOW_MS)
@@ -163,6 +170,7 @@ def test_a_repeat_is_answered_and_changes_nothing(token: Token) -> None:
     assert kept is token
 
 
+@pytest.mark.pg("PG-PAY-6", "PG-TRM-1")
 @pytest.mark.parametrize(
     "other",
     [
@@ -228,6 +236,7 @@ FENCED = SettlePayment(TERMS.payment_id, TransferOutcome.FENCED, Reason.FENCED, 
 MISMATCH = SettlePayment(TERMS.payment_id, TransferOutcome.MISMATCH, Reason.NONE, "", b"")
 
 
+@pytest.mark.pg("PG-TOK-6")
 @pytest.mark.parametrize("state", [s for s in TokenState if s is not TokenState.PAID])
 def test_posted_money_rolls_forward_from_any_state(state: TokenState) -> None:
     token = build_token(state=state, payment_id=OTHER_PAYMENT_ID)

@@ -12,12 +12,13 @@ from paygate.codec.codes import PaymentStatus, Reason, TokenStatus, TransferOutc
 from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import Error, ResolveRequest
 from paygate.gateway.bank_trouble import refusal_text
-from paygate.gateway.flights import RESOLVE_BACKOFF_BASE_MS, RESOLVE_BACKOFF_MS_MAX
+from paygate.gateway.flights import RESOLVE_BACKOFF_BASE_MS, RESOLVE_BACKOFF_MS_MAX, Flights
 from paygate.gateway.tokens import TokenState
 
 FIRST = payment_id("first")
 
 
+@pytest.mark.pg("PG-RES-4", "PG-RES-6")
 def test_no_answer_for_20_seconds_is_asked_about(world: World) -> None:
     client = world.connect_client()
     question = client.pay()
@@ -44,6 +45,7 @@ def test_a_resolve_that_finds_the_money_moved(world: World) -> None:
     assert world.token().state is TokenState.PAID
 
 
+@pytest.mark.pg("PG-TOK-8", "PG-TRF-10")
 def test_unavailable_is_doubt_and_is_asked_about_soon(world: World) -> None:
     client = world.connect_client()
     question = client.pay()
@@ -59,6 +61,7 @@ def test_unavailable_is_doubt_and_is_asked_about_soon(world: World) -> None:
     assert client.told_payment(question).status is PaymentStatus.PAID
 
 
+@pytest.mark.pg("PG-TOK-8")
 def test_a_request_that_the_bank_refuses_with_an_error_is_in_doubt(world: World) -> None:
     client = world.connect_client()
     question = client.pay()
@@ -70,6 +73,7 @@ def test_a_request_that_the_bank_refuses_with_an_error_is_in_doubt(world: World)
     assert client.told_payment(question).reason is Reason.FENCED
 
 
+@pytest.mark.pg("PG-RES-5", "PG-SES-4")
 def test_pending_at_28_seconds_and_resolved_in_the_background(world: World) -> None:
     client = world.connect_client()
     question = client.pay()
@@ -85,7 +89,7 @@ def test_pending_at_28_seconds_and_resolved_in_the_background(world: World) -> N
     asked_ms = world.bank.resolved_at_ms
     waits_ms = [later - earlier for earlier, later in pairwise(asked_ms)]
     assert waits_ms[:5] == [750, 1_500, 3_000, 6_000, 12_000]
-    assert set(waits_ms[5:]) == {RESOLVE_BACKOFF_MS_MAX * 3 // 4}
+    assert set(waits_ms[5:]) == {RESOLVE_BACKOFF_MS_MAX * 3 // 4} == {22_500}
     assert len(waits_ms) > 12
 
     world.bank.post(world.bank.resolves[-1])
@@ -93,6 +97,26 @@ def test_pending_at_28_seconds_and_resolved_in_the_background(world: World) -> N
     assert world.connect_client().query_status(FIRST).status is PaymentStatus.PAID
 
 
+@pytest.mark.pg("PG-RES-5")
+@pytest.mark.parametrize("jitter", [0.0, 0.999_999])
+def test_each_wait_is_spread_over_the_upper_half_of_its_bound(jitter: float) -> None:
+    flights = Flights(lambda: jitter)
+    flights.resume(build_terms(), hash_of(), now_ms=0)
+    flights.resolve_all(now_ms=0)
+    waits_ms = []
+    for _ in range(8):
+        now_ms = flights.next_deadline_ms()
+        assert now_ms is not None
+        assert [is_to_resolve for _, _, is_to_resolve in flights.take_due(now_ms)] == [True]
+        again_ms = flights.next_deadline_ms()
+        assert again_ms is not None
+        waits_ms.append(again_ms - now_ms)
+    bounds_ms = [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]
+    ends_ms = [bound // 2 if jitter == 0 else bound - 1 for bound in bounds_ms]
+    assert waits_ms == ends_ms
+
+
+@pytest.mark.pg("PG-RES-4")
 def test_a_lost_link_leaves_the_payment_in_doubt_until_it_is_back(world: World) -> None:
     client = world.connect_client()
     question = client.pay()
@@ -106,6 +130,7 @@ def test_a_lost_link_leaves_the_payment_in_doubt_until_it_is_back(world: World) 
     assert client.told_payment(question).receipt == receipt
 
 
+@pytest.mark.pg("PG-TOK-8")
 def test_a_bank_that_stays_away_leaves_it_pending(world: World) -> None:
     client = world.connect_client()
     question = client.pay()
@@ -120,6 +145,7 @@ def test_a_bank_that_stays_away_leaves_it_pending(world: World) -> None:
     assert world.token().state is TokenState.UNPAID
 
 
+@pytest.mark.pg("PG-TRF-9")
 def test_a_result_is_matched_by_payment_not_by_link_or_request(world: World) -> None:
     world.issue(transaction_id="TX-2")
     client = world.connect_client()
@@ -137,6 +163,7 @@ def test_a_result_is_matched_by_payment_not_by_link_or_request(world: World) -> 
     assert client.told_payment(first).reason is Reason.FUNDS
 
 
+@pytest.mark.pg("PG-SES-5", "PG-TRF-9")
 def test_a_late_result_still_counts(world: World) -> None:
     client = world.connect_client()
     client.pay()
@@ -154,16 +181,17 @@ def test_a_result_of_a_payment_that_nobody_began_is_told_to_the_operator(world: 
     assert world.token().state is TokenState.IN_FLIGHT
 
 
+@pytest.mark.pg("PG-RES-4", "PG-RES-6")
 def test_a_restart_resolves_what_was_in_flight(world: World) -> None:
     client = world.connect_client()
     client.pay()
+    terms = world.bank.transfers[0].terms
     world.advance(1_000)
     world.restart()
     assert any("1 payments in flight" in line for line in world.logged())
     world.advance(60_000)  # the bank is not there yet
     world.connect_bank()
     world.advance(0)
-    terms = build_terms(payment_id=FIRST, session_id=world.bank.resolves[0].terms.session_id)
     assert world.bank.resolves == [ResolveRequest(terms, hash_of())]
     world.bank.post(world.bank.resolves[0])
     assert (world.token().state, world.token().utr) == (TokenState.PAID, UTR)
@@ -205,6 +233,7 @@ def test_a_transfer_that_found_the_link_gone_is_resolved(world: World) -> None:
 # -- the link to the bank --------------------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-LNK-5")
 def test_another_bank_than_configured_is_left(tmp_path: Path, disk: FailingDisk) -> None:
     world = World(tmp_path, disk)
     world.connect_bank(bank_id="EVIL")
@@ -277,6 +306,7 @@ def test_an_idle_link_to_the_bank_is_tested_and_stays(world: World) -> None:
     assert world.bank.is_connected
 
 
+@pytest.mark.pg("PG-TIM-4")
 def test_a_silent_bank_is_given_up(world: World) -> None:
     world.connect_client().pay()
     bank = world.bank

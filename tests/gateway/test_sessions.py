@@ -1,10 +1,17 @@
 """Sessions: who ends whose."""
 
+import os
 from itertools import count
+from pathlib import Path
 
+import pytest
 from gateway.world import build_token
 
+from paygate.gateway import server
+from paygate.gateway.server import GatewayOptions
 from paygate.gateway.sessions import SESSION_COUNT_PER_TOKEN_MAX, Sessions
+
+OPTIONS = GatewayOptions(Path(), "127.0.0.1", 0, ("127.0.0.1", 1))
 
 
 def sessions() -> Sessions:
@@ -21,6 +28,37 @@ def test_a_session_lasts_as_long_as_it_says_and_no_longer() -> None:
     live.end_due(31_000)
     assert live.find(session_id) is None
     assert live.next_deadline_ms() is None
+
+
+@pytest.mark.pg("PG-TOK-3")
+def test_a_session_id_is_16_random_bytes_and_nothing_else() -> None:
+    asked: list[int] = []
+
+    def random_bytes(size: int) -> bytes:
+        asked.append(size)
+        return bytes([len(asked)]) * size
+
+    live = Sessions(random_bytes, session_ms=30_000)
+    assert [live.open(build_token(), now_ms=0) for _ in range(2)] == [b"\1" * 16, b"\2" * 16]
+    assert asked == [16, 16]
+
+
+@pytest.mark.pg("PG-TOK-3")
+def test_the_randomness_of_a_running_gateway_is_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    class Stop(Exception):
+        pass
+
+    def core(identity: object, random_bytes: object, *_: object, **__: object) -> None:
+        given.append(random_bytes)
+        raise Stop
+
+    monkeypatch.setattr("paygate.gateway.server.Loop", lambda: None)
+    monkeypatch.setattr("paygate.gateway.server.GatewayCore", core)
+    with pytest.raises(Stop):
+        server._run(OPTIONS, None, None, None)  # type: ignore[arg-type]  # it comes no further than the core
+    assert given == [os.urandom]
 
 
 def test_the_holder_of_one_token_ends_only_sessions_of_that_token() -> None:

@@ -141,6 +141,7 @@ def test_a_late_result_counts_and_a_final_one_stays(store: SqliteTokens) -> None
     assert unknown == PaymentSettled(None, None)
 
 
+@pytest.mark.pg("PG-STA-2")
 def test_a_payment_is_found_with_its_own_tokens_passcode_only(store: SqliteTokens) -> None:
     apply(store, IssueToken(build_token(transaction_id="TX-2", passcode="other")))
     apply(store, BEGIN)
@@ -166,6 +167,7 @@ def test_a_payment_is_recalled_by_session_and_envelope(store: SqliteTokens) -> N
 # -- passcodes (T16) -------------------------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-TOK-2")
 @pytest.mark.parametrize("transaction_id", [TRANSACTION_ID, "TX-unknown"])
 def test_unknown_and_known_transactions_answer_a_guesser_alike(store: SqliteTokens, transaction_id: str) -> None:
     guess = CheckToken(transaction_id, "wrong")
@@ -224,6 +226,7 @@ def test_a_token_in_flight_is_not_cancelled(store: SqliteTokens) -> None:
     assert token(store).state is TokenState.IN_FLIGHT
 
 
+@pytest.mark.pg("PG-TOK-7")
 def test_expiry_is_kept(store: SqliteTokens) -> None:
     apply(store, IssueToken(build_token(transaction_id="TX-2", expires_ms=NOW_MS + 10)))
     check = CheckToken("TX-2", PASSCODE)
