@@ -304,6 +304,7 @@ def test_a_payment_from_envelope_to_records(bank: RunningBank, start: Start) -> 
     assert pay(start().link(), request) == paid
 
 
+@pytest.mark.pg("PG-TRF-2")
 def test_a_kill_loses_nothing_that_was_answered(bank: RunningBank, start: Start) -> None:
     request = transfer(load_key_list(bank.state), ASHA_PASSWORD)
     paid = pay(bank.link(), request)

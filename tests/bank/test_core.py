@@ -1,6 +1,7 @@
 """The bank's core with a real ledger and a gateway's end of a link; the decoder is played by the test."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -133,6 +134,7 @@ def test_a_transfer_goes_through_ledger_decoder_and_ledger(bank: Bank) -> None:
     assert bank.core.is_drained
 
 
+@pytest.mark.pg("PG-RES-8", "PG-RES-9")
 def test_a_repeat_is_answered_with_the_same_bytes_and_without_the_decoder(bank: Bank) -> None:
     bank.ask(request())
     bank.tick()
@@ -157,6 +159,7 @@ def test_the_same_payment_many_times_at_once_is_one_debit(bank: Bank) -> None:
     assert bank.books.balance("C-1") == ASHA_MINOR - 125_000
 
 
+@pytest.mark.pg("PG-ENV-5", "PG-TRF-3", "PG-TRF-8")
 @pytest.mark.parametrize(
     ("status", "reason"), [(SealStatus.KEY_RETIRED, Reason.KEY_RETIRED), (SealStatus.NOT_OPENED, Reason.TERMS)]
 )
@@ -171,6 +174,7 @@ def test_an_envelope_that_does_not_open_is_declined_for_ever(bank: Bank, status:
     assert again == first
 
 
+@pytest.mark.pg("PG-ENC-11", "PG-TRF-4")
 def test_time_spent_at_the_decoder_counts(bank: Bank) -> None:
     bank.ask(request(time_left_ms=1_000))
     bank.tick()
@@ -179,6 +183,42 @@ def test_time_spent_at_the_decoder_counts(bank: Bank) -> None:
     assert [reply.reason for reply in bank.replies()] == [Reason.LATE]
 
 
+@pytest.mark.pg("PG-TRF-4")
+def test_a_request_with_no_time_left_is_late(bank: Bank) -> None:
+    bank.ask(request(time_left_ms=0))
+    bank.tick()
+    bank.decode()
+    assert [(r.outcome, r.reason) for r in bank.replies()] == [(TransferOutcome.DECLINED, Reason.LATE)]
+
+
+@pytest.mark.pg("PG-RES-1", "PG-TRF-2")
+def test_nothing_is_answered_before_it_is_durable(bank: Bank) -> None:
+    bank.ask(request())
+    bank.tick()
+    (decode,) = bank.decodes
+    effects = bank.core.decoded(decode.tag, RIGHT, bank.books.now)
+    assert [type(effect) for effect in effects] == [Commit]
+    outcomes = bank.books.ledger.apply([e.operation for e in effects if isinstance(e, Commit)], bank.books.now)
+    told = bank.core.committed(outcomes, bank.books.now)
+    assert [type(effect) for effect in told] == [Posted, Send]
+    # The same with a fence.
+    bank.ask(ResolveRequest(build_terms(payment_id=b"o" * 16), ENVELOPE_HASH))
+    effects = bank.core.receive_data(1, bank.gateways[1].data_to_send(), bank.books.now)
+    assert [type(effect) for effect in effects] == [Commit]
+
+
+@pytest.mark.pg("PG-RES-8")
+def test_a_repeat_is_known_by_its_terms_and_envelope_whatever_else_it_says(bank: Bank) -> None:
+    bank.ask(request())
+    bank.tick()
+    bank.decode()
+    bank.ask(replace(request(time_left_ms=1), key_id=b"another!"))
+    bank.tick()
+    first, again = bank.replies()
+    assert again == first
+
+
+@pytest.mark.pg("PG-PAY-12")
 def test_a_wrong_password_and_an_unknown_user_are_told_alike(bank: Bank) -> None:
     answers = []
     for user_id, verifier in (("asha", WRONG_VERIFIER), ("nobody", VERIFIER)):
@@ -193,6 +233,7 @@ def test_a_wrong_password_and_an_unknown_user_are_told_alike(bank: Bank) -> None
 # -- resolve ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-RES-1", "PG-RES-3")
 def test_resolve_fences_what_was_never_seen_and_a_late_transfer_finds_the_fence(bank: Bank) -> None:
     terms = build_terms()
     bank.ask(ResolveRequest(terms, ENVELOPE_HASH))
@@ -208,6 +249,7 @@ def test_resolve_fences_what_was_never_seen_and_a_late_transfer_finds_the_fence(
     assert bank.books.balance("C-1") == ASHA_MINOR
 
 
+@pytest.mark.pg("PG-RES-2")
 @pytest.mark.parametrize("comes_at_once", [True, False])
 def test_a_resolve_behind_its_transfer_waits_for_it(bank: Bank, comes_at_once: bool) -> None:
     bank.ask(request())
@@ -247,6 +289,7 @@ def test_a_repeat_that_is_turned_away_does_not_end_the_wait(bank: Bank) -> None:
     assert bank.core.is_drained
 
 
+@pytest.mark.pg("PG-LNK-11", "PG-RES-9")
 def test_resolve_brings_a_result_that_was_lost(bank: Bank) -> None:
     bank.ask(request())
     bank.tick()
@@ -262,6 +305,7 @@ def test_resolve_brings_a_result_that_was_lost(bank: Bank) -> None:
     assert (reply.outcome, reply.utr) == (TransferOutcome.POSTED, bank.posted[0].posting.utr)
 
 
+@pytest.mark.pg("PG-RES-8")
 def test_other_terms_get_a_mismatch_that_reveals_nothing(bank: Bank) -> None:
     bank.ask(request())
     bank.tick()
@@ -276,9 +320,30 @@ def test_other_terms_get_a_mismatch_that_reveals_nothing(bank: Bank) -> None:
     assert [(r.payment_id, r.outcome, r.reason, r.utr, r.receipt) for r in bank.replies()] == [nothing] * 3
 
 
+@pytest.mark.pg("PG-LNK-11")
+def test_what_was_received_whole_before_a_link_ended_is_served(bank: Bank) -> None:
+    bank.ask(request())
+    data = bank.gateways[1].data_to_send()
+    bank.perform(bank.core.receive_data(1, data + bytes(20), bank.books.now))
+    assert 1 in bank.closed
+    bank.decode()
+    assert len(bank.posted) == 1
+
+
+@pytest.mark.pg("PG-TRF-10")
+@pytest.mark.xfail(reason="a bank that is shutting down still fences")
+def test_a_bank_that_is_shutting_down_decides_nothing(bank: Bank) -> None:
+    bank.perform(bank.core.drain(bank.books.now))
+    bank.ask(request())
+    bank.ask(ResolveRequest(build_terms(payment_id=b"o" * 16), ENVELOPE_HASH))
+    bank.tick()
+    assert [r.outcome for r in bank.replies()] == [TransferOutcome.UNAVAILABLE] * 2
+
+
 # -- who asks --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-TRF-1")
 @pytest.mark.parametrize("changes", [{"gateway_id": "GW2"}, {"bank_id": "BANK2"}])
 @pytest.mark.parametrize("resolves", [True, False])
 def test_a_gateway_speaks_for_itself_and_to_this_bank_only(bank: Bank, changes: dict[str, Any], resolves: bool) -> None:
@@ -312,6 +377,7 @@ def test_a_silent_caller_is_closed(bank: Bank) -> None:
     assert set(bank.closed) == {2}
 
 
+@pytest.mark.pg("PG-KEY-2")
 def test_keys_are_relayed_and_can_be_replaced(bank: Bank) -> None:
     newer = build_signed_key_list(serial=8)
     bank.ask(BankKeysQuery(BANK_ID))
@@ -351,6 +417,7 @@ def test_no_more_envelopes_than_the_limit_wait_for_the_decoder(books: Books) -> 
     assert [r.outcome for r in bank.replies()] == [TransferOutcome.UNAVAILABLE] * 2
 
 
+@pytest.mark.pg("PG-TRF-10")
 def test_a_full_disk_refuses_what_is_new_and_still_replays(bank: Bank) -> None:
     known, new = build_terms(), build_terms(payment_id=b"n" * 16, transaction_id="TX-new")
     bank.ask(request(known))
@@ -401,6 +468,7 @@ def test_a_draining_bank_ends_what_it_began_and_begins_nothing(bank: Bank) -> No
     assert bank.core.is_drained
 
 
+@pytest.mark.pg("PG-TRM-1")
 def test_every_receipt_matches_the_terms_that_were_sent(bank: Bank) -> None:
     terms = build_terms()
     bank.ask(request(terms))

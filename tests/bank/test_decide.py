@@ -52,6 +52,7 @@ def test_enough_money_and_the_right_password_move_the_money() -> None:
     assert decide(TRANSFER, GOOD, MONO_MS).reason is Reason.NONE
 
 
+@pytest.mark.pg("PG-TRF-3")
 @pytest.mark.parametrize("reason", SPOILERS, ids=lambda reason: reason.name)
 def test_each_reason_has_its_own_cause(reason: Reason) -> None:
     transfer, situation = SPOILERS[reason]
@@ -63,6 +64,7 @@ def test_the_spoilers_cover_every_reason_of_the_bank_but_the_fence() -> None:
     assert list(SPOILERS) == sorted(SPOILERS)
 
 
+@pytest.mark.pg("PG-TRF-3")
 @pytest.mark.parametrize("first", SPOILERS, ids=lambda reason: reason.name)
 @pytest.mark.parametrize("second", SPOILERS, ids=lambda reason: reason.name)
 def test_of_two_causes_the_lower_code_is_told(first: Reason, second: Reason) -> None:
@@ -83,6 +85,7 @@ def test_of_two_causes_the_lower_code_is_told(first: Reason, second: Reason) -> 
     assert decide(transfer, situation, MONO_MS).reason is min(first, second)
 
 
+@pytest.mark.pg("PG-TRF-4")
 @pytest.mark.parametrize(
     ("skew_ms", "is_late"),
     [(-300_001, True), (-300_000, False), (0, False), (300_000, False), (300_001, True)],
@@ -92,6 +95,14 @@ def test_an_authorisation_is_taken_within_five_minutes_either_way(skew_ms: int, 
     assert (decide(transfer, GOOD, MONO_MS).reason is Reason.LATE) is is_late
 
 
+@pytest.mark.pg("PG-TRF-4")
+@pytest.mark.parametrize(("left_ms", "is_late"), [(-1, True), (0, True), (1, False)])
+def test_a_transfer_has_the_time_that_its_request_left_it(left_ms: int, is_late: bool) -> None:
+    transfer = build_transfer(deadline_mono_ms=MONO_MS + left_ms)
+    assert (decide(transfer, GOOD, MONO_MS).reason is Reason.LATE) is is_late
+
+
+@pytest.mark.pg("PG-TRF-5")
 def test_the_whole_balance_may_be_spent() -> None:
     assert decide(build_transfer(amount_minor=125_000), GOOD, MONO_MS).reason is Reason.NONE
     assert decide(build_transfer(amount_minor=125_001), GOOD, MONO_MS).reason is Reason.FUNDS
@@ -108,6 +119,7 @@ def test_what_is_declined_before_the_password_counts_no_attempt(reason: Reason) 
 # -- passwords -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-TRF-7")
 def test_the_third_wrong_password_locks_and_each_further_one_doubles_the_time() -> None:
     customer: Customer | None = CUSTOMER
     now_ms, lock_times = NOW_MS, []
@@ -140,6 +152,7 @@ def test_guesses_stay_within_their_bound_and_cost_the_customer_every_moment() ->
     assert guess_counts == [32, 24, 24]  # as LOCK_MS_MAX and spec 10 say
 
 
+@pytest.mark.pg("PG-TRF-7")
 def test_a_locked_account_refuses_even_the_right_password_and_counts_nothing() -> None:
     locked = replace(CUSTOMER, failure_count=3, locked_until_ms=NOW_MS + 1)
     for verifier in (VERIFIER, WRONG_VERIFIER):

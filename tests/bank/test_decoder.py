@@ -107,6 +107,7 @@ def test_garbage_does_not_open(state: Path) -> None:
         assert status_of(Decoder(state).answer(request)) is SealStatus.NOT_OPENED
 
 
+@pytest.mark.pg("PG-KEY-7")
 def test_a_running_decoder_takes_rotation_over(state: Path) -> None:
     decoder = Decoder(state)
     old = open_request(state)

@@ -59,6 +59,7 @@ def test_init_makes_a_key_list_that_clients_can_verify(state: Path) -> None:
     assert load_identity(state) == IDENTITY
 
 
+@pytest.mark.pg("PG-KEY-6")
 def test_a_client_as_slow_as_a_payment_may_be_can_use_a_new_list(state: Path) -> None:
     slow_ms = NOW_MS - limits.AUTHORISED_AT_SKEW_MS_MAX
     verify_key_list(load_signed_key_list(state), root_public_key(state), BANK_ID, slow_ms)
@@ -118,6 +119,7 @@ def test_no_bank_there_is_told_with_what_mends_it(tmp_path: Path) -> None:
 # -- rotation --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-KEY-6", "PG-KEY-7")
 def test_rotation_puts_new_keys_first_and_keeps_the_old_ones(state: Path) -> None:
     old = load_key_list(state)
     new = rotate_keys(state, NOW_MS + DAY_MS)
@@ -130,6 +132,7 @@ def test_rotation_puts_new_keys_first_and_keeps_the_old_ones(state: Path) -> Non
         verify_key_list(load_signed_key_list(state), root_public_key(state), BANK_ID, NOW_MS, serial_min=3)
 
 
+@pytest.mark.pg("PG-KEY-6")
 def test_a_retired_key_is_off_the_list_and_destroyed(state: Path) -> None:
     old = load_key_list(state)
     rotate_keys(state, NOW_MS)

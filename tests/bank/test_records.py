@@ -263,6 +263,7 @@ def test_an_edited_transaction_record_is_built_anew(office: Office) -> None:
     assert office.rows(TRANSACTIONS_LAYOUT) == before
 
 
+@pytest.mark.pg("PG-TRF-6")
 def test_utrs_that_an_older_ledger_does_not_know_are_kept_and_never_given_again(office: Office) -> None:
     office.pay(1)
     office.books.ledger.close()

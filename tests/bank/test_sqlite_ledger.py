@@ -51,6 +51,7 @@ OTHER_VALUE: dict[str, Any] = {
 }
 
 
+@pytest.mark.pg("PG-TRF-5")
 def test_a_payment_moves_the_money_and_the_receipt_says_so(books: Books) -> None:
     transfer = build_transfer()
     outcome = books.apply(transfer)[0]
@@ -74,6 +75,54 @@ def test_a_decline_moves_nothing_and_has_its_own_receipt(books: Books) -> None:
     assert books.balance("C-2") == RAVI_MINOR
 
 
+@pytest.mark.pg("PG-TRF-2")
+@pytest.mark.parametrize("number", range(7))
+def test_all_of_a_payment_is_written_or_nothing(books: Books, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    # The power goes before the statement of this number: seven write a batch.
+    transfer = build_transfer()
+    tables = ("account", "customer", "payment", "posting", "bank")
+    before = [books.query(f"SELECT * FROM {table}") for table in tables]
+    connection = _Failing(books.ledger._connection, number)
+    with monkeypatch.context() as patch:
+        patch.setattr(books.ledger, "_connection", connection)
+        with pytest.raises(PowerCut):
+            books.apply(transfer)
+    assert connection.write_count == number + 1
+    assert [books.query(f"SELECT * FROM {table}") for table in tables] == before
+    assert books.apply(transfer)[0].utr == "PGBKP12026010200000001"
+    assert len(books.query("SELECT * FROM posting WHERE payment_number = 1")) == 2
+
+
+class PowerCut(Exception):
+    pass
+
+
+class _Failing:
+    """A connection that fails at its statement `number` of those that write."""
+
+    def __init__(self, connection: apsw.Connection, number: int) -> None:
+        self._connection = connection
+        self._number = number
+        self.write_count = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def _write(self, sql: str) -> None:
+        if sql.startswith(("INSERT", "UPDATE")):
+            self.write_count += 1
+            if self.write_count > self._number:
+                raise PowerCut
+
+    def execute(self, sql: str, *arguments: Any) -> Any:
+        self._write(sql)
+        return self._connection.execute(sql, *arguments)
+
+    def executemany(self, sql: str, rows: Any) -> Any:
+        self._write(sql)
+        return self._connection.executemany(sql, rows)
+
+
 # -- replays and batches ---------------------------------------------------------------------------------
 
 
@@ -86,6 +135,7 @@ def test_the_same_payment_ten_thousand_times_is_one_debit_and_the_same_bytes(boo
     assert books.balance("C-1") == ASHA_MINOR - 125_000
 
 
+@pytest.mark.pg("PG-RES-9", "PG-TRF-8")
 @pytest.mark.parametrize("same_batch", [True, False])
 def test_a_final_outcome_is_replayed_byte_for_byte(books: Books, same_batch: bool) -> None:
     stories: list[Any] = [
@@ -122,6 +172,7 @@ def test_a_batch_has_one_signature_and_each_receipt_verifies_alone(books: Books)
         statement_of(outcome, transfer.terms)
 
 
+@pytest.mark.pg("PG-CLI-4", "PG-TRF-3")
 def test_a_token_is_paid_once_in_one_batch_and_a_year_later(books: Books) -> None:
     transfers = [build_transfer(payment_id=payment_id(n)) for n in range(3)]
     first, second = books.apply(*transfers[:2])
@@ -133,16 +184,37 @@ def test_a_token_is_paid_once_in_one_batch_and_a_year_later(books: Books) -> Non
     assert books.balance("C-1") == ASHA_MINOR - 125_000
 
 
+@pytest.mark.pg("PG-RES-7")
 def test_another_gateway_may_have_the_same_token_and_payment_id(books: Books) -> None:
     assert books.pay().outcome is TransferOutcome.POSTED
     assert books.pay(gateway_id="GW2").outcome is TransferOutcome.POSTED
 
 
+@pytest.mark.pg("PG-RES-7")
+def test_payments_of_two_gateways_are_apart_under_one_payment_id(books: Books) -> None:
+    mine, theirs = build_transfer(), build_transfer(gateway_id="GW2", amount_minor=7)
+    fenced = books.resolve(theirs.terms)
+    assert fenced.outcome is TransferOutcome.FENCED
+    posted = books.apply(mine)[0]
+    assert posted.outcome is TransferOutcome.POSTED
+    assert books.apply(theirs) == [fenced]
+    assert books.apply(mine) == [replace(posted, posted=None)]
+
+
+@pytest.mark.pg("PG-ENC-8")
+def test_identifiers_are_compared_byte_by_byte(books: Books) -> None:
+    assert books.pay(1, merchant_id=MERCHANT_ID.lower()).reason is Reason.MERCHANT_UNKNOWN
+    assert books.pay(2, transaction_id="TX-a").outcome is TransferOutcome.POSTED
+    assert books.pay(3, transaction_id="TX-A").outcome is TransferOutcome.POSTED
+
+
+@pytest.mark.pg("PG-TRF-8")
 def test_a_token_that_was_declined_can_be_paid(books: Books) -> None:
     books.pay(transaction_id="TX-1", verifier=WRONG_VERIFIER)
     assert books.pay(1, transaction_id="TX-1").outcome is TransferOutcome.POSTED
 
 
+@pytest.mark.pg("PG-RES-8")
 @pytest.mark.parametrize("name", OTHER_VALUE)
 @pytest.mark.parametrize("same_batch", [True, False])
 def test_a_payment_id_with_other_terms_reveals_nothing_and_changes_nothing(
@@ -172,6 +244,7 @@ def test_another_envelope_is_a_mismatch(books: Books) -> None:
     assert books.apply(build_transfer(sent_envelope_hash=bytes(32))) == [MISMATCH]
 
 
+@pytest.mark.pg("PG-RES-1", "PG-RES-3")
 def test_a_fenced_payment_never_debits(books: Books) -> None:
     transfer = build_transfer()
     fenced = books.resolve(transfer.terms)
@@ -189,6 +262,7 @@ def test_asking_leaves_no_trace(books: Books) -> None:
 # -- passwords -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-PAY-12")
 def test_unknown_wrong_and_locked_look_the_same(books: Books) -> None:
     wrong = books.pay(1, verifier=WRONG_VERIFIER)
     unknown = books.pay(2, user_id="nobody")
@@ -203,6 +277,34 @@ def test_unknown_wrong_and_locked_look_the_same(books: Books) -> None:
     assert len({len(a.receipt) for a in answers}) == 1
 
 
+@pytest.mark.pg("PG-PAY-12")
+def test_unknown_wrong_and_locked_cost_the_same_work(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    work: list[str] = []
+
+    def compare_digest(one: bytes, other: bytes) -> bool:
+        work.append(f"compare {len(one)} with {len(other)} bytes")
+        return one == other
+
+    def trace(_cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
+        work.append(sql)
+        return True
+
+    def cost(number: int, **changes: Any) -> list[str]:
+        work.clear()
+        assert books.pay(number, **changes).reason is Reason.CREDENTIALS
+        return list(work)
+
+    monkeypatch.setattr("paygate.bank.ledger.hmac.compare_digest", compare_digest)
+    books.ledger._connection.exec_trace = trace
+    unknown = cost(0, user_id="nobody")
+    wrong = [cost(number, verifier=WRONG_VERIFIER) for number in (1, 2, 3)]
+    locked = [cost(4), cost(5, verifier=WRONG_VERIFIER)]
+    assert wrong + locked == [unknown] * 5
+    assert unknown.count("compare 32 with 32 bytes") == 1
+    assert any("UPDATE customer" in statement for statement in unknown)
+
+
+@pytest.mark.pg("PG-TRF-7")
 def test_failures_survive_a_restart_and_lock_the_account(books: Books) -> None:
     for number in range(3):
         assert books.pay(number, verifier=WRONG_VERIFIER).reason is Reason.CREDENTIALS
@@ -248,6 +350,7 @@ def set_clock(books: Books, wall_ms: int) -> None:
     books.now = Now(books.now.mono_ms + 1, wall_ms)
 
 
+@pytest.mark.pg("PG-TRF-6")
 @pytest.mark.parametrize("restarts", [True, False])
 def test_a_clock_set_back_reopens_nothing_and_keeps_utrs_apart(books: Books, restarts: bool) -> None:
     first = books.pay(1)
@@ -269,6 +372,7 @@ def test_a_clock_set_back_reopens_nothing_and_keeps_utrs_apart(books: Books, res
     assert books.pay(9).outcome is TransferOutcome.POSTED
 
 
+@pytest.mark.pg("PG-TRF-4")
 @pytest.mark.parametrize("restarts", [True, False])
 def test_after_a_clock_that_leapt_forward_is_mended_payments_work_at_once(books: Books, restarts: bool) -> None:
     set_clock(books, NOW_MS + 3_650 * DAY_MS)
@@ -301,6 +405,17 @@ def test_a_declined_batch_moves_bank_time_too(books: Books) -> None:
     books.now = Now(0, NOW_MS)
     books.reopen()
     assert books.pay(2, amount_minor=1).utr == "PGBKP12026010300000001"
+
+
+@pytest.mark.pg("PG-TRF-6")
+def test_the_time_in_receipts_never_runs_backwards(books: Books) -> None:
+    times_ms = []
+    for number, wall_ms in enumerate((NOW_MS + 5, NOW_MS - DAY_MS, NOW_MS + 4, NOW_MS + 6)):
+        set_clock(books, wall_ms)
+        outcome = books.pay(number, amount_minor=1)
+        times_ms.append(decode_record(Receipt, outcome.receipt).statement.bank_time_ms)
+        books.reopen()
+    assert times_ms == [NOW_MS + 5, NOW_MS + 5, NOW_MS + 5, NOW_MS + 6]
 
 
 def test_a_ledger_from_before_lock_time_keeps_its_locks(books: Books) -> None:
