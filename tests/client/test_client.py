@@ -80,6 +80,7 @@ def test_a_token_is_paid_and_its_receipt_verifies(shop: Shop, tmp_path: Path) ->
     assert shop.client.store.serial_min(ROOT) == 7
 
 
+@pytest.mark.pg("PG-TRM-2")
 def test_a_second_payment_uses_a_second_payment_id(shop: Shop) -> None:
     for _ in range(2):
         shop.query()

@@ -26,17 +26,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from scripted_gateway import keys, proven, unproven
 
 from paygate.client.core import BadInput
-from paygate.client.effects import KeepSerial, Save, Seal, StartSession
+from paygate.client.effects import KeepSerial, Save, Seal, Send, StartSession
 from paygate.client.payment import Outcome, Payment, PaymentState
 from paygate.client.states import State
 from paygate.codec.codes import KemId, KeysStatus, PaymentStatus, Reason, TokenStatus, TransferOutcome
 from paygate.codec.errors import LocalProtocolError
-from paygate.codec.messages import BankKeys, BankKeysQuery, EncryptedCredentials, TokenQuery
+from paygate.codec.frame import encode_record
+from paygate.codec.messages import BankKeys, BankKeysQuery, EncryptedCredentials, StatusAck, TokenQuery
 from paygate.codec.seal import envelope_hash, key_id_of, open_envelope, password_key, sign_key_list, sign_receipts
 
 # -- from the token to the credentials ---------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-TOK-4")
 def test_a_session_asks_for_keys_and_token_and_is_acknowledged_only_with_both() -> None:
     world = World().connect()
     assert world.gateway.request(BankKeysQuery).bank_id == BANK_ID
@@ -50,12 +52,14 @@ def test_a_session_asks_for_keys_and_token_and_is_acknowledged_only_with_both() 
     assert world.core.next_deadline_ms() is None
 
 
+@pytest.mark.pg("PG-SES-1")
 def test_the_session_is_as_short_as_the_gateway_says_and_begins_with_the_token_ack() -> None:
     world = World().connect().reply(build_token_ack(session_left_ms=12_345))
     assert StartSession(12_345) in world.effects
     world.time_up().expect_unsent(Outcome.TIMED_OUT, "Session ended after 12 seconds.")
 
 
+@pytest.mark.pg("PG-TOK-4")
 @pytest.mark.parametrize(
     ("token", "outcome", "word"),
     [
@@ -78,6 +82,7 @@ def test_every_other_token_status_ends_the_session_and_asks_for_no_credentials(
         world.authorise()
 
 
+@pytest.mark.pg("PG-PAY-1")
 def test_the_envelope_binds_what_was_shown_and_only_the_bank_can_open_it() -> None:
     world = World().send()
     sent = world.gateway.request(EncryptedCredentials)
@@ -91,6 +96,52 @@ def test_the_envelope_binds_what_was_shown_and_only_the_bank_can_open_it() -> No
     assert opened.password_key == password_key(build_key_list().password_key, BANK_ID, USER_ID, PASSWORD)
 
 
+@pytest.mark.pg("PG-ENV-6", "PG-TRM-2")
+def test_the_terms_are_those_of_the_token_ack_the_own_query_and_the_own_clock() -> None:
+    shown = build_token_ack(
+        session_id=b"another session.",
+        merchant_id="M-7",
+        amount_minor=77,
+        currency="JPY",
+        gateway_id="GW-7",
+    )
+    world = World().acknowledge(shown)
+    world.pass_time(3_000)
+    world.authorise()
+    sent = world.gateway.request(EncryptedCredentials)
+    assert world.payment.terms == build_terms(
+        session_id=shown.session_id,
+        merchant_id="M-7",
+        amount_minor=77,
+        currency="JPY",
+        gateway_id="GW-7",
+        authorised_at_ms=NOW_MS + 3_000,
+    )
+    assert (sent.session_id, sent.payment_id, sent.authorised_at_ms) == (
+        shown.session_id,
+        PAYMENT_ID,
+        NOW_MS + 3_000,
+    )
+    # Whatever happens afterwards, the envelope is made once.
+    world.lose_link().connect().reply(keys(build_signed_key_list()))
+    world.reply(proven(world.payment, StatusAck)).expect(Outcome.PAID)
+    assert world.count(Seal) == 1
+
+
+@pytest.mark.pg("PG-PWD-2")
+def test_neither_password_nor_user_id_leaves_the_client() -> None:
+    world = World()
+    world.acknowledge()
+    user_id, password = "canary-user-5f0c1d", "canary-password-9a7be2"
+    world.perform(world.core.authorise(user_id, password, PAYMENT_ID, world.now))
+    world.expect_state(State.SENT)
+    sent = b"".join(effect.data for effect in world.effects if isinstance(effect, Send))
+    assert encode_record(world.gateway.request(EncryptedCredentials)) in sent
+    for canary in (user_id.encode(), password.encode(), PASSCODE.encode()):
+        assert (canary in sent) is (canary == PASSCODE.encode())
+
+
+@pytest.mark.pg("PG-ENV-3")
 def test_the_best_suite_is_taken_unless_another_is_asked_for() -> None:
     for kem_id, expected in ((None, KemId.MLKEM768_X25519), (KemId.X25519, KemId.X25519)):
         world = World(kem_id=kem_id).send()
@@ -104,6 +155,7 @@ def test_a_suite_that_the_list_does_not_hold_is_refused() -> None:
     world.expect_unsent(Outcome.UNTRUSTED, "no suite")
 
 
+@pytest.mark.pg("PG-PAY-1")
 def test_the_payment_is_on_disk_before_a_byte_of_it_leaves() -> None:
     world = World()
     world.saves = False
@@ -143,6 +195,7 @@ def test_credentials_that_cannot_be_sent_are_refused_and_the_session_goes_on(use
     world.expect_state(State.SENT)
 
 
+@pytest.mark.pg("PG-PWD-1")
 def test_a_decomposed_user_id_is_sent_in_normal_form_c() -> None:
     world = World()
     world.seals = False
@@ -155,6 +208,7 @@ def test_a_decomposed_user_id_is_sent_in_normal_form_c() -> None:
 # -- keys that can't be trusted (T10, T11) -----------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-KEY-4", "PG-KEY-5", "PG-PAY-1")
 @pytest.mark.parametrize(
     ("signed_key_list", "word"),
     [
@@ -173,6 +227,7 @@ def test_keys_that_cannot_be_trusted_end_the_session_before_a_password_is_asked(
     assert world.count(KeepSerial) == 0
 
 
+@pytest.mark.pg("PG-PAY-1")
 def test_a_gateway_of_another_bank_is_not_trusted() -> None:
     World().acknowledge(build_token_ack(bank_id="BANK2")).expect_unsent(Outcome.UNTRUSTED, "BANK2")
 
@@ -192,6 +247,7 @@ def test_the_same_serial_again_is_accepted() -> None:
 # -- answers (T8, T9) --------------------------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-PAY-10")
 def test_paid_with_a_receipt_that_verifies_and_matches() -> None:
     world = World().send()
     world.reply(proven(world.payment)).expect(Outcome.PAID, UTR, "1250.00 INR", "Bücher & Töchter")
@@ -212,6 +268,7 @@ def test_every_decline_needs_its_receipt_too(reason: Reason) -> None:
     assert world.saved[-1].reason is reason
 
 
+@pytest.mark.pg("PG-PAY-10")
 def test_a_fence_is_a_decline() -> None:
     world = World().send()
     world.reply(proven(world.payment, outcome=TransferOutcome.FENCED, reason=Reason.FENCED, utr=""))
@@ -253,6 +310,7 @@ FORGERIES: list[tuple[str, Callable[[Payment], bytes]]] = [
 ]
 
 
+@pytest.mark.pg("PG-PAY-10", "PG-RCP-5")
 @pytest.mark.parametrize(("word", "forge"), FORGERIES)
 def test_paid_without_the_banks_proof_is_not_believed(word: str, forge: Callable[[Payment], bytes]) -> None:
     world = World().send()
@@ -262,6 +320,7 @@ def test_paid_without_the_banks_proof_is_not_believed(word: str, forge: Callable
     assert world.saved[-1].state is PaymentState.PENDING
 
 
+@pytest.mark.pg("PG-PAY-10", "PG-RCP-5")
 def test_declined_without_the_banks_proof_is_not_believed_either() -> None:
     for statement, word in (
         (build_declined_statement(terms=build_terms(payment_id=b"o" * 16)), "another payment"),
@@ -281,6 +340,7 @@ def test_an_answer_for_another_payment_is_not_believed() -> None:
     world.reply(proven(other)).expect(Outcome.UNTRUSTED, "another payment")
 
 
+@pytest.mark.pg("PG-PAY-11")
 @pytest.mark.parametrize("reason", [r for r in Reason if r >= Reason.DRAINING])
 def test_a_refusal_is_told_as_the_gateways_word(reason: Reason) -> None:
     world = World().send()

@@ -73,6 +73,7 @@ SENT_STATES = (State.SENT, State.RECONNECTING, State.ASKING_STATUS)
 UNSENT_STATES = tuple(s for s in State if s not in (*SENT_STATES, State.ENDED))
 
 
+@pytest.mark.pg("PG-CLI-1", "PG-SES-1")
 @pytest.mark.parametrize("state", UNSENT_STATES)
 def test_time_up_before_sending_says_that_no_money_has_moved(state: State) -> None:
     world = REACHED[state](World())
@@ -82,6 +83,7 @@ def test_time_up_before_sending_says_that_no_money_has_moved(state: State) -> No
         assert world.saved[-1].state is PaymentState.NOT_FORWARDED
 
 
+@pytest.mark.pg("PG-CLI-4", "PG-SES-1")
 @pytest.mark.parametrize("state", SENT_STATES)
 def test_time_up_after_sending_says_that_money_may_have_moved(state: State) -> None:
     world = REACHED[state](World())
@@ -126,6 +128,7 @@ def test_cancelling_before_sending() -> None:
 # -- broken links ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-CLI-1")
 @pytest.mark.parametrize("state", UNSENT_STATES)
 def test_a_link_lost_before_sending_ends_the_session(state: State) -> None:
     world = REACHED[state](World()).lose_link()
@@ -159,6 +162,7 @@ def test_a_stream_that_ends_is_a_lost_link() -> None:
     world.expect_unsent(Outcome.NO_CONNECTION, "end of stream")
 
 
+@pytest.mark.pg("PG-CLI-2")
 def test_lost_after_sending_then_paid_by_status() -> None:
     world = World().send().lose_link()
     world.expect_state(State.RECONNECTING)
@@ -172,6 +176,7 @@ def test_lost_after_sending_then_paid_by_status() -> None:
     world.reply(proven(world.payment, StatusAck)).expect(Outcome.PAID, UTR)
 
 
+@pytest.mark.pg("PG-CLI-2")
 def test_reconnecting_backs_off_and_goes_on_until_the_session_ends() -> None:
     world = World().send().lose_link()
     waits = []
@@ -209,11 +214,31 @@ def test_pending_is_asked_again_on_the_same_link_and_unknown_at_the_end() -> Non
     assert world.saved[-1].state is PaymentState.PENDING
 
 
+@pytest.mark.pg("PG-CLI-3", "PG-ERR-1", "PG-ERR-8")
 def test_an_error_in_place_of_an_answer_says_nothing_of_the_payment() -> None:
     world = World().send()
     world.reply(Error(ErrorCode.TOO_MANY_REQUESTS, closes=False, text=""))
     world.expect_state(State.ASKING_STATUS)
+    for code in (ErrorCode.SHUTTING_DOWN, ErrorCode.TOO_MANY_REQUESTS):  # nor does one in answer to a status query
+        world.pass_time(POLL_MS)
+        world.reply(Error(code, closes=False, text=""))
+        world.expect_state(State.ASKING_STATUS)
+    assert world.saved[-1].state is PaymentState.PENDING
     world.pass_time(POLL_MS)
+    world.reply(proven(world.payment, StatusAck)).expect(Outcome.PAID)
+
+
+@pytest.mark.pg("PG-ERR-8")
+@pytest.mark.parametrize("code", [ErrorCode.INTERNAL, ErrorCode.IDLE_TIMEOUT, ErrorCode.TOO_MANY_CONNECTIONS])
+def test_an_error_that_closes_leaves_a_sent_payment_in_doubt_and_a_new_link_is_tried(code: ErrorCode) -> None:
+    world = World().send()
+    connects = world.count(Connect)
+    world.gateway.link.fail(code)
+    world.receive(world.gateway.link.data_to_send())
+    world.expect_state(State.RECONNECTING)
+    world.pass_time(RECONNECT_DELAYS_MS[0])
+    assert world.count(Connect) == connects + 1
+    world.connect().reply(keys(build_signed_key_list()))
     world.reply(proven(world.payment, StatusAck)).expect(Outcome.PAID)
 
 
@@ -251,6 +276,7 @@ def test_a_question_asks_once() -> None:
     assert not world.saved
 
 
+@pytest.mark.pg("PG-PAY-11")
 def test_a_payment_that_the_gateway_does_not_know_is_refused_by_its_word_once_its_session_is_over() -> None:
     over_ms = limits.SESSION_MS + IN_FLIGHT_MS_MAX
     early = asked(later_ms=over_ms - 1)
@@ -281,6 +307,7 @@ def unsent() -> Payment:
     return _saving(World()).time_up().saved[-1]
 
 
+@pytest.mark.pg("PG-CLI-4", "PG-PAY-11")
 @pytest.mark.parametrize(
     ("changes", "state"),
     [
@@ -363,6 +390,7 @@ def test_a_payment_that_was_never_sent_is_final_without_asking_anybody() -> None
     assert world.count(Connect) == 0
 
 
+@pytest.mark.pg("PG-STA-2")
 @pytest.mark.parametrize("reason", [Reason.PASSCODE, Reason.TOKEN_LOCKED, Reason.STORE_UNAVAILABLE, Reason.DRAINING])
 def test_a_refused_question_says_nothing_of_the_payment(reason: Reason) -> None:
     world = asked()

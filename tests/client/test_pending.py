@@ -52,6 +52,7 @@ def test_what_is_saved_is_loaded(store: PendingStore, payment: Payment) -> None:
     assert store.load_all() == [state]
 
 
+@pytest.mark.pg("PG-CLI-4")
 def test_another_clients_receipt_is_not_overwritten_with_a_gateways_word(store: PendingStore, payment: Payment) -> None:
     store.save(paid(payment))
     for word in (payment, replace(payment, state=PaymentState.REFUSED, reason=Reason.SESSION)):
@@ -118,6 +119,7 @@ def test_the_file_is_readable_and_holds_no_credentials(payment: Payment) -> None
     assert "4321" not in repr(payment)
 
 
+@pytest.mark.pg("PG-PAY-1")
 def test_a_crash_leaves_the_old_file_or_the_new_one(
     store: PendingStore, payment: Payment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +207,7 @@ def test_what_is_no_json_object_is_refused(data: bytes) -> None:
         payment_from_json(data)
 
 
+@pytest.mark.pg("PG-KEY-5")
 def test_a_serial_only_goes_up_and_belongs_to_one_root_key(store: PendingStore) -> None:
     other = BankRoot(ROOT.bank_id, b"o" * 32)
     assert store.serial_min(ROOT) == 0
