@@ -216,6 +216,7 @@ def test_a_bank_killed_before_it_answers_leads_to_a_definite_answer(system: Loca
     assert system.pay("TX-1001", "4711", *ASHA).exit_code == ExitCode.OK
 
 
+@pytest.mark.pg("PG-LNK-15")
 def test_garbage_and_strangers_disturb_nobody(system: LocalSystem) -> None:
     assert system.bank is not None
     assert system.gateway is not None

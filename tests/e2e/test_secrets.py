@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 from e2e.relay import Relay
 from local_system import LocalSystem
 
@@ -12,6 +13,7 @@ CANARY_USER = "canary-user-5f0c1d"
 CANARY_PASSWORD = "canary-password-9a7be2"  # made up for this test
 
 
+@pytest.mark.pg("PG-PWD-2")
 def test_a_canary_is_nowhere_at_the_gateway(stopped_system: LocalSystem) -> None:
     system = stopped_system
     users = system.root / "bank" / "NetbankingUsers.txt"
