@@ -1,8 +1,8 @@
 """Every numbered requirement of spec/protocol.md is named by a test, and no test names one that is not there.
 
 A test names what it proves by the mark `@pytest.mark.pg("PG-FRM-3", ...)` on a function or class, or in `pytestmark` of
-its module. The marks are read from the sources and not collected, which takes a second; so they must be written out where
-they stand. A case of the conformance kit names its numbers where it is declared.
+its module. The marks are read from the sources and not collected, which takes a second; so they must be written out
+where they stand. A case of the conformance kit names its numbers where it is declared.
 """
 
 import ast
