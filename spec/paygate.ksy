@@ -183,7 +183,11 @@ types:
         size: 8
         doc: "the bytes of the Echo"
   error:
-    doc: "What was wrong with a frame, its version, size, state or rate; never a payment's outcome. Body of 4 to 124 bytes, either end of any link."
+    doc: |
+      What was wrong with a frame, its version, size, state or rate; never a payment's outcome. Body of 4 to 124 bytes,
+      either end of any link.
+      Rules between fields, not checked here:
+      - closes: what the registry says of the code
     doc-ref: "spec/protocol.md, Error"
     seq:
       - id: code
@@ -392,6 +396,7 @@ types:
     doc: |
       The answer to EncryptedCredentials (R8). Body of 21 to 1067 bytes, gateway to client.
       Rules between fields, not checked here:
+      - status: any but UNKNOWN
       - reason: a bank's reason with DECLINED, a gateway's with REFUSED, NONE otherwise
       - utr: a UTR with PAID
       - utr: a UTR with PAID or TOKEN_PAID only

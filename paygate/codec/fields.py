@@ -62,6 +62,23 @@ class Field(construct.Adapter):  # type: ignore[misc]  # construct ships no type
         return self._check(obj, path)
 
 
+class _UpTo(construct.Adapter):  # type: ignore[misc]  # construct ships no types
+    """A length or count that is refused before anything behind it is read, so that no peer's number allocates (T24)."""
+
+    def __init__(self, number: construct.Construct, maximum: int, unit: str) -> None:
+        super().__init__(number)
+        self.maximum = maximum
+        self.unit = unit
+
+    def _decode(self, obj: Any, context: Any, path: str) -> Any:
+        if obj > self.maximum:
+            raise BadValue(f"at most {self.maximum} {self.unit}", path)
+        return obj
+
+    def _encode(self, obj: Any, context: Any, path: str) -> Any:
+        return self._decode(obj, context, path)
+
+
 class Uint(Field):
     """An unsigned big-endian integer of `width` bytes within [minimum, maximum]; `unit` in words."""
 
@@ -133,7 +150,7 @@ class Blob(Field):
     PREFIX_SIZE: ClassVar[int] = 2
 
     def __init__(self, minimum: int, maximum: int) -> None:
-        super().__init__(construct.Prefixed(construct.Int16ub, construct.GreedyBytes))
+        super().__init__(construct.Prefixed(_UpTo(construct.Int16ub, maximum, "bytes"), construct.GreedyBytes))
         self.minimum = minimum
         self.maximum = maximum
         self.size_min = self.PREFIX_SIZE + minimum
@@ -154,7 +171,7 @@ class Text(Field):
     PREFIX_SIZE: ClassVar[int] = 1
 
     def __init__(self, minimum: int, maximum: int, charset: str | None, words: str) -> None:
-        super().__init__(construct.Prefixed(construct.Int8ub, construct.GreedyBytes))
+        super().__init__(construct.Prefixed(_UpTo(construct.Int8ub, maximum, "bytes"), construct.GreedyBytes))
         self.minimum = minimum
         self.maximum = maximum
         self.charset = charset
@@ -190,7 +207,7 @@ class Counted(Field):
     PREFIX_SIZE: ClassVar[int] = 1
 
     def __init__(self, item: Field, minimum: int, maximum: int) -> None:
-        super().__init__(construct.PrefixedArray(_CountUpTo(maximum), item))
+        super().__init__(construct.PrefixedArray(_UpTo(construct.Int8ub, maximum, "items"), item))
         self.item = item
         self.minimum = minimum
         self.maximum = maximum
@@ -203,22 +220,6 @@ class Counted(Field):
 
     def _decode(self, obj: Any, context: Any, path: str) -> Any:
         return self._check(tuple(obj), path)
-
-
-class _CountUpTo(construct.Adapter):  # type: ignore[misc]  # construct ships no types
-    """A count that is refused before a single item is read, so that no peer's count allocates (T24)."""
-
-    def __init__(self, maximum: int) -> None:
-        super().__init__(construct.Int8ub)
-        self.maximum = maximum
-
-    def _decode(self, obj: Any, context: Any, path: str) -> Any:
-        if obj > self.maximum:
-            raise BadValue(f"at most {self.maximum} items", path)
-        return obj
-
-    def _encode(self, obj: Any, context: Any, path: str) -> Any:
-        return self._decode(obj, context, path)
 
 
 class Nested(Field):

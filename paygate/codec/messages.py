@@ -142,6 +142,8 @@ class Error(Message):
     closes: bool = public(Boolean(), "1 if the sender closes the link now")
     text: str = public(ERROR_TEXT, "for people and logs; safe to show, not to be parsed")
 
+    rules = (Rule("closes", "what the registry says of the code", lambda m: m.closes is m.code.closes),)
+
 
 @message(Kind.BANK_KEYS_QUERY, Route.CALLER)
 class BankKeysQuery(Message):
@@ -231,7 +233,7 @@ class PaymentAnswer(Message):
     utr: str = public(UTR_OR_EMPTY, "R7: the Unique Transaction Reference with PAID")
     receipt: bytes = sized(RECEIPT_OR_EMPTY, "the bank's signed Receipt (spec 8.5) with PAID and DECLINED")
 
-    rules = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "reason",
             "a bank's reason with DECLINED, a gateway's with REFUSED, NONE otherwise",
@@ -254,6 +256,11 @@ class PaymentAnswer(Message):
 @message(Kind.PAYMENT_ACK, Route.CLIENT_TO_GATEWAY)
 class PaymentAck(PaymentAnswer):
     """The answer to EncryptedCredentials (R8)."""
+
+    rules = (
+        Rule("status", "any but UNKNOWN", lambda m: m.status is not PaymentStatus.UNKNOWN),
+        *PaymentAnswer.rules,
+    )
 
 
 @message(Kind.STATUS_QUERY, Route.CLIENT_TO_GATEWAY)

@@ -70,7 +70,6 @@ class BadReceipt(SealError):
 # -- suites and keys -------------------------------------------------------------------------------------
 
 
-
 @dataclass(frozen=True, slots=True)
 class SuiteSpec:
     """An HPKE suite and the sizes in bytes that follow from it (spec 8.2)."""
@@ -149,7 +148,8 @@ def choose_suite_key(key_list: KeyList) -> SuiteKey:
     """
     for suite in SUITES:
         for suite_key in key_list.suite_keys:
-            if (suite_key.kem_id, suite_key.kdf_id, suite_key.aead_id) == (suite.kem_id, suite.kdf_id, suite.aead_id):
+            ids = (suite_key.kem_id, suite_key.kdf_id, suite_key.aead_id)
+            if ids == (suite.kem_id, *_SUITE_IDS[suite.kem_id]) and len(suite_key.public_key) == suite.public_key_size:
                 return suite_key
     raise BadKeyList("the bank's key list has no suite that this program implements")
 

@@ -24,7 +24,7 @@ from paygate.codec.codes import KeysStatus, Kind, PaymentStatus, Reason, Role, T
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from paygate.codec.fields import Blob, Boolean, Choice, Counted, Field, Nested, Opaque, Record, Text, Uint, fields_of
 from paygate.codec.frame import body_size_range, decode_record, encode_record
-from paygate.codec.messages import MESSAGES, BankKeys, Error, Hello, Message, PaymentAck, TransferResult
+from paygate.codec.messages import MESSAGES, BankKeys, Error, Hello, Message, PaymentAck, StatusAck, TransferResult
 from paygate.codec.sealed import CredentialsPlaintext, PasswordKeyParameters, Receipt, Terms
 
 each_record = pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)
@@ -413,7 +413,7 @@ BROKEN_RULES: list[tuple[Record, str]] = [
     (payment_ack(status=PaymentStatus.REFUSED, reason=Reason.FUNDS, utr="", receipt=b""), "reason"),
     (payment_ack(status=PaymentStatus.REFUSED, reason=Reason.DRAINING, receipt=b""), "utr"),
     (payment_ack(status=PaymentStatus.PENDING, utr=""), "receipt"),
-    (payment_ack(status=PaymentStatus.UNKNOWN, utr="", receipt=b"", reason=Reason.SESSION), "reason"),
+    (StatusAck(payment_ack().payment_id, PaymentStatus.UNKNOWN, Reason.SESSION, "", b""), "reason"),
     (transfer_result(reason=Reason.FUNDS), "reason"),
     (transfer_result(utr=""), "utr"),
     (transfer_result(receipt=b""), "receipt"),
