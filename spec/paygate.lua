@@ -510,10 +510,13 @@ local function scan_field(f, raw, at, stop, path)
   end
   if f.prefix and f.is ~= "list" then
     local size = number_at(raw, at, f.prefix)
+    if size > f.maximum then -- whether or not that much is there
+      return fault(item, "BAD_VALUE", path, f.expected)
+    end
     if at + f.prefix + size > stop then
       return fault(item, "TRUNCATED_FIELD", path, "more bytes")
     end
-    if size < f.minimum or size > f.maximum then
+    if size < f.minimum then
       return fault(item, "BAD_VALUE", path, f.expected)
     end
     item.size = f.prefix + math.floor(size)

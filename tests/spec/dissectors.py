@@ -33,7 +33,7 @@ SEED: Final = 1
 MESSAGE_COUNT: Final = 130
 """Of each kind; 17 kinds make 2,210 messages, and as many damaged ones."""
 
-_NODE_MODULES: Final = ROOT / "var" / "npm" / "node_modules"
+NODE_MODULES: Final = ROOT / "var" / "npm" / "node_modules"
 _COMPILER: Final = Path(__file__).with_name("compile_ksy.js")
 
 
@@ -50,11 +50,11 @@ def compile_ksy(ksy: Path, folder: Path, *languages: str) -> None:
     if shutil.which("node") is None:
         unavailable("Node.js is missing, which runs the Kaitai Struct compiler")
     for package in ("kaitai-struct-compiler", "js-yaml"):
-        if not (_NODE_MODULES / package).is_dir():
+        if not (NODE_MODULES / package).is_dir():
             unavailable(f"the npm package {package} is missing below var/npm")
     done = subprocess.run(
         ["node", _COMPILER, ksy, folder, *languages],
-        env={**os.environ, "NODE_PATH": str(_NODE_MODULES)},
+        env={**os.environ, "NODE_PATH": str(NODE_MODULES)},
         capture_output=True,
         text=True,
         check=False,
@@ -142,16 +142,17 @@ def body_of(frame: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The one field whose own value the codec refuses: its type, and its content if it is a text."""
+    """The one field whose own value the codec refuses: its type, and its size and content if it is a text."""
 
     field: Field
+    size: int = 0
     content: bytes = b""
 
     @property
     def is_in_utf8(self) -> bool:
         """Whether the content is UTF-8 of a legal size, so that only its characters can be at fault."""
         assert isinstance(self.field, Text)
-        return self.field.minimum <= len(self.content) <= self.field.maximum and utf8_text(self.content) is not None
+        return self.field.minimum <= self.size <= self.field.maximum and utf8_text(self.content) is not None
 
 
 def bad_value(record: type[Record], encoded: bytes, error: RemoteProtocolError) -> Fault | None:
@@ -174,7 +175,9 @@ def bad_value(record: type[Record], encoded: bytes, error: RemoteProtocolError) 
     field, at = _field_at(record, encoded, at, last)
     if not isinstance(field.type, Text):
         return Fault(field.type)
-    return Fault(field.type, encoded[at + Text.PREFIX_SIZE : _end_of(field.type, encoded, at)])
+    end = _end_of(field.type, encoded, at)
+    start = at + Text.PREFIX_SIZE
+    return Fault(field.type, end - start, encoded[start:end])
 
 
 def _field_at(record: type[Record], encoded: bytes, at: int, name: str) -> tuple[WireField, int]:
