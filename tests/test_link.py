@@ -470,7 +470,7 @@ def test_frames_glued_to_one_read_all_count(pairing: Pairing) -> None:
     assert [type(event) for event in answerer.receive_data(glued, NOW_MS)] == [Opened, RequestReceived, RequestReceived]
 
 
-@pytest.mark.pg("PG-LNK-11")
+@pytest.mark.pg("PG-ERR-4", "PG-LNK-11")
 @each_pairing
 def test_good_frames_before_a_bad_one_still_count(pairing: Pairing) -> None:
     _, answerer = pairing.opened()
@@ -969,12 +969,27 @@ def test_every_state_takes_every_input_as_the_table_says(
         assert_failed(link, events, ErrorCode.UNEXPECTED_MESSAGE)
 
 
-def test_the_table_knows_every_state_and_closed_is_the_end() -> None:
+O, C = LinkState.OPEN, LinkState.CLOSED
+NEXT = {
+    # state:           WAIT_HELLO, WAIT_HELLO_ACK, OPEN, CLOSED
+    LinkInput.HELLO: (O, None, None, None),
+    LinkInput.HELLO_ACK: (None, O, None, None),
+    LinkInput.REQUEST: (None, None, O, None),
+    LinkInput.REPLY: (None, None, O, None),
+    LinkInput.ERROR_PASSING: (None, None, O, None),
+    LinkInput.ERROR_CLOSING: (C, C, C, None),
+    LinkInput.FAULT: (C, C, C, None),
+    LinkInput.EOF: (C, C, C, C),
+    LinkInput.CLOSE: (C, C, C, C),
+}
+
+
+@pytest.mark.pg("PG-LNK-12")
+def test_the_table_is_this_one() -> None:
     assert set(TRANSITIONS) == set(LinkState)
-    assert set(TRANSITIONS[LinkState.CLOSED].values()) == {LinkState.CLOSED}
-    for state in set(LinkState) - {LinkState.CLOSED}:
-        for link_input in (LinkInput.FAULT, LinkInput.EOF, LinkInput.CLOSE, LinkInput.ERROR_CLOSING):
-            assert TRANSITIONS[state][link_input] is LinkState.CLOSED
+    assert set(NEXT) == set(LinkInput)
+    for link_input, after in NEXT.items():
+        assert tuple(TRANSITIONS[state].get(link_input) for state in LinkState) == after
 
 
 # -- whatever comes --------------------------------------------------------------------------------------
