@@ -17,7 +17,7 @@ from paygate.codec.errors import ErrorCode
 from paygate.codec.frame import body_size_range
 from paygate.codec.messages import MESSAGES, Hello, HelloAck, Message
 from specgen.vector_fixtures import LINK_KEY, fixed_bytes
-from specgen.vector_messages import SOCKET_KINDS, ends_of, is_set, links_of, variants, with_ends
+from specgen.vector_messages import DONORS, SOCKET_KINDS, ends_of, is_set, links_of, variants, with_ends
 from specgen.vector_samples import Fault, broken_rules, cuts, illegal_values, with_field
 from specgen.vector_values import encode, json_of, json_of_code
 
@@ -203,7 +203,7 @@ def _bad_bodies(kind: Kind, link: str) -> Iterator[tuple[str, dict[str, Any]]]:
             # A field that must be empty here would be wrong already for not being empty.
             if is_set(getattr(base, fault.path.split(".")[0])):
                 add(ErrorCode.BAD_VALUE, fault)
-    for fault in broken_rules(usual.values()):
+    for fault in broken_rules(usual.values(), DONORS.get(kind, ())):
         add(ErrorCode.BAD_VALUE, Fault(fault.path, f"rule_{fault.name}", fault.data))
     # A body that is cut early must still have the least size of its kind, which only a large one has.
     for base in [*bases, *ends.values()]:

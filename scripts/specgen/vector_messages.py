@@ -197,3 +197,8 @@ _VARIANTS: Final[dict[Kind, Callable[[str], Iterable[tuple[str, Message]]]]] = {
     Kind.RESOLVE_RESULT: lambda _link: _transfer_answers(ResolveResult),
 }
 assert set(_VARIANTS) == set(SOCKET_KINDS)
+
+DONORS: Final[dict[Kind, tuple[Message, ...]]] = {
+    Kind.PAYMENT_ACK: (PaymentAck(_TERMS.payment_id, PaymentStatus.UNKNOWN, Reason.NONE, "", b""),),
+}
+"""Messages that break a rule by a value that no legal message of their kind has."""
