@@ -969,18 +969,18 @@ def test_every_state_takes_every_input_as_the_table_says(
         assert_failed(link, events, ErrorCode.UNEXPECTED_MESSAGE)
 
 
-O, C = LinkState.OPEN, LinkState.CLOSED
+OPEN, CLOSED = LinkState.OPEN, LinkState.CLOSED
 NEXT = {
     # state:           WAIT_HELLO, WAIT_HELLO_ACK, OPEN, CLOSED
-    LinkInput.HELLO: (O, None, None, None),
-    LinkInput.HELLO_ACK: (None, O, None, None),
-    LinkInput.REQUEST: (None, None, O, None),
-    LinkInput.REPLY: (None, None, O, None),
-    LinkInput.ERROR_PASSING: (None, None, O, None),
-    LinkInput.ERROR_CLOSING: (C, C, C, None),
-    LinkInput.FAULT: (C, C, C, None),
-    LinkInput.EOF: (C, C, C, C),
-    LinkInput.CLOSE: (C, C, C, C),
+    LinkInput.HELLO: (OPEN, None, None, None),
+    LinkInput.HELLO_ACK: (None, OPEN, None, None),
+    LinkInput.REQUEST: (None, None, OPEN, None),
+    LinkInput.REPLY: (None, None, OPEN, None),
+    LinkInput.ERROR_PASSING: (None, None, OPEN, None),
+    LinkInput.ERROR_CLOSING: (CLOSED, CLOSED, CLOSED, None),
+    LinkInput.FAULT: (CLOSED, CLOSED, CLOSED, None),
+    LinkInput.EOF: (CLOSED, CLOSED, CLOSED, CLOSED),
+    LinkInput.CLOSE: (CLOSED, CLOSED, CLOSED, CLOSED),
 }
 
 
