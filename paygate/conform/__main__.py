@@ -25,7 +25,6 @@ FAILED: Final = 1
 """Exit code: some case failed. The others are `ExitCode`'s OK, USAGE and NO_CONNECTION."""
 PATIENCE_MS: Final = 5_000
 """How long an answer may take unless told otherwise; every implementation under test has its own machine."""
-JOBS: Final = 32
 _DESCRIPTOR_COUNT: Final = 4_096
 
 _SET_UP: Final = """\
@@ -36,6 +35,14 @@ to test this project's own bank:
   paygate-bank add-gateway --state conform/bank conform-gateway-2 --key-out conform/gateway-2.key
   paygate-bank serve --state conform/bank &
   paygate-conform bank 127.0.0.1:15001 --world conform/world.json
+
+to test this project's own client, which the kit starts for each case:
+  paygate-conform world conform --played-bank
+  paygate-conform client 127.0.0.1:0 --world conform/world.json \\
+    --run 'paygate-client pay --gateway {address} --bank-root {bank_root_file} --state {state_dir}
+           --transaction {transaction} --passcode-file {passcode_file}
+           --user {user} --password-file {password_file} --yes' \\
+    --status-run 'paygate-client status {payment_id} --gateway {address} --state {state_dir}'
 
 another implementation is set up with what conform/world.json says, in its own way; the root public key and the link
 keys that it makes are put where that file looks for them, or named with --bank-root, --link-key and --second-link-key.
@@ -105,7 +112,7 @@ def _add_role(parser: argparse.ArgumentParser, name: str, role: RoleUnderTest) -
         metavar="MS",
         help=f"how long an answer may take ({PATIENCE_MS})",
     )
-    parser.add_argument("--jobs", type=_positive, default=JOBS, metavar="N", help=f"cases at once ({JOBS})")
+    parser.add_argument("--jobs", type=_positive, metavar="N", help="cases at once; 1: each alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML")
     if role.add_options is not None:
@@ -124,7 +131,8 @@ def _positive(text: str) -> int:
 def _conform(options: argparse.Namespace) -> int:
     role = ROLES[options.role]
     keys = KeyFiles(options.bank_root, options.link_key, options.second_link_key)
-    settings = Settings(options.address, read_world(options.world, keys), options.patience, vars(options))
+    jobs, allowance_ms = role.jobs_of(options), role.allowance_ms_of(options)
+    settings = Settings(options.address, read_world(options.world, keys), options.patience, vars(options), allowance_ms)
     try:
         chosen = role.catalogue.select(options.sections)
     except UnknownSelector as error:
@@ -145,9 +153,7 @@ def _conform(options: argparse.Namespace) -> int:
                 Result(case, Outcome.SKIPPED, 0, reason=f"it waits {case.waits_ms // 1000} s, and --no-slow was given")
             )
     left_out = {result.case for result in results}
-    one_run = Run(
-        loop, role.catalogue.prepare, [c for c in chosen if c not in left_out], settings, told, jobs=options.jobs
-    )
+    one_run = Run(loop, role.catalogue.prepare, [c for c in chosen if c not in left_out], settings, told, jobs=jobs)
     turn_until(loop, lambda: one_run.is_over)
     duration_ms = loop.now_ms() - began_ms
     loop.close()

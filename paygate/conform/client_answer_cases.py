@@ -8,7 +8,7 @@ from paygate.codec.messages import Error, StatusAck, StatusQuery
 from paygate.conform.cases import require
 from paygate.conform.client_options import Said
 from paygate.conform.client_plan import Verdict, reply_to
-from paygate.conform.client_side import SHORT_SESSION_MS, Desk, Visit, case
+from paygate.conform.client_side import OPEN_SESSION_MS, SHORT_SESSION_MS, Desk, Visit, case
 from paygate.conform.wire import Reply
 
 
@@ -47,7 +47,7 @@ def _refused(reason: Reason) -> None:
         *("6.4", "PG-PAY-11"),
     )
     async def story(desk: Desk) -> None:
-        visit = desk.visit(session_left_ms=SHORT_SESSION_MS)
+        visit = desk.visit(session_left_ms=OPEN_SESSION_MS)
         has_utr = reason is Reason.TOKEN_PAID
         visit.decide(visit.said(PaymentStatus.REFUSED, reason, visit.utr if has_utr else ""))
         await visit.run(Said.REFUSED, Said.UNKNOWN, *([Said.ALREADY_PAID] if has_utr else []))

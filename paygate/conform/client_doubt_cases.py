@@ -7,7 +7,7 @@ from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import EncryptedCredentials, Error, PaymentAck, StatusQuery
 from paygate.conform.cases import require
 from paygate.conform.client_options import Said
-from paygate.conform.client_side import DOUBT, SHORT_SESSION_MS, Desk, Visit, case, expect_refused
+from paygate.conform.client_side import DOUBT, OPEN_SESSION_MS, SHORT_SESSION_MS, Desk, Visit, case, expect_refused
 from paygate.conform.craft import draft
 from paygate.conform.wire import Reply
 
@@ -79,7 +79,7 @@ async def always(desk: Desk) -> None:
     await visit.until(wire, EncryptedCredentials)
     wire.abort()
     count = 0
-    while not visit.has_ended:
+    while not visit.has_ended():
         if desk.door.has_come:
             (await visit.next_connection()).abort()
             count += 1
@@ -109,7 +109,7 @@ async def damaged_answer(desk: Desk) -> None:
 
 async def _in_doubt(desk: Desk) -> Visit:
     """A payment whose session has ended without an answer."""
-    visit = desk.visit(session_left_ms=SHORT_SESSION_MS // 2)
+    visit = desk.visit(session_left_ms=SHORT_SESSION_MS)
     visit.require_status_run()
     visit.decide(visit.said(PaymentStatus.PENDING))
     await visit.run(Said.UNKNOWN)
@@ -189,7 +189,7 @@ async def status_question_refused(desk: Desk) -> None:
     *("6.4", "6.5", "PG-PAY-11", "PG-CLI-4"),
 )
 async def receipt_wins(desk: Desk) -> None:
-    visit = desk.visit(session_left_ms=SHORT_SESSION_MS)
+    visit = desk.visit(session_left_ms=OPEN_SESSION_MS)
     visit.require_status_run()
     visit.decide(visit.said(PaymentStatus.REFUSED, Reason.BANK_UNREACHABLE))
     await visit.run(Said.REFUSED, Said.UNKNOWN)

@@ -13,7 +13,7 @@ from paygate.codec.sealed import Receipt, ReceiptStatement, Terms
 from paygate.conform.bank_keys import PlayedBankKeys
 from paygate.conform.client_options import Said
 from paygate.conform.client_plan import Verdict
-from paygate.conform.client_side import DOUBT, SHORT_SESSION_MS, Desk, Visit, case, expect_refused
+from paygate.conform.client_side import DOUBT, OPEN_SESSION_MS, Desk, Visit, case, expect_refused
 from paygate.conform.craft import body_with, draft
 from paygate.conform.wire import Reply
 
@@ -26,7 +26,7 @@ def _not_believed(name: str, expects: str, *where: str) -> Callable[[Lie], None]
     def declare(lie: Lie) -> None:
         @case(f"receipt.{name}", expects, *("8.5", *where, "PG-PAY-10"))
         async def story(desk: Desk) -> None:
-            visit = desk.visit(session_left_ms=SHORT_SESSION_MS)
+            visit = desk.visit(session_left_ms=OPEN_SESSION_MS)
             visit.decide(lie(visit))
             await visit.run(*DOUBT)
 

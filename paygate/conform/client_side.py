@@ -43,8 +43,12 @@ POLL_MS: Final = 10
 """How often a story looks when it waits for several things: a program's end, a connection, a failure."""
 CLOCK_SKEW_MS_MAX: Final = 60_000
 """The client runs by this machine's clock, or by one near it."""
-SHORT_SESSION_MS: Final = 3_000
-"""A session for cases that wait for its end."""
+SHORT_SESSION_MS: Final = 4_000
+"""A session for cases that wait for its end: a busy machine must have sealed and sent by then."""
+OPEN_SESSION_MS: Final = 8_000
+"""A session for cases that a client may wait out, and need not."""
+QUIET_MS: Final = 5_000
+"""A client that nobody started for us has ended when it has had no link for so long."""
 
 UNSENT: Final = (Said.NO_CONNECTION, Said.UNTRUSTED, Said.REFUSED, Said.TIMED_OUT)
 """What a client may say that stopped before it sent anything, for want of a gateway or bank that it can trust."""
@@ -122,6 +126,8 @@ class Desk:
 
     def visit(self, **token: Any) -> "Visit":
         """The next run of the client, for a token of its own; `token` changes its TokenAck."""
+        if not self.has_program:
+            token.pop("session_left_ms", None)  # people type, and so need all of the 30 s
         visit = Visit(self, **token)
         self._visits.append(visit)
         return visit
@@ -150,7 +156,7 @@ class Visit(Plan):
         self.links: list[Wire] = []
         self.program: Program | None = None
         self._served_count = 0
-        self._began_ms = 0
+        self._began_ms = self._linked_ms = desk.t.now_ms
 
     # -- the run ---------------------------------------------------------------------------------------
 
@@ -253,7 +259,7 @@ class Visit(Plan):
                 t.spawn(self._serve(wire))
         deadline_ms = self._began_ms + START_MS + END_MS + self._waits_ms + t.settings.allowance_ms
         # Its last frames may come after its end is seen.
-        while not self.has_ended or self._served_count:
+        while not self.has_ended() or self._served_count:
             if t.background_failure is not None:
                 raise t.background_failure
             if t.now_ms >= deadline_ms:
@@ -355,12 +361,13 @@ class Visit(Plan):
     def _serve_ms(self) -> int:
         return START_MS + END_MS + self._waits_ms + self.t.settings.allowance_ms
 
-    @property
     def has_ended(self) -> bool:
-        """Whether the client has ended, as far as can be seen: without a program, when it has closed all links."""
+        """Whether the client has ended, as far as can be seen."""
         if self.program is not None:
             return self.program.exit_code is not None
-        return bool(self.links) and all(wire.closed is not None for wire in self.links)
+        if not self.links or self.desk.door.has_come or any(wire.closed is None for wire in self.links):
+            self._linked_ms = self.t.now_ms
+        return self.t.now_ms - self._linked_ms > QUIET_MS
 
     def _judge(self, wanted: Sequence[Said]) -> None:
         if self.program is None:

@@ -197,6 +197,11 @@ class Wire:
             raise Failed(f"the end of the connection within {patience_ms} ms", "it is still open")
         require(not self._data, "the end of the connection after a whole frame", f"{len(self._data)} bytes before it")
 
+    @property
+    def has_frame(self) -> bool:
+        """Whether a whole frame has come that nobody has received."""
+        return bool(self._frames)
+
     async def next_or_closed(self, within_ms: int | None = None) -> bool:
         """Wait for the next frame (True) or the end of the connection (False); fails the case if neither comes."""
         patience_ms = self._patience_ms if within_ms is None else within_ms
@@ -204,6 +209,13 @@ class Wire:
         while not self._frames and self.closed is None:
             if not await self._changed.wait_until(deadline_ms) and not self._frames and self.closed is None:
                 raise Failed(f"a frame or the end of the connection within {patience_ms} ms", "nothing")
+        return bool(self._frames)
+
+    async def comes_within(self, for_ms: int) -> bool:
+        """Whether a whole frame comes in this time."""
+        deadline_ms = self._loop.now_ms() + for_ms
+        while not self._frames and self.closed is None and await self._changed.wait_until(deadline_ms):
+            pass
         return bool(self._frames)
 
     async def expect_silence(self, for_ms: int) -> None:
