@@ -231,6 +231,15 @@ async def expect_timeout(wire: Wire, began_ms: int, t: Trial, code: ErrorCode, a
     require(took_ms >= after_ms - EARLY_MS_MAX, f"{code.name} after {after_ms} ms", f"after {took_ms} ms")
 
 
+async def drip(t: Trial, wire: Wire, data: bytes, count: int, for_ms: int) -> None:
+    """Send the first `count` bytes one by one, evenly over this time, in which nothing may come."""
+    began_ms = t.now_ms
+    for i in range(count):
+        wire.send_bytes(data[i : i + 1])
+        # By the clock and not step by step, so that small delays do not add up to a timer's time.
+        await wire.expect_silence(max(0, began_ms + for_ms * (i + 1) // count - t.now_ms))
+
+
 @EVERY_END.case(
     "timer.hello",
     "A connection that says nothing gets HELLO_TIMEOUT after 5 s.",
@@ -252,9 +261,7 @@ async def hello_timeout_dripping(t: Trial, end: AnsweringEnd) -> None:
     wire = await end.connect(t, "")
     began_ms = t.now_ms
     data = draft(end.hello(t), wire.link_key).encode()
-    for i in range(9):
-        wire.send_bytes(data[i : i + 1])
-        await t.sleep(500)
+    await drip(t, wire, data, 8, 4_000)
     await expect_timeout(wire, began_ms, t, ErrorCode.HELLO_TIMEOUT, 5_000)
 
 
@@ -269,9 +276,7 @@ async def frame_timeout(t: Trial, end: AnsweringEnd) -> None:
     await t.sleep(1_000)  # the frame's first byte counts, not the link's first
     began_ms = t.now_ms
     data = draft(Echo(bytes(8)), wire.link_key).encode()
-    for i in range(10):
-        wire.send_bytes(data[i : i + 1])
-        await wire.expect_silence(950)
+    await drip(t, wire, data, 9, 9_000)
     await expect_timeout(wire, began_ms, t, ErrorCode.FRAME_TIMEOUT, 10_000)
 
 

@@ -54,17 +54,19 @@ async def every_key(t: Trial) -> None:
 @BANK.case(
     "transfer.utr",
     "A UTR has the bank's code, P, a digit, the date and eight digits, and none is given twice.",
-    *("2", "7.1", "7.2", "PG-TRF-6"),
+    *("7.1", "7.2", "2", "PG-TRF-6"),
 )
 async def utr(t: Trial) -> None:
     till = await open_till(t)
-    payments = [till.payment() for _ in range(10)]
-    for payment in payments:
+    payments = {payment.terms.payment_id: payment for payment in (till.payment() for _ in range(10))}
+    for payment in payments.values():
         till.wire.send(payment.transfer())
     seen: set[str] = set()
     days = {f"{_EPOCH + timedelta(milliseconds=t.wall_ms() + shift):%Y%m%d}" for shift in (-CLOCKS_MS, 0, CLOCKS_MS)}
     for _ in payments:
         answer = await till.wire.expect(TransferResult)
+        require(answer.payment_id in payments, "the payment ID of a payment that was sent", answer)
+        till.check(payments[answer.payment_id], answer)
         require_posted(answer)
         is_shaped = answer.utr.startswith(f"{t.world.bank_code}P") and answer.utr[6:14] in days
         require(is_shaped, f"{t.world.bank_code}P, a digit, and one of the dates {', '.join(sorted(days))}", answer.utr)
