@@ -137,6 +137,20 @@ async def status_paid(desk: Desk) -> None:
 
 
 @case(
+    "status.killed",
+    "A client that dies when its credentials have left has written the payment down: asked later, it gets PAID.",
+    *("6.3", "6.8", "PG-PAY-1", "PG-CLI-4"),
+)
+async def status_killed(desk: Desk) -> None:
+    visit = desk.visit()
+    visit.require_status_run()
+    visit.begin()
+    await visit.until(await visit.link(), EncryptedCredentials)
+    await visit.kill()
+    await visit.run_status(Said.PAID)
+
+
+@case(
     "status.declined",
     "Asked later, a client takes DECLINED with its receipt.",
     *("6.5", "PG-PAY-10"),

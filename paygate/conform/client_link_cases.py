@@ -251,7 +251,10 @@ async def no_answer_at_all(desk: Desk) -> None:
     visit.may_pay = False
     visit.on[TokenQuery] = no_answer
     visit.token = replace(visit.token, session_left_ms=1)  # no session: none is opened
+    began_ms = desk.t.now_ms
     await visit.run(*UNSENT)
+    waited_ms = desk.t.now_ms - began_ms
+    require(waited_ms > 8_000, "the client to wait for an answer, about 10 s", f"{waited_ms} ms")
 
 
 async def _refused(desk: Desk, message: Message, code: ErrorCode, correlation_id: int | None = None) -> None:

@@ -27,7 +27,7 @@ from paygate.codec.messages import (
     TokenQuery,
 )
 from paygate.conform.bank_keys import PlayedBankKeys
-from paygate.conform.cases import Catalogue, Failed, Skipped, require
+from paygate.conform.cases import Catalogue, Failed, Skipped, Unreachable, require
 from paygate.conform.client_options import ENVIRONMENT_PREFIX, PERSON_MS, ExitCodes, Said
 from paygate.conform.client_plan import Plan
 from paygate.conform.programs import Program, fill_in
@@ -68,7 +68,12 @@ class ClientShared:
 
 
 async def prepare(t: Trial) -> ClientShared:
-    """A directory for the run, with the root key that the client is to pin."""
+    """A directory for the run, with the root key that the client is to pin. Raises Unreachable, ListenError."""
+    for option in ("run", "status_run"):
+        words = t.settings.options[option]
+        if words is not None and shutil.which(words[0]) is None:
+            raise Unreachable(f"--{option.replace('_', '-')}: there is no program {words[0]} that can be started")
+    t.listen(t.settings.address).close()  # an address that can't be used is told once
     bank = PlayedBankKeys.of(t.world)
     directory = Path(tempfile.mkdtemp(prefix="paygate-conform-"))
     t.spawn(_keep(t, directory))
@@ -140,9 +145,8 @@ class Desk:
     async def close(self) -> None:
         """End all programs."""
         for visit in self._visits:
-            if visit.program is not None and visit.program.exit_code is None:
-                visit.program.kill()
-                await visit.program.ended(END_MS)
+            if visit.program is not None:
+                await visit.kill()
 
 
 class Visit(Plan):
@@ -187,6 +191,13 @@ class Visit(Plan):
         self._start("status_run", {"payment_id": self.payment.payment_id.hex()})
         await self.end(*wanted)
 
+    async def kill(self) -> None:
+        """Let the client die at once."""
+        if self.program is None:
+            raise Skipped("only a program that we started can be killed: give --run")
+        self.program.kill()
+        await self.program.ended(END_MS)
+
     def require_status_run(self) -> None:
         """Skip the case where the client can't be asked later."""
         if self.t.settings.options["status_run"] is None:
@@ -203,6 +214,7 @@ class Visit(Plan):
                 raise Failed("a connection", "nobody")
             await t.sleep(POLL_MS)
         wire = await door.accept()
+        wire.answers_echo = False  # before hello is over, an Echo is a fault
         self.links.append(wire)
         return wire
 
@@ -226,7 +238,7 @@ class Visit(Plan):
         """Answer its Hello, with changes."""
         ack = HelloAck(Role.GATEWAY, self.token.gateway_id, limits.PROTOCOL_VERSION, limits.FRAME_SIZE_MAX)
         wire.send(replace(ack, **changes), hello.correlation_id)
-        wire.is_open = True
+        wire.is_open = wire.answers_echo = True
 
     async def until(self, wire: Wire, cls: type[Message]) -> Reply:
         """Answer all that comes on an open link until a request of this kind, which is left to the case."""
