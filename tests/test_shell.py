@@ -222,6 +222,7 @@ def test_a_link_that_waits_for_its_turn_is_not_read(house: House) -> None:
 # -- the tick --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.pg("PG-PAY-3", "PG-PAY-9", "PG-TRF-2")
 def test_all_of_a_tick_is_one_commit_then_the_records_then_the_sends(house: House) -> None:
     first, second = house.connect(), house.connect()
     first.sendall(b"a b")
@@ -273,6 +274,7 @@ def test_on_a_full_disk_each_operation_is_tried_alone(house: House, capfd: pytes
     assert house.ask(sock, b"write", 1) == b"write\n"
 
 
+@pytest.mark.pg("PG-PAY-9", "PG-TRF-2")
 def test_a_failed_fsync_ends_it_before_anything_is_told(house: House) -> None:
     sock = house.connect()
     house.store.fsync_fails = True

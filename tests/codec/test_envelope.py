@@ -276,6 +276,8 @@ UNKNOWN_COMBINATION = replace(HYBRID_KEY, aead_id=AeadId.AES_128_GCM)
         ((X25519_KEY, OTHER_X25519_KEY), X25519_KEY),  # T12: the bank lists the newer one first
         ((OTHER_X25519_KEY, X25519_KEY), OTHER_X25519_KEY),
         ((UNKNOWN_COMBINATION, X25519_KEY), X25519_KEY),
+        ((replace(HYBRID_KEY, public_key=HYBRID_KEY.public_key[:-1]), X25519_KEY), X25519_KEY),
+        ((replace(X25519_KEY, public_key=HYBRID_KEY.public_key), OTHER_X25519_KEY), OTHER_X25519_KEY),
     ],
 )
 def test_the_best_suite_that_both_know_is_chosen(listed: tuple[SuiteKey, ...], chosen: SuiteKey) -> None:

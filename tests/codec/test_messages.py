@@ -332,6 +332,29 @@ def bad_bytes(field: Field) -> bytes | None:
     return None
 
 
+@pytest.mark.pg("PG-ENC-7", "PG-ERR-7")
+@pytest.mark.parametrize(
+    ("kind", "body", "code", "path"),
+    [
+        # A length is looked at before what it counts, which is not there.
+        (Kind.BANK_KEYS_QUERY, b"\x21", ErrorCode.BAD_VALUE, "bank_id"),
+        (Kind.BANK_KEYS_QUERY, b"\x20" + b"a", ErrorCode.TRUNCATED_FIELD, "bank_id"),
+        (Kind.BANK_KEYS, b"\x01" + b"\x60\x01", ErrorCode.BAD_VALUE, "signed_key_list"),
+        (Kind.BANK_KEYS, b"\x01" + b"\x60\x00" + b"a", ErrorCode.TRUNCATED_FIELD, "signed_key_list"),
+        (Kind.HELLO, b"\x01" + b"\x01a" + b"\x09", ErrorCode.BAD_VALUE, "versions"),
+        (Kind.HELLO, b"\x01" + b"\x01a" + b"\x08\x01", ErrorCode.TRUNCATED_FIELD, "versions"),
+        # What is wrong within comes before what is too much, and a rule before it too.
+        (Kind.BANK_KEYS_QUERY, b"\x01-" + b"more", ErrorCode.BAD_VALUE, "bank_id"),
+        (Kind.BANK_KEYS, b"\x02" + b"\x00\x01x" + b"more", ErrorCode.BAD_VALUE, "signed_key_list"),
+        (Kind.BANK_KEYS, b"\x02" + b"\x00\x00" + b"more", ErrorCode.TRAILING_BYTES, ""),
+    ],
+)
+def test_the_first_fault_found_in_a_body_is_told(kind: Kind, body: bytes, code: ErrorCode, path: str) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_record(MESSAGES[kind], body)
+    assert (caught.value.code, caught.value.path) == (code, path)
+
+
 @pytest.mark.pg("PG-ENC-7")
 @each_kind
 def test_of_two_faults_that_of_the_first_field_is_told(kind: Kind) -> None:
@@ -436,7 +459,7 @@ BROKEN_RULES: list[tuple[Record, str]] = [
 ]
 
 
-@pytest.mark.pg("PG-ENC-5", "PG-RCP-5")
+@pytest.mark.pg("PG-ENC-5", "PG-ERR-6", "PG-RCP-5")
 @pytest.mark.parametrize(("value", "name"), BROKEN_RULES, ids=lambda v: v if isinstance(v, str) else type(v).__name__)
 def test_broken_rules_are_refused_both_ways(value: Record, name: str) -> None:
     with pytest.raises(LocalProtocolError, match=f"at {name}: expected"):

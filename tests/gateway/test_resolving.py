@@ -163,6 +163,20 @@ def test_a_result_is_matched_by_payment_not_by_link_or_request(world: World) -> 
     assert client.told_payment(first).reason is Reason.FUNDS
 
 
+@pytest.mark.pg("PG-SES-5")
+def test_a_payment_goes_on_when_its_client_link_and_session_are_gone(world: World) -> None:
+    client = world.connect_client()
+    client.pay()
+    world.cut(client)
+    world.advance(20_000)
+    assert len(world.bank.resolves) == 1
+    world.advance(60_000)
+    assert len(world.core._sessions) == 0
+    assert len(world.bank.resolves) > 1
+    world.bank.post(world.bank.resolves[-1])
+    assert world.token().state is TokenState.PAID
+
+
 @pytest.mark.pg("PG-SES-5", "PG-TRF-9")
 def test_a_late_result_still_counts(world: World) -> None:
     client = world.connect_client()
