@@ -461,6 +461,7 @@ def test_a_full_disk_refuses_new_work_and_answers_the_rest(world: World) -> None
     assert world.token("TX-2").state is TokenState.PAID
 
 
+@pytest.mark.pg("PG-PAY-9")
 def test_an_outcome_that_finds_the_disk_full_comes_again(world: World) -> None:
     client = world.connect_client()
     question = client.pay()
