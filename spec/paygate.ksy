@@ -225,9 +225,9 @@ types:
         doc: "whose keys; 1 to 32 bytes of letters, digits, '.', '_' and '-', the first a letter or digit"
   bank_keys:
     doc: |
-      A bank's signed key list, relayed byte for byte. Body of 3 to 24579 bytes, to the end that connected.
+      A bank's signed key list, relayed byte for byte. Body of 3 to 24645 bytes, to the end that connected.
       Rules between fields, not checked here:
-      - signed_key_list: a key list with AVAILABLE and none otherwise
+      - signed_key_list: not empty with AVAILABLE, empty otherwise
     doc-ref: "spec/protocol.md, BankKeys"
     seq:
       - id: status
@@ -240,7 +240,7 @@ types:
         type: u2
         valid:
           min: 0
-          max: 24576
+          max: 24642
         -paygate-sensitivity: sized
       - id: signed_key_list
         size: signed_key_list_size
@@ -275,13 +275,13 @@ types:
       R2: what the gateway says of a token; with VALID it opens a session of `session_left_ms`. Body of 37 to 220 bytes,
       gateway to client.
       Rules between fields, not checked here:
-      - session_id: a session with VALID and zeros otherwise
-      - session_left_ms: time left with VALID and 0 otherwise
-      - merchant_id: empty with INVALID and LOCKED only
-      - amount_minor: 0 with INVALID and LOCKED only
-      - currency: empty with INVALID and LOCKED only
+      - session_id: not zero with VALID, zero otherwise
+      - session_left_ms: above 0 with VALID, 0 otherwise
+      - merchant_id: empty with INVALID and LOCKED, not empty otherwise
+      - amount_minor: 0 with INVALID and LOCKED, above 0 otherwise
+      - currency: empty with INVALID and LOCKED, not empty otherwise
       - merchant_name: empty with INVALID and LOCKED
-      - utr: a UTR with PAID and none otherwise
+      - utr: not empty with PAID, empty otherwise
     doc-ref: "spec/protocol.md, TokenAck"
     seq:
       - id: status
@@ -331,7 +331,7 @@ types:
       - id: currency
         type: str
         size: currency_size
-        doc: "ISO 4217 code; empty with INVALID and LOCKED; 0 to 3 bytes of an ISO 4217 code, capitals"
+        doc: "ISO 4217 code; empty with INVALID and LOCKED; 0 to 3 bytes of 3 capital letters"
       - id: gateway_id_size
         type: u1
         valid:
@@ -358,7 +358,7 @@ types:
       - id: utr
         type: str
         size: utr_size
-        doc: "the UTR with PAID; empty otherwise; 0 to 22 bytes of 4 letters, 'P', a digit, 8 digits of date, 8 digits of sequence"
+        doc: "the UTR with PAID; empty otherwise; 0 to 22 bytes of 4 capital letters, 'P', 17 digits"
   encrypted_credentials:
     doc: "The payment: user ID and password sealed for the bank alone (R4), and what the terms need besides. Body of 51 to 2098 bytes, client to gateway."
     doc-ref: "spec/protocol.md, EncryptedCredentials"
@@ -398,9 +398,9 @@ types:
       Rules between fields, not checked here:
       - status: any but UNKNOWN
       - reason: a bank's reason with DECLINED, a gateway's with REFUSED, NONE otherwise
-      - utr: a UTR with PAID
-      - utr: a UTR with PAID or TOKEN_PAID only
-      - receipt: a receipt with PAID and DECLINED and none otherwise
+      - utr: not empty with PAID
+      - utr: empty but with PAID and TOKEN_PAID
+      - receipt: not empty with PAID and DECLINED, empty otherwise
     doc-ref: "spec/protocol.md, PaymentAck"
     seq:
       - id: payment_id
@@ -428,7 +428,7 @@ types:
       - id: utr
         type: str
         size: utr_size
-        doc: "R7: the Unique Transaction Reference with PAID; 0 to 22 bytes of 4 letters, 'P', a digit, 8 digits of date, 8 digits of sequence"
+        doc: "R7: the Unique Transaction Reference with PAID; 0 to 22 bytes of 4 capital letters, 'P', 17 digits"
       - id: receipt_size
         type: u2
         valid:
@@ -474,9 +474,9 @@ types:
       gateway to client.
       Rules between fields, not checked here:
       - reason: a bank's reason with DECLINED, a gateway's with REFUSED, NONE otherwise
-      - utr: a UTR with PAID
-      - utr: a UTR with PAID or TOKEN_PAID only
-      - receipt: a receipt with PAID and DECLINED and none otherwise
+      - utr: not empty with PAID
+      - utr: empty but with PAID and TOKEN_PAID
+      - receipt: not empty with PAID and DECLINED, empty otherwise
     doc-ref: "spec/protocol.md, StatusAck"
     seq:
       - id: payment_id
@@ -504,7 +504,7 @@ types:
       - id: utr
         type: str
         size: utr_size
-        doc: "R7: the Unique Transaction Reference with PAID; 0 to 22 bytes of 4 letters, 'P', a digit, 8 digits of date, 8 digits of sequence"
+        doc: "R7: the Unique Transaction Reference with PAID; 0 to 22 bytes of 4 capital letters, 'P', 17 digits"
       - id: receipt_size
         type: u2
         valid:
@@ -546,8 +546,8 @@ types:
       The bank's answer to a TransferRequest (R6, R8). Body of 21 to 1067 bytes, bank to gateway.
       Rules between fields, not checked here:
       - reason: a bank's reason with DECLINED, FENCED with FENCED, NONE otherwise
-      - utr: a UTR with POSTED and none otherwise
-      - receipt: a receipt with every final outcome and none otherwise
+      - utr: not empty with POSTED, empty otherwise
+      - receipt: not empty with a final outcome, empty otherwise
     doc-ref: "spec/protocol.md, TransferResult"
     seq:
       - id: payment_id
@@ -575,7 +575,7 @@ types:
       - id: utr
         type: str
         size: utr_size
-        doc: "R7: the Unique Transaction Reference with POSTED; 0 to 22 bytes of 4 letters, 'P', a digit, 8 digits of date, 8 digits of sequence"
+        doc: "R7: the Unique Transaction Reference with POSTED; 0 to 22 bytes of 4 capital letters, 'P', 17 digits"
       - id: receipt_size
         type: u2
         valid:
@@ -602,8 +602,8 @@ types:
       bank to gateway.
       Rules between fields, not checked here:
       - reason: a bank's reason with DECLINED, FENCED with FENCED, NONE otherwise
-      - utr: a UTR with POSTED and none otherwise
-      - receipt: a receipt with every final outcome and none otherwise
+      - utr: not empty with POSTED, empty otherwise
+      - receipt: not empty with a final outcome, empty otherwise
     doc-ref: "spec/protocol.md, ResolveResult"
     seq:
       - id: payment_id
@@ -631,7 +631,7 @@ types:
       - id: utr
         type: str
         size: utr_size
-        doc: "R7: the Unique Transaction Reference with POSTED; 0 to 22 bytes of 4 letters, 'P', a digit, 8 digits of date, 8 digits of sequence"
+        doc: "R7: the Unique Transaction Reference with POSTED; 0 to 22 bytes of 4 capital letters, 'P', 17 digits"
       - id: receipt_size
         type: u2
         valid:
@@ -704,7 +704,7 @@ types:
       - id: currency
         type: str
         size: currency_size
-        doc: "ISO 4217 code; 3 to 3 bytes of an ISO 4217 code, capitals"
+        doc: "ISO 4217 code; 3 to 3 bytes of 3 capital letters"
       - id: authorised_at_ms
         type: u8
         valid:
@@ -861,7 +861,7 @@ types:
       Rules between fields, not checked here:
       - outcome: POSTED, DECLINED or FENCED
       - reason: a bank's reason with DECLINED, FENCED with FENCED, NONE otherwise
-      - utr: a UTR with POSTED and none otherwise
+      - utr: not empty with POSTED, empty otherwise
     doc-ref: "spec/protocol.md, ReceiptStatement"
     seq:
       - id: receipt_key_id
@@ -890,7 +890,7 @@ types:
       - id: utr
         type: str
         size: utr_size
-        doc: "the UTR with POSTED; 0 to 22 bytes of 4 letters, 'P', a digit, 8 digits of date, 8 digits of sequence"
+        doc: "the UTR with POSTED; 0 to 22 bytes of 4 capital letters, 'P', 17 digits"
       - id: bank_time_ms
         type: u8
         valid:

@@ -103,7 +103,7 @@ class Choice(Field):
         self.width = width
         self.choices = choices
         self.size_min = self.size_max = width
-        self.expected = f"one of the {choices.__name__} codes {', '.join(str(int(c)) for c in choices)}"
+        self.expected = f"a code of the registry {choices.__name__}"
         self._by_code = {int(c): c for c in choices}
 
     def is_legal(self, value: Any) -> bool:
@@ -400,9 +400,9 @@ PASSCODE: Final = Text(1, limits.PASSCODE_SIZE_MAX, r"[!-{}~]+", "printable ASCI
 MERCHANT_NAME_OR_EMPTY: Final = Text(0, limits.MERCHANT_NAME_SIZE_MAX, None, PRINTABLE_WORDS)
 USER_ID: Final = Text(1, limits.USER_ID_SIZE_MAX, None, PRINTABLE_WORDS)
 PASSWORD: Final = Text(1, limits.PASSWORD_SIZE_MAX, None, PRINTABLE_WORDS)
-CURRENCY: Final = Text(limits.CURRENCY_SIZE, limits.CURRENCY_SIZE, r"[A-Z]{3}", "an ISO 4217 code, capitals")
-CURRENCY_OR_EMPTY: Final = Text(0, limits.CURRENCY_SIZE, r"[A-Z]{3}", "an ISO 4217 code, capitals")
-_UTR_WORDS: Final = "4 letters, 'P', a digit, 8 digits of date, 8 digits of sequence"
+CURRENCY: Final = Text(limits.CURRENCY_SIZE, limits.CURRENCY_SIZE, r"[A-Z]{3}", "3 capital letters")
+CURRENCY_OR_EMPTY: Final = Text(0, limits.CURRENCY_SIZE, r"[A-Z]{3}", "3 capital letters")
+_UTR_WORDS: Final = "4 capital letters, 'P', 17 digits"
 UTR_OR_EMPTY: Final = Text(0, limits.UTR_SIZE, r"[A-Z]{4}P[0-9]{17}", _UTR_WORDS)
 ERROR_TEXT: Final = Text(0, limits.ERROR_TEXT_SIZE_MAX, r"[ -~]*", "printable ASCII")
 PAYMENT_ID: Final = Opaque(limits.PAYMENT_ID_SIZE, zero_allowed=False)

@@ -158,13 +158,13 @@ class BankKeys(Message):
 
     status: KeysStatus = public(Choice(1, KeysStatus), "whether there is one")
     signed_key_list: bytes = sized(
-        Blob(0, limits.KEY_LIST_SIZE_MAX), "a SignedKeyList (spec 8.4); empty unless AVAILABLE"
+        Blob(0, limits.SIGNED_KEY_LIST_SIZE_MAX), "a SignedKeyList (spec 8.4); empty unless AVAILABLE"
     )
 
     rules = (
         Rule(
             "signed_key_list",
-            "a key list with AVAILABLE and none otherwise",
+            "not empty with AVAILABLE, empty otherwise",
             lambda m: bool(m.signed_key_list) is (m.status is KeysStatus.AVAILABLE),
         ),
     )
@@ -196,19 +196,31 @@ class TokenAck(Message):
     rules = (
         Rule(
             "session_id",
-            "a session with VALID and zeros otherwise",
+            "not zero with VALID, zero otherwise",
             lambda m: any(m.session_id) is (m.status is TokenStatus.VALID),
         ),
         Rule(
             "session_left_ms",
-            "time left with VALID and 0 otherwise",
+            "above 0 with VALID, 0 otherwise",
             lambda m: (m.session_left_ms > 0) is (m.status is TokenStatus.VALID),
         ),
-        Rule("merchant_id", "empty with INVALID and LOCKED only", lambda m: bool(m.merchant_id) is m.status.is_told),
-        Rule("amount_minor", "0 with INVALID and LOCKED only", lambda m: (m.amount_minor > 0) is m.status.is_told),
-        Rule("currency", "empty with INVALID and LOCKED only", lambda m: bool(m.currency) is m.status.is_told),
+        Rule(
+            "merchant_id",
+            "empty with INVALID and LOCKED, not empty otherwise",
+            lambda m: bool(m.merchant_id) is m.status.is_told,
+        ),
+        Rule(
+            "amount_minor",
+            "0 with INVALID and LOCKED, above 0 otherwise",
+            lambda m: (m.amount_minor > 0) is m.status.is_told,
+        ),
+        Rule(
+            "currency",
+            "empty with INVALID and LOCKED, not empty otherwise",
+            lambda m: bool(m.currency) is m.status.is_told,
+        ),
         Rule("merchant_name", "empty with INVALID and LOCKED", lambda m: m.status.is_told or not m.merchant_name),
-        Rule("utr", "a UTR with PAID and none otherwise", lambda m: bool(m.utr) is (m.status is TokenStatus.PAID)),
+        Rule("utr", "not empty with PAID, empty otherwise", lambda m: bool(m.utr) is (m.status is TokenStatus.PAID)),
     )
 
 
@@ -239,15 +251,15 @@ class PaymentAnswer(Message):
             "a bank's reason with DECLINED, a gateway's with REFUSED, NONE otherwise",
             lambda m: m.status.fits(m.reason),
         ),
-        Rule("utr", "a UTR with PAID", lambda m: m.status is not PaymentStatus.PAID or bool(m.utr)),
+        Rule("utr", "not empty with PAID", lambda m: m.status is not PaymentStatus.PAID or bool(m.utr)),
         Rule(
             "utr",
-            "a UTR with PAID or TOKEN_PAID only",
+            "empty but with PAID and TOKEN_PAID",
             lambda m: not m.utr or m.status is PaymentStatus.PAID or m.reason is Reason.TOKEN_PAID,
         ),
         Rule(
             "receipt",
-            "a receipt with PAID and DECLINED and none otherwise",
+            "not empty with PAID and DECLINED, empty otherwise",
             lambda m: bool(m.receipt) is (m.status in (PaymentStatus.PAID, PaymentStatus.DECLINED)),
         ),
     )
@@ -305,12 +317,12 @@ class TransferAnswer(Message):
         ),
         Rule(
             "utr",
-            "a UTR with POSTED and none otherwise",
+            "not empty with POSTED, empty otherwise",
             lambda m: bool(m.utr) is (m.outcome is TransferOutcome.POSTED),
         ),
         Rule(
             "receipt",
-            "a receipt with every final outcome and none otherwise",
+            "not empty with a final outcome, empty otherwise",
             lambda m: bool(m.receipt) is m.outcome.is_final,
         ),
     )

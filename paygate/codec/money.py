@@ -5,13 +5,13 @@ from typing import Final
 
 from paygate.codec import limits
 
-# ISO 4217 currencies whose minor unit is not a hundredth.
-_EXPONENTS: Final = {
+CURRENCY_EXPONENTS: Final = {
     **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW"), 0),
     **dict.fromkeys(("PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF"), 0),
     **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
     **dict.fromkeys(("CLF", "UYW"), 4),
 }
+"""ISO 4217 currencies whose minor unit is not a hundredth, with their decimals (spec 3.6)."""
 _DECIMAL: Final = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]+))?", re.ASCII)
 
 
@@ -21,7 +21,7 @@ class BadAmount(ValueError):
 
 def currency_exponent(currency: str) -> int:
     """How many decimals the currency has (ISO 4217); 2 unless it is one of the exceptions."""
-    return _EXPONENTS.get(currency, 2)
+    return CURRENCY_EXPONENTS.get(currency, 2)
 
 
 def parse_amount(text: str, currency: str, *, zero_allowed: bool = False) -> int:

@@ -127,7 +127,7 @@ class ReceiptStatement(Record):
         ),
         Rule(
             "utr",
-            "a UTR with POSTED and none otherwise",
+            "not empty with POSTED, empty otherwise",
             lambda r: bool(r.utr) is (r.outcome is TransferOutcome.POSTED),
         ),
     )

@@ -24,7 +24,7 @@ def outputs(spec: Path) -> dict[str, str]:
     written = document.fill((spec / "protocol.md").read_text(encoding="utf-8"), session=session_text.render)
     return found | {
         "protocol.md": written,
-        "registry.json": registry.render(document.requirements(written)),
+        "registry.json": registry.render(document.edition(written), document.requirements(written)),
         "paygate.ksy": kaitai.render(),
         "paygate.lua": wireshark.render(),
     }

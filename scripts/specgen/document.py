@@ -20,6 +20,7 @@ _PART = re.compile(r"<!-- spec: (?P<what>[^>]+?) -->\n.*?<!-- /spec -->", re.DOT
 _REQUIREMENT = re.compile(
     r"^(?:- )?\*\*(?P<number>PG-[A-Z]+-\d+)\.\*\* (?P<text>.+?)(?=\n\n|\n- |\n\||\Z)", re.MULTILINE | re.DOTALL
 )
+_EDITION = re.compile(r"^Edition (\d{4}-\d\d-\d\d)\.", re.MULTILINE)
 _HEADING = re.compile(r"^#{2,3} (?P<section>\d+(?:\.\d+)?|Appendix [A-Z])\.? ", re.MULTILINE)
 
 
@@ -51,6 +52,7 @@ _PARTS: dict[str, Callable[..., str]] = {
     "pipes": tables.pipe_kinds_table,
     "limits": tables.limits_table,
     "timers": tables.timers_table,
+    "currencies": tables.currencies_table,
     "labels": tables.labels_table,
     "suites": tables.suites_table,
     "links": diagrams.link_diagram,
@@ -84,6 +86,16 @@ def fill(document: str, **more: Callable[[], str]) -> str:
     if missing:
         raise BadDocument(f"spec/protocol.md has no part for: {', '.join(missing)}")
     return filled
+
+
+def edition(document: str) -> str:
+    """The date of the edition. Raises BadDocument if it is not said, or not in the list of changes (section 11)."""
+    found = _EDITION.search(document)
+    if found is None:
+        raise BadDocument("spec/protocol.md: no line begins with `Edition YYYY-MM-DD.`")
+    if f"| {found[1]} | " not in document:
+        raise BadDocument(f"spec/protocol.md: section 11 does not say what changed in the edition {found[1]}")
+    return found[1]
 
 
 def requirements(document: str) -> list[Requirement]:

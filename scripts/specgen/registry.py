@@ -10,6 +10,7 @@ from paygate.codec.errors import ErrorCode
 from paygate.codec.fields import Blob, Boolean, Choice, Counted, Field, Nested, Opaque, Record, Text, Uint, fields_of
 from paygate.codec.frame import FLAG_AUTHENTICATED, MAGIC, Header, body_size_range
 from paygate.codec.messages import MESSAGES
+from paygate.codec.money import CURRENCY_EXPONENTS
 from paygate.codec.seal import SUITES
 from specgen.document import Requirement
 from specgen.records import RECORDS
@@ -17,10 +18,11 @@ from specgen.tables import LABELS, TIMERS, documented_limits
 from specgen.words import SOCKET_KINDS, first_sentence, message_name, route_words, sizes_of
 
 
-def render(requirements: Sequence[Requirement]) -> str:
-    """The file's text. Numbers of 64 bits are decimal strings, bytes are lower-case hexadecimal."""
+def render(edition: str, requirements: Sequence[Requirement]) -> str:
+    """The file's text. `edition`: the spec's date. 64-bit numbers are decimal strings, bytes lower-case hexadecimal."""
     found = {
         "protocol_version": limits.PROTOCOL_VERSION,
+        "edition": edition,
         "magic": MAGIC.hex(),
         "flags": {"AUTHENTICATED": FLAG_AUTHENTICATED},
         "header": _record(Header),
@@ -33,6 +35,7 @@ def render(requirements: Sequence[Requirement]) -> str:
         },
         "limits": {name: {"value": _number(value, 8), "why": why} for name, value, why in documented_limits()},
         "timers": {name: {"ms": ms, "since": since, "then": then} for name, (ms, since, then) in TIMERS.items()},
+        "currency_decimals": {"default": 2, **CURRENCY_EXPONENTS},
         "labels": {name: label.hex() for name, (label, _) in LABELS.items()},
         "suites": [
             {

@@ -11,6 +11,7 @@ from paygate.codec.errors import ErrorCode
 from paygate.codec.fields import Record, fields_of
 from paygate.codec.frame import body_size_range
 from paygate.codec.messages import MESSAGES, Message
+from paygate.codec.money import CURRENCY_EXPONENTS
 from paygate.gateway import core as gateway_core
 from paygate.gateway import flights
 from paygate.link import (
@@ -189,7 +190,11 @@ TIMERS = {
     "resolve again, first": (flights.RESOLVE_BACKOFF_BASE_MS, "after a ResolveRequest", "gateway: the next one"),
     "resolve again, at most": (flights.RESOLVE_BACKOFF_MS_MAX, "after a ResolveRequest", "gateway: the next one"),
     "key list": (gateway_core.KEY_LIST_REFRESH_MS, "after the last one", "gateway: BankKeysQuery"),
-    "answer": (client_core.ANSWER_MS, "from a query to its answer", "client: the link counts as lost"),
+    "answer": (
+        client_core.ANSWER_MS,
+        "from BankKeysQuery, TokenQuery or StatusQuery to its answer",
+        "client: closes, without an Error; the link counts as lost",
+    ),
     "status poll": (client_core.POLL_MS, "after an answer that leaves the outcome open", "client: StatusQuery"),
     "authorisation": (
         limits.AUTHORISED_AT_SKEW_MS_MAX,
@@ -204,6 +209,14 @@ def timers_table() -> str:
     """Every timer, from the constants that the programs run by."""
     rows = [[name, f"{ms / 1000:g} s", since, what] for name, (ms, since, what) in TIMERS.items()]
     return table(["timer", "how long", "since or before", "who, and what then"], rows)
+
+
+def currencies_table() -> str:
+    """The currencies whose minor unit is not a hundredth."""
+    by_count: dict[int, list[str]] = {}
+    for currency, count in CURRENCY_EXPONENTS.items():
+        by_count.setdefault(count, []).append(currency)
+    return table(["decimals", "currencies"], [[str(count), ", ".join(sorted(c))] for count, c in by_count.items()])
 
 
 LABELS = {

@@ -85,7 +85,7 @@ def test_of_two_causes_the_lower_code_is_told(first: Reason, second: Reason) -> 
     assert decide(transfer, situation, MONO_MS).reason is min(first, second)
 
 
-@pytest.mark.pg("PG-TRF-4")
+@pytest.mark.pg("PG-TRF-4", "PG-CLI-5")
 @pytest.mark.parametrize(
     ("skew_ms", "is_late"),
     [(-300_001, True), (-300_000, False), (0, False), (300_000, False), (300_001, True)],

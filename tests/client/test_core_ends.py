@@ -357,6 +357,7 @@ def test_no_later_word_of_a_gateway_takes_a_receipt_away() -> None:
     assert payment.after(claim, world.now.wall_ms) is payment
 
 
+@pytest.mark.pg("PG-RCP-6")
 def test_a_receipt_under_a_list_newer_than_its_payment_is_shown_again_from_the_record() -> None:
     payment = paid()
     new_list = build_signed_key_list(serial=8, valid_from_ms=payment.terms.authorised_at_ms + 1)

@@ -152,6 +152,16 @@ def test_a_requirement_knows_its_section_and_text() -> None:
     assert found[0] == document.Requirement("PG-FRM-1", "4.1", "Bit 0 is a flag.")
 
 
+@pytest.mark.pg("PG-VER-3")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("# A\n", "no line begins with"), ("# A\n\nEdition 2026-01-01. New.\n", "does not say what changed")],
+)
+def test_an_edition_has_a_date_and_its_changes(text: str, expected: str) -> None:
+    with pytest.raises(document.BadDocument, match=expected):
+        document.edition(text)
+
+
 def test_the_link_tables_are_total() -> None:
     for ends in (link_states.ANSWERING_ENDS, link_states.CALLING_ENDS):
         rows = link_states.link_table(ends).splitlines()[2:]
