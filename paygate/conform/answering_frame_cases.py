@@ -14,7 +14,7 @@ from paygate.codec.frame import FLAG_AUTHENTICATED, body_size_range, encode_reco
 from paygate.codec.messages import MESSAGES, Echo, EchoReply, Message
 from paygate.conform.answering import EVERY_END, AnsweringEnd
 from paygate.conform.cases import require
-from paygate.conform.craft import MAGIC_NUMBER, Draft, bad_encodings, body_with, draft, leaves_of
+from paygate.conform.craft import MAGIC_NUMBER, Draft, bad_encodings, body_with, draft, flipped, leaves_of
 from paygate.conform.trial import Trial
 from paygate.conform.wire import Wire
 
@@ -256,8 +256,3 @@ async def _send_slowly(t: Trial, wire: Wire, data: bytes) -> None:
     for i in range(len(data)):
         wire.send_bytes(data[i : i + 1])
         await t.sleep(0)
-
-
-def flipped(data: bytes, place: int) -> bytes:
-    """The bytes with one bit changed in this place."""
-    return data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :]

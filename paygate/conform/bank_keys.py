@@ -15,6 +15,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from paygate.codec.codes import KemId, Reason, TransferOutcome
+from paygate.codec.frame import decode_record
 from paygate.codec.seal import (
     Credentials,
     NotOpened,
@@ -24,7 +25,15 @@ from paygate.codec.seal import (
     sign_key_list,
     sign_receipts,
 )
-from paygate.codec.sealed import KeyList, PasswordKeyParameters, ReceiptKey, ReceiptStatement, SuiteKey, Terms
+from paygate.codec.sealed import (
+    KeyList,
+    PasswordKeyParameters,
+    ReceiptKey,
+    ReceiptStatement,
+    SignedKeyList,
+    SuiteKey,
+    Terms,
+)
 from paygate.conform.world import World
 
 CHEAP_PASSWORD_KEY: Final = PasswordKeyParameters(memory_kib=8, iteration_count=1, lane_count=1)
@@ -108,6 +117,10 @@ class PlayedBankKeys:
     def sign(self, key_list: KeyList) -> bytes:
         """The encoded SignedKeyList."""
         return sign_key_list(self.root_key, key_list)
+
+    def read(self, signed_key_list: bytes) -> KeyList:
+        """The list that `sign` was given."""
+        return decode_record(KeyList, decode_record(SignedKeyList, signed_key_list).key_list)
 
     # -- payments --------------------------------------------------------------------------------------
 

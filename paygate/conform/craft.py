@@ -52,6 +52,11 @@ def draft(message: Message, link_key: bytes | None, correlation_id: int = 1) -> 
     return Draft(int(message.kind), encode_record(message), correlation_id, link_key)
 
 
+def flipped(data: bytes, place: int) -> bytes:
+    """The bytes with one bit changed in this place."""
+    return data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :]
+
+
 # -- fields ----------------------------------------------------------------------------------------------
 
 

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from paygate.conform import client_options
+from paygate.conform import client_options, gateway_side
 from paygate.conform.bank_cases import BANK
 from paygate.conform.bank_limit_cases import add_options
 from paygate.conform.cases import Catalogue
 from paygate.conform.client_cases import CLIENT
+from paygate.conform.gateway_cases import GATEWAY
 
 JOBS: Final = 32
 """Cases at once unless told otherwise: most of them wait for somebody most of the time."""
@@ -35,6 +36,12 @@ class RoleUnderTest:
 ROLES: Final[dict[str, RoleUnderTest]] = {
     "bank": RoleUnderTest(
         BANK, "where the bank listens", "Plays a gateway, and its customers' clients, against a bank.", add_options
+    ),
+    "gateway": RoleUnderTest(
+        GATEWAY,
+        "where the gateway listens",
+        "Plays clients, and with --bank-listen the bank behind it, against a gateway.",
+        gateway_side.add_options,
     ),
     "client": RoleUnderTest(
         CLIENT,
