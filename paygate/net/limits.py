@@ -22,8 +22,9 @@ class ConnectionLimits:
     output_size_high: int = 64 * 1024
     # Reading goes on below this; the gap keeps a connection from switching at every frame.
     output_size_low: int = 16 * 1024
-    # The most that one peer can make us hold. One read of small requests is answered well within it.
-    output_size_max: int = 1024 * 1024
+    # The most that one peer can make us hold. Above 4.5 MB, since 4,096 requests may wait for a reply (PG-LNK-6), a
+    # reply has up to 1,087 bytes (PG-FRM-4), and the end of one payment may be the answer to all of them at once.
+    output_size_max: int = 5 * 1024 * 1024
     # A peer that takes no byte of its output for so long isn't reading: a session lasts 30 s in all (R10).
     output_stall_ms: int = 15_000
     # A graceful close waits this long in all for the peer to take the rest and to close its side. It outlasts a
