@@ -184,7 +184,16 @@ INVALID = [e for e in VECTORS["invalid"] if ErrorCode(e["errors"][-1]["code"]) <
 @pytest.mark.parametrize("entry", INVALID, ids=lambda e: e["name"])
 def test_an_invalid_vector_is_refused_where_the_layout_tells(parser: type[Any], entry: dict[str, Any]) -> None:
     frame = bytes.fromhex(entry["frame"])
-    assert refuses(parser, frame) is (entry["header_suffices"] or can_tell(frame))
+    if not entry["header_suffices"]:
+        assert refuses(parser, frame) is can_tell(frame)
+        return
+    # Without its body the frame is refused anyway, so the header alone says what was seen of it.
+    if ErrorCode(entry["errors"][-1]["code"]) <= ErrorCode.UNKNOWN_FLAG:
+        with pytest.raises(KaitaiStructError):
+            parser.Header.from_bytes(frame)
+    else:
+        assert parsed_values(parser.Header.from_bytes(frame)) == list(header_of(frame).items())
+        assert refuses(parser, frame)
 
 
 @pytest.mark.parametrize("entry", RECORDS["valid"], ids=lambda e: e["name"])
