@@ -654,6 +654,19 @@ def test_an_error_is_not_answered(pairing: Pairing) -> None:
         assert (caller.data_to_send(), caller.is_closed) == (b"", code.closes)
 
 
+@pytest.mark.pg("PG-ERR-4")
+@each_pairing
+@pytest.mark.parametrize("correlation_id", [0, 2, 77, limits.UINT64_MAX])
+def test_the_correlation_id_of_an_error_that_closes_is_not_looked_at(pairing: Pairing, correlation_id: int) -> None:
+    caller, _ = pairing.opened()
+    caller.send_request(pairing.request)  # under 2
+    caller.data_to_send()
+    error = Error(code=ErrorCode.INTERNAL, closes=True, text="")
+    events = caller.receive_data(pairing.frame(error, correlation_id), NOW_MS)
+    assert events == [PeerClosed("peer says: internal: ", ErrorCode.INTERNAL)]
+    assert caller.is_closed
+
+
 @pytest.mark.pg("PG-ERR-4", "PG-ERR-6")
 @each_pairing
 @pytest.mark.parametrize("code", ErrorCode, ids=lambda code: code.name)
