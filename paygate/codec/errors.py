@@ -1,8 +1,8 @@
 """Who is to blame, as a type (style 10): our own misuse, or the peer's fault. A declined payment is neither.
 
-`ErrorCode` is the registry of spec section 9; the order of the codes is the order in which they are checked. One
-exception: a link refuses a kind that its state rules out (UNEXPECTED_MESSAGE) from the header, before the checksum,
-since it awaits no body that it would refuse anyway.
+`ErrorCode` is the registry of spec section 9; the order of the codes is the order in which they are checked, but
+within a body (PG-ENC-7) and in Hello (PG-LNK-2). And a link refuses a kind that its state rules out
+(UNEXPECTED_MESSAGE) from the header, before the checksum, since it awaits no body that it would refuse anyway.
 """
 
 from paygate.codec.codes import Code

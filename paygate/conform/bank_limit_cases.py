@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 @BANK.case(
     "limit.connections",
     "Of more connections than the bank takes the last are turned away, and the others go on.",
-    *("9", "PG-LNK-15"),
+    *("9", "PG-LNK-15", "PG-ERR-9"),
     exclusive=True,
 )
 async def too_many_connections(t: Trial) -> None:

@@ -156,6 +156,7 @@ def test_a_callback_may_stop_the_listener_in_the_middle_of_the_queue(world: Worl
     assert len(server.conns) == 1
 
 
+@pytest.mark.pg("PG-ERR-9")
 def test_one_address_gets_its_share_and_others_theirs(world: World, tick_until: TickUntil) -> None:
     server = world.server(ListenLimits(connection_count_per_address_max=2))
     clients = [world.client(server, "127.0.0.2") for _ in range(3)]
