@@ -60,7 +60,7 @@ def test_everything_in_spec_is_generated_or_known() -> None:
         ("PG-TIM-3", f"came for {IDLE_TIMEOUT_MS // 1000} s"),
         ("PG-TIM-4", f"came for {ECHO_AFTER_MS // 1000} s"),
         ("PG-TIM-4", f"comes for {ECHO_TIMEOUT_MS // 1000} s more"),
-        ("PG-KEY-1", f"for {KEY_LIST_REFRESH_MS // 1000} seconds"),
+        ("PG-KEY-1", f"every {KEY_LIST_REFRESH_MS // 1000} seconds"),
         ("PG-TOK-2", f"After {WORDS[PASSCODE_TRY_COUNT_MAX]} wrong passcodes"),
         ("PG-TOK-2", f"for {PASSCODE_LOCK_MS // 60_000} minutes"),
         ("PG-SES-1", f"lasts {limits.SESSION_MS // 1000} seconds"),
