@@ -1,0 +1,38 @@
+"""Our client with a bug: `broken_client.py BUG pay ...` is `paygate-client pay ...` with one thing patched.
+
+Its encoder is no program of its own but a call, since the start of an interpreter is what a run costs most.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+
+from conform.client_faults import FAULTS, put_in
+
+from paygate.client import session
+from paygate.client.__main__ import main
+from paygate.codec.messages import SealCredentials
+from paygate.codec.seal import seal_request
+from paygate.net.loop import Loop
+
+
+class InlineEncoder:
+    """Seals where it is asked to, in place of `session.Encoder`."""
+
+    def __init__(self, loop: Loop, on_sealed: Callable[[bytes], None], *_unused: object) -> None:
+        self._loop = loop
+        self._on_sealed = on_sealed
+
+    def seal(self, request: SealCredentials) -> None:
+        """Tell the envelope at the end of the tick, as an answer of a child would come."""
+        self._loop.call_soon(partial(self._on_sealed, seal_request(request, os.urandom(16))))
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+if __name__ == "__main__":
+    put_in(session, "Encoder", InlineEncoder)
+    FAULTS[sys.argv.pop(1)].patch()
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Our own client passes every case of the kit, and each bug that a client can have fails the cases that are for it."""
+
+import sys
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from conform.client_faults import FAULTS
+
+from paygate.conform.bank_keys import PlayedBankKeys
+from paygate.conform.client_cases import CLIENT
+from paygate.conform.client_options import DEFAULT_EXIT_CODES
+from paygate.conform.report import result_lines
+from paygate.conform.runner import Outcome, Result, Run
+from paygate.conform.trial import Settings
+from paygate.conform.world import WORLD_NAME, KeyFiles, World, default_world, read_world, write_world
+from paygate.net.loop import Loop
+
+TESTS: Final = Path(__file__).parent.parent
+OWN: Final = "our own client"
+PAY: Final = (
+    *("pay", "--gateway", "{address}", "--bank-root", "{bank_root_file}", "--state", "{state_dir}"),
+    *("--transaction", "{transaction}", "--passcode-file", "{passcode_file}"),
+    *("--user", "{user}", "--password-file", "{password_file}", "--yes"),
+)
+STATUS: Final = ("status", "{payment_id}", "--gateway", "{address}", "--state", "{state_dir}")
+RUNS_AT_ONCE: Final = 5
+JOBS_OF_OWN: Final = 4
+JOBS: Final = 2
+"""Cases at once in each run: enough for two cores, while others wait."""
+PATIENCE_OF_OWN_MS: Final = 10_000
+PATIENCE_MS: Final = 2_500
+"""A client with a bug is mostly waited for in vain."""
+LIMIT_MS: Final = 300_000
+
+
+def program(fault: str) -> tuple[str, ...]:
+    """The command of our client, or of one with a bug."""
+    if fault == OWN:
+        return (sys.executable, "-P", "-m", "paygate.client")
+    return ("env", f"PYTHONPATH={TESTS}", sys.executable, "-P", "-m", "conform.broken_client", fault)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world with keys of the bank that the kit plays."""
+    directory = tmp_path_factory.mktemp("world")
+    made = default_world(b"tests of clients")
+    write_world(directory, made, PlayedBankKeys.key_files(made))
+    return read_world(directory / WORLD_NAME, KeyFiles())
+
+
+@dataclass
+class Campaign:
+    """Many runs on one loop, a few at a time, so that what waits in one is time for another."""
+
+    world: World
+    loop: Loop = field(default_factory=Loop)
+    results: dict[str, dict[str, Result]] = field(default_factory=dict)
+
+    def run(self, faults: list[str]) -> None:
+        """Run our client, or one with a bug, through its cases."""
+        waiting, running = deque(faults), list[Run]()
+        deadline_ms = self.loop.now_ms() + LIMIT_MS
+        while waiting or running:
+            while waiting and len(running) < RUNS_AT_ONCE:
+                running.append(self._start(waiting.popleft()))
+            self.loop.run_once()
+            self.loop.flush()
+            running = [run for run in running if not run.is_over]
+            assert self.loop.now_ms() < deadline_ms
+        self.loop.close()
+
+    def _start(self, fault: str) -> Run:
+        cases = [case for case in CLIENT if fault == OWN or case.case_id.removeprefix("client.") in FAULTS[fault].cases]
+        options: dict[str, Any] = {
+            "run": (*program(fault), *PAY),
+            "status_run": (*program(fault), *STATUS),
+            "exit_codes": DEFAULT_EXIT_CODES,
+        }
+        is_own = fault == OWN
+        settings = Settings(("127.0.0.1", 0), self.world, PATIENCE_OF_OWN_MS if is_own else PATIENCE_MS, options)
+        results = self.results[fault] = {}
+
+        def told(result: Result) -> None:
+            results[result.case.case_id] = result
+
+        return Run(self.loop, CLIENT.prepare, cases, settings, told, jobs=JOBS_OF_OWN if is_own else JOBS)
+
+
+@pytest.fixture(scope="module")
+def campaign(world: World, request: pytest.FixtureRequest) -> Campaign:
+    """All runs that the selected tests need."""
+    wanted = dict.fromkeys(
+        item.callspec.params.get("fault", OWN) if hasattr(item, "callspec") else OWN
+        for item in request.session.items
+        if item.nodeid.startswith(request.node.nodeid)
+    )
+    campaign = Campaign(world)
+    # The longest first: its slow cases wait while the others run.
+    campaign.run(sorted(wanted, key=lambda fault: fault != OWN))
+    return campaign
+
+
+def told(result: Result) -> str:
+    """What the kit says of a case, to be read when a test fails."""
+    return "\n".join(result_lines(result))
+
+
+def test_our_client_passes_every_case(campaign: Campaign) -> None:
+    results = campaign.results[OWN]
+    assert [case.case_id for case in CLIENT if case.case_id not in results] == []
+    assert [told(result) for result in results.values() if result.outcome is not Outcome.PASSED] == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_client_with_a_bug_fails_the_cases_that_are_for_it(campaign: Campaign, fault: str) -> None:
+    results = campaign.results[fault]
+    assert len(results) == len(FAULTS[fault].cases) > 0
+    assert [case_id for case_id, result in results.items() if result.outcome is not Outcome.FAILED] == []
+    reasons = [result.reason for result in results.values()]
+    assert [reason for reason in reasons if "the kit itself failed" in reason] == []
+
+
+def test_no_case_is_without_a_bug_that_fails_it() -> None:
+    failed = {f"client.{name}" for fault in FAULTS.values() for name in fault.cases}
+    known = {case.case_id for case in CLIENT}
+    assert failed - known == set()
+    assert known - failed == set()
