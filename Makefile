@@ -5,7 +5,7 @@ READY := .venv/.ready
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-interactive test check spec fuzz tools format clean
+.PHONY: help setup demo demo-interactive test check spec fuzz test-tools format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ check: $(READY) ## format, lint, types, spec freshness, import layers, requireme
 spec: $(READY) ## write what follows from the declarations into spec/
 	PYTHONPATH=scripts $(BIN)/python -m specgen
 
-tools: $(READY) ## install what the tests against other implementations need: tshark, Kaitai's compiler, Node packages
+test-tools: $(READY) ## install what the tests against other implementations need: tshark, Kaitai, Node packages
 	scripts/install-test-tools
 
 fuzz: $(READY) ## the codec's property tests with many more examples; SEED=n replays one campaign

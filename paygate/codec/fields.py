@@ -145,12 +145,16 @@ class Opaque(Field):
 
 
 class Blob(Field):
-    """From `minimum` to `maximum` bytes behind a 16-bit length that counts those bytes only."""
+    """From `minimum` to `maximum` bytes behind a 16-bit length that counts those bytes only.
+
+    `holds` names the record whose encoding the bytes are, if they are one: nobody who only passes them on decodes it.
+    """
 
     PREFIX_SIZE: ClassVar[int] = 2
 
-    def __init__(self, minimum: int, maximum: int) -> None:
+    def __init__(self, minimum: int, maximum: int, *, holds: str = "") -> None:
         super().__init__(construct.Prefixed(_UpTo(construct.Int16ub, maximum, "bytes"), construct.GreedyBytes))
+        self.holds = holds
         self.minimum = minimum
         self.maximum = maximum
         self.size_min = self.PREFIX_SIZE + minimum
@@ -415,4 +419,4 @@ AMOUNT_MINOR_OR_ZERO: Final = Uint(8, 0, limits.AMOUNT_MINOR_MAX, "minor units o
 TIME_MS: Final = Uint(8, 0, limits.TIME_MS_MAX, "milliseconds since 1970-01-01T00:00:00Z")
 TIME_LEFT_MS: Final = Uint(4, 0, limits.SESSION_MS, "milliseconds left")
 ENVELOPE: Final = Blob(1, limits.ENVELOPE_SIZE_MAX)
-RECEIPT_OR_EMPTY: Final = Blob(0, limits.RECEIPT_SIZE_MAX)
+RECEIPT_OR_EMPTY: Final = Blob(0, limits.RECEIPT_SIZE_MAX, holds="Receipt")

@@ -158,7 +158,8 @@ class BankKeys(Message):
 
     status: KeysStatus = public(Choice(1, KeysStatus), "whether there is one")
     signed_key_list: bytes = sized(
-        Blob(0, limits.SIGNED_KEY_LIST_SIZE_MAX), "a SignedKeyList (spec 8.4); empty unless AVAILABLE"
+        Blob(0, limits.SIGNED_KEY_LIST_SIZE_MAX, holds="SignedKeyList"),
+        "a SignedKeyList (spec 8.4); empty unless AVAILABLE",
     )
 
     rules = (

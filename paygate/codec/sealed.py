@@ -102,7 +102,7 @@ class KeyList(Record):
 class SignedKeyList(Record):
     """A key list's exact bytes and the root key's signature over them."""
 
-    key_list: bytes = sized(Blob(1, limits.KEY_LIST_SIZE_MAX), "a KeyList, encoded")
+    key_list: bytes = sized(Blob(1, limits.KEY_LIST_SIZE_MAX, holds="KeyList"), "a KeyList, encoded")
     signature: bytes = sized(Opaque(limits.SIGNATURE_SIZE), "Ed25519 by the bank's root key (spec 8.4)")
 
 

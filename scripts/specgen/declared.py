@@ -6,7 +6,7 @@ from typing import Final
 
 from paygate.codec import sealed
 from paygate.codec.codes import Code
-from paygate.codec.fields import Blob, Choice, Counted, Field, Nested, Record, WireField, fields_of
+from paygate.codec.fields import Blob, Choice, Counted, Field, Nested, Record, fields_of
 from paygate.codec.messages import MESSAGES
 from specgen.words import SOCKET_KINDS
 
@@ -26,11 +26,11 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
-def record_in(field: WireField) -> type[Record] | None:
-    """The record that a blob holds exactly one encoding of: the one that the field is named after, if any."""
-    if not isinstance(field.type, Blob):
+def record_held(field: Field) -> type[Record] | None:
+    """The record that a blob holds exactly one encoding of, if it holds any."""
+    if not isinstance(field, Blob) or not field.holds:
         return None
-    return next((record for record in SEALED_RECORDS if snake_case(record.__name__) == field.name), None)
+    return next(record for record in SEALED_RECORDS if record.__name__ == field.holds)
 
 
 def records_from(roots: list[type[Record]]) -> list[type[Record]]:
@@ -44,7 +44,7 @@ def records_from(roots: list[type[Record]]) -> list[type[Record]]:
 def _parts_of(record: type[Record]) -> Iterator[type[Record]]:
     for field in fields_of(record):
         innermost = _item_of(field.type)
-        held = innermost.record if isinstance(innermost, Nested) else record_in(field)
+        held = innermost.record if isinstance(innermost, Nested) else record_held(field.type)
         if held is not None:
             yield held
 

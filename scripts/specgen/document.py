@@ -14,7 +14,7 @@ from paygate.codec.fields import Record
 from paygate.codec.frame import Header
 from paygate.codec.messages import MESSAGES
 from specgen import diagrams, link_states, store_states, tables
-from specgen.records import RECORDS
+from specgen.declared import SEALED_RECORDS
 
 _PART = re.compile(r"<!-- spec: (?P<what>[^>]+?) -->\n.*?<!-- /spec -->", re.DOTALL)
 _REQUIREMENT = re.compile(
@@ -42,7 +42,7 @@ CODES: dict[str, type[Code]] = {
     for cls in (vars(codes) | vars(errors)).values()
     if isinstance(cls, type) and issubclass(cls, Code) and cls is not Code
 }
-_DECLARED: list[type[Record]] = [Header, *MESSAGES.values(), *RECORDS]
+_DECLARED: list[type[Record]] = [Header, *MESSAGES.values(), *SEALED_RECORDS]
 _RECORDS = {cls.__name__: cls for cls in _DECLARED}
 
 _PARTS: dict[str, Callable[..., str]] = {

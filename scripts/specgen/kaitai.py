@@ -28,7 +28,7 @@ from paygate.codec.fields import (
 )
 from paygate.codec.frame import FLAG_AUTHENTICATED, FLAGS_KNOWN, MAGIC, Header, body_size_range
 from paygate.codec.messages import MESSAGES, Message
-from specgen.declared import SEALED_RECORDS, SOCKET_MESSAGES, codes_from, record_in, records_from, snake_case
+from specgen.declared import SEALED_RECORDS, SOCKET_MESSAGES, codes_from, record_held, records_from, snake_case
 from specgen.words import SOCKET_KINDS, first_sentence, meaning_words, route_words, size_words, sizes_of
 
 Entry = dict[str, Any]
@@ -150,7 +150,7 @@ def _record_type(record: type[Record]) -> Entry:
 
 def _field_entries(field: WireField) -> list[Entry]:
     doc = meaning_words(field)
-    held = record_in(field)
+    held = record_held(field.type)
     if held is not None:
         doc += f"; parse it with the type {snake_case(held.__name__)}"
     if isinstance(field.type, Text):

@@ -12,8 +12,8 @@ from paygate.codec.frame import FLAG_AUTHENTICATED, MAGIC, Header, body_size_ran
 from paygate.codec.messages import MESSAGES
 from paygate.codec.money import CURRENCY_EXPONENTS
 from paygate.codec.seal import SUITES
+from specgen.declared import SEALED_RECORDS
 from specgen.document import Requirement
-from specgen.records import RECORDS
 from specgen.tables import LABELS, TIMERS, documented_limits
 from specgen.words import SOCKET_KINDS, first_sentence, message_name, route_words, sizes_of
 
@@ -27,7 +27,7 @@ def render(edition: str, requirements: Sequence[Requirement]) -> str:
         "flags": {"AUTHENTICATED": FLAG_AUTHENTICATED},
         "header": _record(Header),
         "kinds": [_kind(kind) for kind in MESSAGES],
-        "records": {cls.__name__: _record(cls) for cls in RECORDS},
+        "records": {cls.__name__: _record(cls) for cls in SEALED_RECORDS},
         "codes": {
             cls.__name__: [_code(code) for code in cls]
             for cls in (vars(codes) | vars(errors)).values()
@@ -99,7 +99,8 @@ def _type(field: Field) -> dict[str, Any]:
         case Opaque():
             return {"type": "bytes", "size": field.size, "zero_allowed": field.zero_allowed}
         case Blob():
-            return {"type": "blob", "prefix_size": 2, "minimum": field.minimum, "maximum": field.maximum}
+            of = {"type": "blob", "prefix_size": 2, "minimum": field.minimum, "maximum": field.maximum}
+            return of | ({"holds": field.holds} if field.holds else {})
         case Text():
             of = {"type": "text", "prefix_size": 1, "minimum": field.minimum, "maximum": field.maximum}
             return of | {"pattern": field.charset, "words": field.words}

@@ -8,18 +8,11 @@ from paygate.codec.buffer import FrameBuffer
 from paygate.codec.codes import Code
 from paygate.codec.fields import Blob, Boolean, Choice, Counted, Field, Nested, Opaque, Record, Text, Uint, fields_of
 from paygate.codec.frame import MAGIC, Frame, Header, decode_record
-from paygate.codec.sealed import KeyList, Receipt, SignedKeyList
 from specgen import vector_session
+from specgen.declared import record_held
 from specgen.words import message_name
 
 _ROW_SIZE = 16
-_INSIDE: dict[tuple[str, str], type[Record]] = {
-    ("BankKeys", "signed_key_list"): SignedKeyList,
-    ("SignedKeyList", "key_list"): KeyList,
-    ("PaymentAck", "receipt"): Receipt,
-    ("StatusAck", "receipt"): Receipt,
-}
-"""Blobs that hold a record, which is shown instead of their bytes."""
 
 
 def render() -> str:
@@ -61,30 +54,32 @@ def _record_rows(record: Record, data: bytes, at: int, path: str) -> Iterator[st
     for field in fields_of(type(record)):
         value = getattr(record, field.name)
         size = _size(field.type, value)
-        yield from _field_rows(record, field.name, field.type, value, data[: at + size], at, path + field.name)
+        yield from _field_rows(field.type, value, data[: at + size], at, path + field.name)
         at += size
 
 
-def _field_rows(
-    record: Record | None, name: str, field: Field, value: Any, data: bytes, at: int, path: str
-) -> Iterator[str]:
+def _field_rows(field: Field, value: Any, data: bytes, at: int, path: str) -> Iterator[str]:
     match field:
         case Nested():
             yield from _record_rows(value, data, at, f"{path}.")
-        case Text() | Blob():
-            inside = _INSIDE.get((type(record).__name__, name))
+        case Blob():
+            start = at + field.PREFIX_SIZE
+            yield from _rows(data[at:start], at, f"{path} size", str(len(value)))
+            held = record_held(field)
+            if held is not None and value:
+                yield from _record_rows(decode_record(held, value), data, start, f"{path}.")
+            else:
+                yield from _rows(data[start:], start, path, "")
+        case Text():
             start = at + field.PREFIX_SIZE
             yield from _rows(data[at:start], at, f"{path} size", str(len(data) - start))
-            if inside is not None and value:
-                yield from _record_rows(decode_record(inside, value), data, start, f"{path}.")
-            elif value:
-                yield from _rows(data[start:], start, path, value if isinstance(value, str) else "")
+            yield from _rows(data[start:], start, path, value)
         case Counted():
             start = at + field.PREFIX_SIZE
             yield from _rows(data[at:start], at, f"{path} count", str(len(value)))
             for index, item in enumerate(value):
                 size = _size(field.item, item)
-                yield from _field_rows(None, name, field.item, item, data[: start + size], start, f"{path}[{index}]")
+                yield from _field_rows(field.item, item, data[: start + size], start, f"{path}[{index}]")
                 start += size
         case _:
             yield from _rows(data[at:], at, path, _shown(value))

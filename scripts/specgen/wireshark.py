@@ -31,7 +31,7 @@ from paygate.codec.fields import (
 )
 from paygate.codec.frame import FLAG_AUTHENTICATED, FLAGS_KNOWN, MAGIC, Header, body_size_range
 from paygate.codec.messages import MESSAGES
-from specgen.declared import SOCKET_MESSAGES, codes_from, record_in, records_from, snake_case
+from specgen.declared import SOCKET_MESSAGES, codes_from, record_held, records_from, snake_case
 from specgen.words import SOCKET_KINDS, first_sentence
 
 PORTS: Final = "15000,15001"
@@ -124,7 +124,7 @@ def _record(record: type[Record]) -> dict[str, Any]:
 
 def _field(field: WireField, record: type[Record]) -> dict[str, Any]:
     described = {"name": field.name, **_type(field.type), "shows": field.sensitivity.name, "doc": field.doc}
-    held = record_in(field)
+    held = record_held(field.type)
     if held is not None:
         described["holds"] = snake_case(held.__name__)
     if record is Header:

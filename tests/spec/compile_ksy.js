@@ -1,6 +1,6 @@
 // Compiles a .ksy file with kaitai-struct-compiler, whose npm package is a library without a command line:
 // node compile_ksy.js FILE FOLDER LANGUAGE…
-// NODE_PATH names the folder that scripts/install-dissectors has filled. Any warning goes to stderr.
+// NODE_PATH names the folder that scripts/install-test-tools has filled. Any warning goes to stderr.
 "use strict";
 const fs = require("fs");
 const path = require("path");

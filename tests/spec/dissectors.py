@@ -12,11 +12,11 @@ import subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from outside_tools import unavailable
 from specgen.declared import SOCKET_MESSAGES
 from specgen.words import SOCKET_KINDS
 from strategies import records
@@ -35,14 +35,6 @@ MESSAGE_COUNT: Final = 130
 
 NODE_MODULES: Final = ROOT / "var" / "npm" / "node_modules"
 _COMPILER: Final = Path(__file__).with_name("compile_ksy.js")
-
-
-def unavailable(what: str) -> NoReturn:
-    """Skip, or fail in CI: a comparison that did not run has found nothing."""
-    text = f"{what}; install it with: make dissectors (or scripts/install-dissectors)"
-    if os.environ.get("CI"):
-        pytest.fail(text)
-    pytest.skip(text)
 
 
 def compile_ksy(ksy: Path, folder: Path, *languages: str) -> None:

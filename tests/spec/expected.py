@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from spec.capture import Dissected
 from spec.dissectors import decoded, header_of
-from specgen.declared import record_in, snake_case
+from specgen.declared import record_held, snake_case
 
 from paygate.codec import fields, limits
 from paygate.codec.errors import RemoteProtocolError
@@ -41,7 +41,7 @@ def _shown(prefix: str, field: WireField, value: Any) -> list[tuple[str, str]]:
         return [(name, "<secret>")]
     if field.sensitivity is Sensitivity.SIZED:
         size = f"<{len(value)} byte{'' if len(value) == 1 else 's'}>"
-        held = record_in(field)
+        held = record_held(field.type)
         return [(name, size), *(declared_fields(inner) if held and (inner := _only(held, value)) else [])]
     if isinstance(field.type, Nested):
         return declared_fields(value)

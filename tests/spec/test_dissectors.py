@@ -20,7 +20,7 @@ def test_without_its_program_a_comparison_is_skipped_and_says_how_to_install_it(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CI", raising=False)
-    with pytest.raises(pytest.skip.Exception, match=r"is missing.*make dissectors"):
+    with pytest.raises(pytest.skip.Exception, match=r"is missing.*make test-tools"):
         read(tmp_path)
 
 
@@ -30,7 +30,7 @@ def test_without_its_program_a_comparison_fails_in_ci(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CI", "true")
-    with pytest.raises(pytest.fail.Exception, match=r"is missing.*make dissectors"):
+    with pytest.raises(pytest.fail.Exception, match=r"is missing.*make test-tools"):
         read(tmp_path)
 
 

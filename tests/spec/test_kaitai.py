@@ -28,7 +28,7 @@ from spec.dissectors import (
     refusal,
 )
 from specgen import kaitai
-from specgen.declared import SEALED_RECORDS, SOCKET_MESSAGES, codes_from, record_in, records_from, snake_case
+from specgen.declared import SEALED_RECORDS, SOCKET_MESSAGES, codes_from, record_held, records_from, snake_case
 from specgen.words import SOCKET_KINDS
 from strategies import records
 
@@ -265,9 +265,11 @@ def test_what_may_not_be_shown_is_said() -> None:
         assert kaitai.render().count(f"-paygate-sensitivity: {sensitivity.name.lower()}") == entries[sensitivity] > 0
 
 
-def test_blobs_that_hold_a_record_are_known_by_their_names() -> None:
+def test_blobs_that_hold_a_record_are_declared_so() -> None:
     every = records_from([*SOCKET_MESSAGES, *SEALED_RECORDS])
-    held = {(f.name, r.__name__) for record in every for f in fields_of(record) if (r := record_in(f)) is not None}
+    held = {
+        (f.name, r.__name__) for record in every for f in fields_of(record) if (r := record_held(f.type)) is not None
+    }
     assert held == {("signed_key_list", "SignedKeyList"), ("key_list", "KeyList"), ("receipt", "Receipt")}
 
 
