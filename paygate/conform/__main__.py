@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="List a role's cases.", allow_abbrev=False)
     listing.set_defaults(command=_list)
     listing.add_argument("role", choices=[*ROLES], metavar="ROLE", help=", ".join(ROLES))
-    listing.add_argument("sections", nargs="*", metavar="SECTION", help="which cases; see the role's help")
+    listing.add_argument("sections", nargs="*", default=[], metavar="SECTION", help="which cases; see the role's help")
 
     text = "Make a world to test in: its JSON, and the records that this project's own servers are set up from."
     world = commands.add_parser("world", help=text, description=text, allow_abbrev=False)
@@ -97,6 +97,7 @@ def _add_role(parser: argparse.ArgumentParser, name: str, role: RoleUnderTest) -
     parser.add_argument(
         "sections",
         nargs="*",
+        default=[],
         metavar="SECTION",
         help="only these cases: a section of the spec (5.3), a requirement (PG-...), or a case's ID or its beginning",
     )
