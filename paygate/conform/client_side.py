@@ -159,6 +159,8 @@ class Visit(Plan):
         """Whether EncryptedCredentials may come."""
         self.links: list[Wire] = []
         self.program: Program | None = None
+        self.question_count = 0
+        """StatusQueries that have come."""
         self._served_count = 0
         self._began_ms = self._linked_ms = desk.t.now_ms
 
@@ -189,7 +191,9 @@ class Visit(Plan):
         self.may_pay = False
         self.links.clear()
         self._start("status_run", {"payment_id": self.payment.payment_id.hex()})
+        self.question_count = 0
         await self.end(*wanted)
+        require(self.question_count > 0, "a StatusQuery", "none")
 
     async def kill(self) -> None:
         """Let the client die at once."""
@@ -209,7 +213,7 @@ class Visit(Plan):
         deadline_ms = t.now_ms + (START_MS if self.program else PERSON_MS)
         while not door.has_come:
             if self.program is not None and self.program.exit_code is not None:
-                raise Failed("a connection", f"the client's end, with exit code {self._how_it_ended()}")
+                raise Failed("a connection", self._how_it_ended())
             if t.now_ms >= deadline_ms:
                 raise Failed("a connection", "nobody")
             await t.sleep(POLL_MS)
@@ -270,6 +274,8 @@ class Visit(Plan):
             if wire.is_open:
                 t.spawn(self._serve(wire))
         deadline_ms = self._began_ms + START_MS + END_MS + self._waits_ms + t.settings.allowance_ms
+        if not self.links:
+            t.spawn(self._serve_from_hello(await self.next_connection()))
         # Its last frames may come after its end is seen.
         while not self.has_ended() or self._served_count:
             if t.background_failure is not None:
@@ -281,6 +287,8 @@ class Visit(Plan):
             await t.sleep(POLL_MS)
         if t.background_failure is not None:
             raise t.background_failure
+        if self.may_pay and Said.NO_CONNECTION not in wanted:
+            require(self.sent is not None, "EncryptedCredentials", f"none, and {self._how_it_ended()}")
         self.require_secrecy()
         self._judge(wanted)
 
@@ -300,6 +308,7 @@ class Visit(Plan):
         elif isinstance(message, StatusQuery):
             require(self.sent is not None, "no StatusQuery before a payment", asked)
             expected = StatusQuery(self.payment.payment_id, self.transaction_id, self.passcode)
+            self.question_count += 1
             require(message == expected, f"a StatusQuery of payment {expected.payment_id.hex()} of this token", asked)
         elif isinstance(message, EncryptedCredentials):
             require(self.may_pay, "no EncryptedCredentials: nothing may be paid here", asked)
@@ -357,7 +366,7 @@ class Visit(Plan):
         }
 
     async def _serve_from_hello(self, wire: Wire) -> None:
-        if await wire.next_or_closed(self._serve_ms):
+        if await wire.next_or_closed(self.patience_ms):
             self.open(wire, await self.hello(wire))
             await self._serve(wire)
 
@@ -386,13 +395,15 @@ class Visit(Plan):
             raise Skipped("the bytes were right; what the client told its customer is seen only with --run")
         codes: ExitCodes = self.t.settings.options["exit_codes"]
         is_so = self.program.exit_code in {codes[said] for said in wanted}
-        require(is_so, f"the client to say: {_words(wanted, codes)}", f"exit code {self._how_it_ended()}")
+        require(is_so, f"the client to say: {_words(wanted, codes)}", self._how_it_ended())
 
     def _how_it_ended(self) -> str:
-        assert self.program is not None
+        if self.program is None:
+            return "the client's end"
         codes: ExitCodes = self.t.settings.options["exit_codes"]
         names = [said.option for said, code in codes.items() if code == self.program.exit_code]
-        return f"{self.program.exit_code} ({' or '.join(names) or 'unknown'}){self.program.told}"
+        means = " or ".join(names) or "unknown"
+        return f"the client's end, with exit code {self.program.exit_code} ({means}){self.program.told}"
 
     def _what_it_said(self) -> str:
         return self.program.told if self.program is not None else ""

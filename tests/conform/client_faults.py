@@ -281,9 +281,9 @@ def decodes_laxly(real: Any, cls: Any, data: bytes) -> Any:
 
 def takes_unknown_suites_for_known(real: Any, cls: Any, data: bytes) -> Any:
     """An unknown KEM in a key list is taken for the hybrid one."""
-    return real(
-        cls, data if cls is SignedKeyList else data.replace(b"\x00\x21\x00\x01\x00\x02", b"\x64\x7a\x00\x01\x00\x02")
-    )
+    if cls is KeyList:
+        data = data.replace(b"\x00\x21\x00\x01\x00\x02", b"\x64\x7a\x00\x01\x00\x02")
+    return real(cls, data)
 
 
 def takes_any_bank_in_tokens() -> None:
