@@ -16,6 +16,14 @@ async def refused_body(t: Trial, end: AnsweringEnd, cls: type[Message], body: by
     await wire.expect_error(code)
 
 
+def _bad_encodings(cls: type[Message], field: Field) -> list[bytes]:
+    """What may be in the field's place in a body that is neither too small nor too large for its kind."""
+    size_min, size_max = body_size_range(cls.kind)
+    before_min, before_max = size_min - field.size_min, size_max - field.size_max
+    encodings = [encoded for _words, encoded in bad_encodings(field)]
+    return [e for e in encodings if before_min + len(e) <= size_max and before_max + len(e) >= size_min]
+
+
 def _declare_bad_values(end: AnsweringEnd, cls: type[Message], path: str, field: Field) -> None:
     size_min, size_max = body_size_range(cls.kind)
 
@@ -25,7 +33,7 @@ def _declare_bad_values(end: AnsweringEnd, cls: type[Message], path: str, field:
         *("3.2", "3.3", "9", "PG-ENC-3"),
     )
     async def bad_value(t: Trial) -> None:
-        for _words, encoded in bad_encodings(field):
+        for encoded in _bad_encodings(cls, field):
             body = body_with(end.examples[cls](t), path, encoded)
             # One that makes the body too large for its kind is refused for that.
             if size_min <= len(body) <= size_max:
@@ -57,7 +65,7 @@ def declare_bodies(end: AnsweringEnd) -> None:
     """A case for each field that can be wrong, and for both ways in which a body can end wrongly."""
     for cls in end.examples:
         for path, field in leaves_of(cls):
-            if bad_encodings(field):
+            if _bad_encodings(cls, field):
                 _declare_bad_values(end, cls, path, field)
     for cls in end.examples:
         _declare_ends(end, cls)

@@ -131,8 +131,9 @@ async def many_waiting(t: Trial) -> None:
     exclusive=True,
 )
 async def no_trouble(t: Trial) -> None:
-    trouble = played_bank(t).trouble
-    require(not trouble, "frames as spec 4 and 5 say, and requests that a gateway may ask", trouble)
+    bank = played_bank(t)
+    await bank.ready_link()
+    require(not bank.trouble, "frames as spec 4 and 5 say, and requests that a gateway may ask", bank.trouble)
 
 
 @GATEWAY.case(
