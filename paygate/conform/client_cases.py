@@ -11,7 +11,7 @@ from paygate.conform import (
     client_receipt_cases,
     client_token_cases,
 )
-from paygate.conform.client_side import CLIENT
+from paygate.conform.client_shared import CLIENT
 
 __all__ = [
     "CLIENT",

@@ -5,13 +5,8 @@ A case meets the client at a `Desk`: a door of the case's own and a state direct
 holds whatever comes against the spec: the token query, one payment and no other, no secret in any byte.
 """
 
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import count
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from paygate.codec import limits
@@ -26,10 +21,11 @@ from paygate.codec.messages import (
     StatusQuery,
     TokenQuery,
 )
-from paygate.conform.bank_keys import PlayedBankKeys
-from paygate.conform.cases import Catalogue, Failed, Skipped, Unreachable, require
+from paygate.conform.cases import Failed, Skipped, require
+from paygate.conform.client_end import how_it_ended, judge, words_of
 from paygate.conform.client_options import ENVIRONMENT_PREFIX, PERSON_MS, ExitCodes, Said
 from paygate.conform.client_plan import Plan
+from paygate.conform.client_shared import CLIENT, ClientShared, tell_person, write_private
 from paygate.conform.programs import Program, fill_in
 from paygate.conform.trial import Door, Trial
 from paygate.conform.wire import Reply, Wire
@@ -54,46 +50,6 @@ UNSENT: Final = (Said.NO_CONNECTION, Said.UNTRUSTED, Said.REFUSED, Said.TIMED_OU
 """What a client may say that stopped before it sent anything, for want of a gateway or bank that it can trust."""
 DOUBT: Final = (Said.UNKNOWN, Said.UNTRUSTED)
 """What a client may say that has sent, and was given no proof."""
-
-
-@dataclass
-class ClientShared:
-    """What the cases of a run share."""
-
-    bank: PlayedBankKeys
-    directory: Path
-    """Of the run; removed at its end."""
-    numbers: Iterator[int]
-    utrs: Iterator[str]
-
-
-async def prepare(t: Trial) -> ClientShared:
-    """A directory for the run, with the root key that the client is to pin. Raises Unreachable, ListenError."""
-    for option in ("run", "status_run"):
-        words = t.settings.options[option]
-        if words is not None and shutil.which(words[0]) is None:
-            raise Unreachable(f"--{option.replace('_', '-')}: there is no program {words[0]} that can be started")
-    t.listen(t.settings.address).close()  # an address that can't be used is told once
-    bank = PlayedBankKeys.of(t.world)
-    directory = Path(tempfile.mkdtemp(prefix="paygate-conform-"))
-    t.spawn(_keep(t, directory))
-    root_line = f"{t.world.bank_id} {bank.root_public_key.hex()}\n"
-    _write(directory / "bank-root.txt", root_line)
-    if t.settings.options["run"] is None:
-        _tell_person([f"The client must have this root key of the bank pinned, also in {directory}/bank-root.txt:"])
-        _tell_person([f"  {root_line.strip()}"])
-    return ClientShared(bank, directory, count(1), bank.utrs(t.wall_ms()))
-
-
-async def _keep(t: Trial, directory: Path) -> None:
-    try:
-        while True:
-            await t.sleep(60_000)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-CLIENT: Final = Catalogue("client", prepare)
 
 
 def case(
@@ -183,7 +139,7 @@ class Visit(Plan):
             f"(also in {values['password_file']}), state in {values['state_dir']}",
         ]
         self._began_ms = self.t.now_ms
-        _tell_person(lines)
+        tell_person(lines)
 
     async def run_status(self, *wanted: Said) -> None:
         """The client asks later what became of the payment: a run of its own, in which nothing may be paid."""
@@ -213,7 +169,7 @@ class Visit(Plan):
         deadline_ms = t.now_ms + (START_MS if self.program else PERSON_MS)
         while not door.has_come:
             if self.program is not None and self.program.exit_code is not None:
-                raise Failed("a connection", self._how_it_ended())
+                raise Failed("a connection", self.told)
             if t.now_ms >= deadline_ms:
                 raise Failed("a connection", "nobody")
             await t.sleep(POLL_MS)
@@ -272,25 +228,25 @@ class Visit(Plan):
         t = self.t
         for wire in self.links:
             if wire.is_open:
-                t.spawn(self._serve(wire))
+                self._serve(wire)
         deadline_ms = self._began_ms + START_MS + END_MS + self._waits_ms + t.settings.allowance_ms
         if not self.links:
-            t.spawn(self._serve_from_hello(await self.next_connection()))
+            self._serve(await self.next_connection())
         # Its last frames may come after its end is seen.
-        while not self.has_ended() or self._served_count:
+        while not self.has_ended() or self._served_count or self.desk.door.has_come:
             if t.background_failure is not None:
                 raise t.background_failure
             if t.now_ms >= deadline_ms:
-                raise Failed(f"the client to end by now: {_words(wanted)}", f"it goes on{self._what_it_said()}")
+                raise Failed(f"the client to end by now, saying {words_of(wanted, self._codes)}", self.told)
             if self.desk.door.has_come:
-                t.spawn(self._serve_from_hello(await self.next_connection()))
+                self._serve(await self.next_connection())
             await t.sleep(POLL_MS)
         if t.background_failure is not None:
             raise t.background_failure
         if self.may_pay and Said.NO_CONNECTION not in wanted:
-            require(self.sent is not None, "EncryptedCredentials", f"none, and {self._how_it_ended()}")
+            require(self.sent is not None, "EncryptedCredentials", f"none, and {self.told}")
         self.require_secrecy()
-        self._judge(wanted)
+        judge(self.program, wanted, self._codes)
 
     @property
     def patience_ms(self) -> int:
@@ -323,6 +279,11 @@ class Visit(Plan):
         entries = (entry for wire in self.t.wires for entry in wire.entries)
         return b"".join(entry.data for entry in entries if entry.what == "received")
 
+    @property
+    def told(self) -> str:
+        """How the client ended, and its last words."""
+        return how_it_ended(self.program, self._codes)
+
     def require_secrecy(self) -> None:
         """R4: neither password nor user ID is in any byte that was sent (PG-PWD-2)."""
         received = self.received()
@@ -331,6 +292,11 @@ class Visit(Plan):
                 require(form not in received, f"the {name} in no byte that is sent", f"it is in {received.hex()}")
 
     # -- inside ----------------------------------------------------------------------------------------
+
+    @property
+    def _codes(self) -> ExitCodes:
+        codes: ExitCodes = self.t.settings.options["exit_codes"]
+        return codes
 
     @property
     def _waits_ms(self) -> int:
@@ -348,7 +314,7 @@ class Visit(Plan):
         directory = self.desk.directory
         files = {"passcode_file": directory / "passcode.txt", "password_file": directory / "password.txt"}
         for name, secret in (("passcode_file", self.passcode), ("password_file", self.password)):
-            _write(files[name], f"{secret}\n")
+            write_private(files[name], f"{secret}\n")
         host, port = self.desk.door.address
         return {
             "host": host,
@@ -365,13 +331,14 @@ class Visit(Plan):
             **{name: str(path) for name, path in files.items()},
         }
 
-    async def _serve_from_hello(self, wire: Wire) -> None:
-        if await wire.next_or_closed(self.patience_ms):
-            self.open(wire, await self.hello(wire))
-            await self._serve(wire)
-
-    async def _serve(self, wire: Wire) -> None:
+    def _serve(self, wire: Wire) -> None:
+        """Answer all that comes on a connection, beside the case."""
         self._served_count += 1
+        self.t.spawn(self._served(wire))
+
+    async def _served(self, wire: Wire) -> None:
+        if not wire.is_open and await wire.next_or_closed(self.patience_ms):
+            self.open(wire, await self.hello(wire))
         while await wire.next_or_closed(self._serve_ms):
             asked = await wire.receive()
             self.check(asked)
@@ -389,24 +356,6 @@ class Visit(Plan):
         if not self.links or self.desk.door.has_come or any(wire.closed is None for wire in self.links):
             self._linked_ms = self.t.now_ms
         return self.t.now_ms - self._linked_ms > QUIET_MS
-
-    def _judge(self, wanted: Sequence[Said]) -> None:
-        if self.program is None:
-            raise Skipped("the bytes were right; what the client told its customer is seen only with --run")
-        codes: ExitCodes = self.t.settings.options["exit_codes"]
-        is_so = self.program.exit_code in {codes[said] for said in wanted}
-        require(is_so, f"the client to say: {_words(wanted, codes)}", self._how_it_ended())
-
-    def _how_it_ended(self) -> str:
-        if self.program is None:
-            return "the client's end"
-        codes: ExitCodes = self.t.settings.options["exit_codes"]
-        names = [said.option for said, code in codes.items() if code == self.program.exit_code]
-        means = " or ".join(names) or "unknown"
-        return f"the client's end, with exit code {self.program.exit_code} ({means}){self.program.told}"
-
-    def _what_it_said(self) -> str:
-        return self.program.told if self.program is not None else ""
 
 
 # -- refusals --------------------------------------------------------------------------------------------
@@ -427,17 +376,3 @@ def require_refusal(reply: Reply, codes: Sequence[ErrorCode]) -> None:
         raise Failed(f"an Error {names}, or the end of the connection", reply)
     require(error.closes, f"closes=1 with {error.code.name} (PG-ERR-6)", reply)
     require(reply.correlation_id == 0, "correlation 0 in an Error that closes (PG-ERR-4)", reply)
-
-
-def _words(wanted: Sequence[Said], codes: ExitCodes | None = None) -> str:
-    return " or ".join(f"{said.option}{f' ({codes[said]})' if codes else ''}" for said in wanted)
-
-
-def _write(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(text, encoding="utf-8")
-
-
-def _tell_person(lines: Sequence[str]) -> None:
-    sys.stderr.write("".join(f"{line}\n" for line in lines))
-    sys.stderr.flush()

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from conform.client_faults import FAULTS, put_in
+from conform.client_faults import FAULTS, VARIANTS
+from conform.client_patches import put_in
 
 from paygate.client import session
 from paygate.client.__main__ import main
@@ -34,5 +35,5 @@ class InlineEncoder:
 
 if __name__ == "__main__":
     put_in(session, "Encoder", InlineEncoder)
-    FAULTS[sys.argv.pop(1)].patch()
+    (FAULTS | VARIANTS)[sys.argv.pop(1)].patch()
     sys.exit(main())

@@ -1,0 +1,193 @@
+"""More bugs of a client: in what it makes of answers and receipts."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from conform.client_patches import Patch, put_in, wrap, wrap_method
+
+from paygate.cli import ExitCode
+from paygate.client import core as core_module
+from paygate.client import pay as pay_module
+from paygate.client import payment as payment_module
+from paygate.client import verdict as verdict_module
+from paygate.client.core import Core
+from paygate.client.payment import Outcome
+from paygate.client.states import State
+from paygate.codec import seal as seal_module
+from paygate.codec.frame import decode_record
+from paygate.codec.messages import (
+    EncryptedCredentials,
+    StatusQuery,
+)
+from paygate.codec.sealed import KeyList, Receipt, Terms
+
+# -- outcomes --------------------------------------------------------------------------------------------
+
+
+def says(outcome: Outcome, code: ExitCode) -> Patch:
+    """An outcome is told by the exit code of another."""
+    return lambda: payment_module._EXIT_CODES.update({outcome: code})
+
+
+def keeps_the_utr() -> None:
+    """The customer is told "paid", and nothing else."""
+    put_in(pay_module, "put", lambda text: print(text.partition(" UTR")[0].partition("Receipt")[0]))
+
+
+def judges(change: Callable[[Any, Any], Any]) -> Patch:
+    """Answers are changed before they are judged."""
+
+    def judge(real: Any, answer: Any, payment: Any, *rest: Any) -> Any:
+        return real(change(answer, payment), payment, *rest)
+
+    return lambda: wrap(core_module, "judge", judge)
+
+
+def gives_up_when_open() -> None:
+    """The first answer that is not final ends the session."""
+
+    def not_final(_method: Any, self: Core, _result: Any, now: Any) -> Any:
+        self.state = State.ENDED
+        return self._end(self._open_outcome(Outcome.UNKNOWN, "It is open."), now)
+
+    wrap_method(Core, "_not_final", not_final)
+
+
+def gives_up_when_cut() -> None:
+    """A link that breaks behind the credentials ends the session."""
+
+    def lost(method: Any, self: Core, text: str, now: Any) -> Any:
+        if self.state is not State.SENT:
+            return method(self, text, now)
+        self.state = State.ENDED
+        return self._end(self._open_outcome(Outcome.UNKNOWN, "It was cut."), now)
+
+    wrap_method(Core, "_lost", lost)
+
+
+def gives_up_when_cut_twice() -> None:
+    """The second link that breaks ends the session."""
+
+    def retry(method: Any, self: Core, text: str, now: Any) -> Any:
+        self.cuts = getattr(self, "cuts", 0) + 1  # type: ignore[attr-defined]
+        self._asks_once = self.cuts > 1  # type: ignore[attr-defined]
+        return method(self, text, now)
+
+    wrap_method(Core, "_retry", retry)
+
+
+def pays_again_when_cut() -> None:
+    """After a cut the same envelope is sent under a new payment ID."""
+
+    def opened(method: Any, self: Core, now: Any) -> Any:
+        if self.state is not State.RECONNECTING:
+            return method(self, now)
+        effects = method(self, now)
+        assert self._link is not None
+        assert self._credentials is not None
+        self._link.send_request(replace(self._credentials, payment_id=b"another payment!"))
+        return effects
+
+    wrap_method(Core, "_opened", opened)
+
+
+def pays_when_asked_later() -> None:
+    """The later question is a payment."""
+
+    def ask_status(method: Any, self: Core, now: Any) -> Any:
+        if not self._asks_once:
+            return method(self, now)
+        assert self._link is not None
+        assert self.payment is not None
+        terms = self.payment.terms
+        again = EncryptedCredentials(terms.session_id, terms.payment_id, terms.authorised_at_ms, bytes(8), bytes(304))
+        self._link.send_request(again)
+        return None
+
+    wrap_method(Core, "_ask_status", ask_status)
+
+
+def asks_for_another_payment() -> None:
+    """StatusQuery names another payment."""
+
+    def status_query(payment_id: bytes, *rest: str) -> StatusQuery:
+        return StatusQuery(payment_id[::-1], *rest)
+
+    put_in(core_module, "StatusQuery", status_query)
+
+
+def takes_refused_questions_for_refusals() -> None:
+    """PASSCODE in answer to a question is taken for a refusal of the payment."""
+    put_in(verdict_module, "_QUESTION_REFUSED", frozenset())
+
+
+# -- receipts --------------------------------------------------------------------------------------------
+
+
+def takes_any_receipt_key() -> None:
+    """A receipt whose key is not listed is taken as verified."""
+
+    def verify(real: Any, receipt: bytes, key_list: KeyList) -> Any:
+        statement = decode_record(Receipt, receipt).statement
+        is_listed = any(key.receipt_key_id == statement.receipt_key_id for key in key_list.receipt_keys)
+        return real(receipt, key_list) if is_listed else statement
+
+    wrap(verdict_module, "verify_receipt", verify)
+
+
+def checks_no_tree() -> None:
+    """Neither path nor signature of a receipt is looked at."""
+    wrap(verdict_module, "verify_receipt", lambda _real, receipt, _keys: decode_record(Receipt, receipt).statement)
+
+
+def knows_lone_leaves_only() -> None:
+    """A receipt that is one of several is refused."""
+
+    def merkle_root(leaf: bytes, _index: int, leaf_count: int, _path: Any) -> bytes:
+        if leaf_count > 1:
+            raise seal_module.BadReceipt("several leaves")
+        return leaf
+
+    put_in(seal_module, "merkle_root", merkle_root)
+
+
+def passes_over_what_is_left_of_a_path() -> None:
+    """A path may be too long."""
+
+    def merkle_root(real: Any, leaf: bytes, index: int, leaf_count: int, path: Any) -> Any:
+        for size in range(len(path), -1, -1):
+            with contextlib.suppress(seal_module.BadReceipt):
+                return real(leaf, index, leaf_count, path[:size])
+        return real(leaf, index, leaf_count, path)
+
+    wrap(seal_module, "merkle_root", merkle_root)
+
+
+def trusts_the_gateway() -> None:
+    """No receipt is looked at."""
+    put_in(verdict_module, "_prove", lambda _answer, _payment, keys: keys[0])
+
+
+def matches_all_terms_but(name: str) -> Patch:
+    """One field of the receipt's terms is not compared."""
+
+    def match(real: Any, statement: Any, terms: Terms, sent_hash: bytes) -> None:
+        real(statement, replace(terms, **{name: getattr(statement.terms, name)}), sent_hash)
+
+    return lambda: wrap(verdict_module, "match_receipt", match)
+
+
+def compares_no_envelope() -> None:
+    """The receipt's envelope hash is not compared."""
+    wrap(
+        verdict_module,
+        "match_receipt",
+        lambda real, statement, terms, _hash: real(statement, terms, statement.envelope_hash),
+    )
+
+
+def compares_answer_and_receipt_in_nothing() -> None:
+    """The answer need not agree with its receipt."""
+    put_in(verdict_module, "_check_agreement", lambda _answer, _statement: None)
