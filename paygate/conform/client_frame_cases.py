@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from paygate.codec.codes import Kind
+from paygate.codec.codes import Kind, TokenStatus
 from paygate.codec.errors import ErrorCode
 from paygate.codec.frame import body_size_range
 from paygate.codec.messages import Echo, EchoReply, EncryptedCredentials, TokenAck, TokenQuery
@@ -155,6 +155,33 @@ async def broken_rule(desk: Desk) -> None:
         return replace(frame, body=body_with(token, "utr", bytes([len(utr)]) + utr)).encode()
 
     await refused_token_ack(desk, damage, ErrorCode.BAD_VALUE)
+
+
+@case(
+    "frames.unknown_code",
+    "A TokenAck whose status is not in the registry is refused with BAD_VALUE, though its other fields look paid for.",
+    *("3.8", "3.3", "PG-ENC-3"),
+)
+async def unknown_code(desk: Desk) -> None:
+    def damage(frame: Draft, token: TokenAck) -> bytes:
+        return replace(frame, body=body_with(token, "status", bytes([max(TokenStatus) + 1]))).encode()
+
+    await refused_token_ack(desk, damage, ErrorCode.BAD_VALUE)
+
+
+@case(
+    "frames.bad_text",
+    "A merchant name that is not in normal form C, or turns the direction of writing, is refused with BAD_VALUE.",
+    *("3.4", "PG-ENC-10"),
+)
+async def bad_text(desk: Desk) -> None:
+    for name in ("Cafe\u0301", "\u202emoc.knab"):
+        encoded = len(name.encode()).to_bytes(1) + name.encode()
+
+        def damage(frame: Draft, token: TokenAck, encoded: bytes = encoded) -> bytes:
+            return replace(frame, body=body_with(token, "merchant_name", encoded)).encode()
+
+        await refused_token_ack(desk, damage, ErrorCode.BAD_VALUE)
 
 
 @case(

@@ -88,6 +88,20 @@ def _borrowed_key_id(visit: Visit) -> Verdict:
     return _with_receipt(visit, make)
 
 
+@case(
+    "receipt.second_key",
+    "A receipt of any listed key is believed: two may be listed at once.",
+    *("8.5", "8.4", "PG-RCP-1"),
+)
+async def second_key(desk: Desk) -> None:
+    visit = desk.visit()
+    other = _other_bank(visit)
+    (listed,) = other.key_list(0).receipt_keys
+    visit.key_list = replace(visit.key_list, receipt_keys=(*visit.key_list.receipt_keys, listed))
+    visit.decide(_with_receipt(visit, lambda s: other.receipts(replace(s, receipt_key_id=listed.receipt_key_id))[0]))
+    await visit.run(Said.PAID)
+
+
 @_not_believed("trailing", "A receipt with a byte behind it is not believed.", "PG-RCP-1", "PG-ENC-4")
 def _trailing(visit: Visit) -> Verdict:
     return _with_receipt(visit, lambda s: visit.bank.receipts(s)[0] + b"\0")

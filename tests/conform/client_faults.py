@@ -54,7 +54,11 @@ FAULTS: Final[dict[str, Fault]] = {
         patches.tolerates(ErrorCode.BAD_CHECKSUM), ("frames.bad_checksum", "link.says_why", "cut.damaged_answer")
     ),
     "tolerates BAD_VALUE": Fault(
-        patches.tolerates(ErrorCode.BAD_VALUE), ("frames.bad_value", "frames.broken_rule", "receipt.none")
+        patches.tolerates(ErrorCode.BAD_VALUE),
+        (
+            *("frames.bad_value", "frames.broken_rule", "frames.unknown_code", "frames.bad_text"),
+            "receipt.none",
+        ),
     ),
     **{f"tolerates {code.name}": Fault(patches.tolerates(code), (f"frames.{code.name.lower()}",)) for code in _DAMAGED},
     "refuses with INTERNAL": Fault(patches.refuses_with_internal, ("frames.bad_magic", "hello.foreign_correlation")),
@@ -179,6 +183,7 @@ FAULTS: Final[dict[str, Fault]] = {
         ),
     ),
     "takes any receipt key": Fault(outcomes.takes_any_receipt_key, ("receipt.other_key",)),
+    "knows one receipt key": Fault(outcomes.knows_one_receipt_key, ("receipt.second_key",)),
     "checks no tree": Fault(outcomes.checks_no_tree, ("receipt.short_path", "receipt.long_path")),
     "passes over what is left of a path": Fault(outcomes.passes_over_what_is_left_of_a_path, ("receipt.long_path",)),
     "knows lone leaves only": Fault(

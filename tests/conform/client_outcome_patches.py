@@ -137,6 +137,15 @@ def takes_any_receipt_key() -> None:
     wrap(verdict_module, "verify_receipt", verify)
 
 
+def knows_one_receipt_key() -> None:
+    """Only the first listed key is looked for."""
+    wrap(
+        verdict_module,
+        "verify_receipt",
+        lambda real, receipt, keys: real(receipt, replace(keys, receipt_keys=keys.receipt_keys[:1])),
+    )
+
+
 def checks_no_tree() -> None:
     """Neither path nor signature of a receipt is looked at."""
     wrap(verdict_module, "verify_receipt", lambda _real, receipt, _keys: decode_record(Receipt, receipt).statement)

@@ -103,10 +103,11 @@ class Campaign:
 @pytest.fixture(scope="module")
 def campaign(world: World, request: pytest.FixtureRequest) -> Campaign:
     """All runs that the selected tests need."""
+    selected = (item for item in request.session.items if isinstance(item, pytest.Function))
     wanted = dict.fromkeys(
-        item.callspec.params.get("fault", OWN) if hasattr(item, "callspec") else OWN
-        for item in request.session.items
-        if item.nodeid.startswith(request.node.nodeid)
+        item.callspec.params["fault"] if hasattr(item, "callspec") else OWN
+        for item in selected
+        if item.module is request.module and request.fixturename in item.fixturenames
     )
     campaign = Campaign(world)
     # The longest first: its slow cases wait while the others run.

@@ -97,6 +97,15 @@ def test_a_client_is_started_for_each_case(world: Path) -> None:
     assert not done.stderr
 
 
+def test_cases_at_one_port_follow_each_other(world: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    sections = ("client.paid", "client.declined.funds", "client.hello.error_instead")
+    done = conform(world, *sections, "--run", RUN, address=f"127.0.0.1:{port}")
+    assert done.returncode == ExitCode.OK, done.stdout
+    assert "3 passed" in done.stdout
+
+
 def test_a_client_is_judged_by_its_own_exit_codes(world: Path) -> None:
     ends_with_40 = f'sh -c \'"$0" "$@"; test $? = 0 && exit 40\' {RUN}'
     done = conform(world, "client.paid", "--run", ends_with_40, "--exit-codes", "paid=40")
@@ -161,9 +170,9 @@ def test_nothing_is_left_behind(world: Path, tmp_path: Path, monkeypatch: pytest
         "s = socket.create_connection((sys.argv[2], int(sys.argv[3]))); s.sendall(b'GET / HTTP/1.0'); time.sleep(600)"
     )
     stray = f"{sys.executable} -c {shlex.quote(script)} {pid_file} {{host}} {{port}}"
-    done = conform(world, "client.paid", "--run", stray)
+    done = conform(world, "client.paid", "--run", stray, "--patience", "1000")
     assert done.returncode == 1
-    assert "a frame or the end of the connection within 5000 ms" in done.stdout
+    assert "a frame or the end of the connection within 1000 ms" in done.stdout
     assert not Path(f"/proc/{pid_file.read_text(encoding='ascii').strip()}").exists()
     assert [path for path in tmp_path.iterdir() if path != pid_file] == []
 
