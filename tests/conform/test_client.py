@@ -105,7 +105,7 @@ def campaign(world: World, request: pytest.FixtureRequest) -> Campaign:
     """All runs that the selected tests need."""
     selected = (item for item in request.session.items if isinstance(item, pytest.Function))
     wanted = dict.fromkeys(
-        item.callspec.params["fault"] if hasattr(item, "callspec") else OWN
+        str(item.callspec.params["fault"]) if hasattr(item, "callspec") else OWN
         for item in selected
         if item.module is request.module and request.fixturename in item.fixturenames
     )
