@@ -62,10 +62,14 @@ def case(
             desk = Desk(t)
             try:
                 await story(desk)
+            except Failed as error:
+                told = desk.told()
+                await desk.close()
+                raise Failed(error.expected, error.got if told in error.got else f"{error.got}; {told}") from None
             except Exception:
-                await desk.close()  # a program that still runs is not left to the next case
+                await desk.close()
                 raise
-            await desk.close()
+            await desk.close()  # a program that still runs is not left to the next case
 
         CLIENT.case(name, expects, *where, waits_ms=waits_ms)(body)
 
@@ -97,6 +101,11 @@ class Desk:
     def has_program(self) -> bool:
         """Whether we start the client ourselves, and so see its exit code."""
         return self.t.settings.options["run"] is not None
+
+    def told(self) -> str:
+        """What became of the last run so far, and its last words; nothing without a program."""
+        programs = [visit for visit in self._visits if visit.program is not None]
+        return programs[-1].told if programs else ""
 
     async def close(self) -> None:
         """End all programs."""
@@ -214,7 +223,7 @@ class Visit(Plan):
 
         What it asks meanwhile is answered: it may have been on its way.
         """
-        while await wire.next_or_closed(self.patience_ms):
+        while await _speaks_or_closes(wire, self.patience_ms, codes):
             reply = await wire.receive()
             if isinstance(reply.message, Error):
                 require_refusal(reply, codes)
@@ -363,16 +372,26 @@ class Visit(Plan):
 
 async def expect_refused(wire: Wire, *codes: ErrorCode) -> None:
     """The client closes the link at once, saying why with one of these codes, if at all."""
-    if await wire.next_or_closed():
+    if await _speaks_or_closes(wire, None, codes):
         require_refusal(await wire.receive(), codes)
     await wire.expect_closed()
 
 
+async def _speaks_or_closes(wire: Wire, within_ms: int | None, codes: Sequence[ErrorCode]) -> bool:
+    try:
+        return await wire.next_or_closed(within_ms)
+    except Failed as error:
+        raise Failed(_refusal(codes), error.got) from None
+
+
+def _refusal(codes: Sequence[ErrorCode]) -> str:
+    return f"an Error {' or '.join(code.name for code in codes)}, or at least the end of the connection"
+
+
 def require_refusal(reply: Reply, codes: Sequence[ErrorCode]) -> None:
     """Fail the case unless it is an Error of one of these codes, which all close."""
-    names = " or ".join(code.name for code in codes)
     error = reply.message
     if not isinstance(error, Error) or error.code not in codes:
-        raise Failed(f"an Error {names}, or the end of the connection", reply)
+        raise Failed(_refusal(codes), reply)
     require(error.closes, f"closes=1 with {error.code.name} (PG-ERR-6)", reply)
     require(reply.correlation_id == 0, "correlation 0 in an Error that closes (PG-ERR-4)", reply)
