@@ -4,14 +4,14 @@ import shlex
 from dataclasses import replace
 from typing import Final
 
-from paygate.codec.codes import PaymentStatus, Reason, TransferOutcome
+from paygate.codec.codes import PaymentStatus, Reason, TokenStatus, TransferOutcome
 from paygate.codec.errors import ErrorCode
-from paygate.codec.messages import Echo, Error, Message, PaymentAck, TransferRequest
+from paygate.codec.messages import Echo, Error, Message, PaymentAck, ResolveRequest, TransferRequest
 from paygate.conform.answering_link_cases import WAITING_COUNT, require_echo
 from paygate.conform.cases import Failed, Skipped, Unreachable, require
 from paygate.conform.craft import draft
-from paygate.conform.gateway_side import GATEWAY, open_link, played_bank, unknown_query
-from paygate.conform.played_bank import BankLink
+from paygate.conform.gateway_side import GATEWAY, open_link, played_bank, require_status, unknown_query, until_status
+from paygate.conform.played_bank import RELINK_MS, BankLink
 from paygate.conform.shopper import (
     begin,
     expect_answer,
@@ -23,6 +23,8 @@ from paygate.conform.shopper import (
 from paygate.conform.trial import Trial
 from paygate.conform.wire import Reply, Wire
 
+RESTART_MS: Final = 30_000
+"""How long a gateway may take to be up again."""
 DRAIN_MS_MAX: Final = 40_000
 """How long a gateway that is shutting down may take: the payments in flight end with their sessions of 30 s."""
 
@@ -41,6 +43,35 @@ async def outage_relink(t: Trial) -> None:
     await watched.desk.next(TransferRequest)
     link.cut()
     await resolved_on_new_link(bank, link, watched)
+
+
+@GATEWAY.case(
+    "outage.restart",
+    "A gateway that is killed under a payment and started again has it IN_FLIGHT still, and resolves it.",
+    *("7.3", "6.6", "PG-RES-4", "PG-RES-6", "PG-PAY-3", "PG-TOK-6"),
+    exclusive=True,
+)
+async def outage_restart(t: Trial) -> None:
+    command = t.settings.options.get("restart_command")
+    if command is None:
+        raise Skipped("it needs --restart-command CMD, which kills the gateway and starts it again")
+    bank = played_bank(t)
+    link = await bank.ready_link()
+    watched = await begin(t)
+    asked, _ = await watched.desk.next(TransferRequest)
+    code = await t.run_command(shlex.split(command))
+    require(code == 0, f"exit code 0 of the command {command}", code)
+    new = await bank.open_link_after(link.number, RESTART_MS)
+    again, request = await watched.desk.next(ResolveRequest, RELINK_MS)
+    require(again.link is new, "the ResolveRequest on the new link", f"on {again.link.wire.name}")
+    is_same = (request.terms, request.envelope_hash) == (asked.terms, asked.envelope_hash)
+    require(is_same, f"the terms and envelope hash of the TransferRequest: {asked.terms}", request)
+    other = await open_link(t)
+    require_answer(await watched.shopper.status(watched.payment, other), PaymentStatus.PENDING)
+    await require_status(other, watched.payment.token, TokenStatus.IN_FLIGHT)
+    watched.desk.answer(again, TransferOutcome.POSTED)
+    await until_status(t, other, watched.payment.token, TokenStatus.PAID)
+    require_answer(await watched.shopper.status(watched.payment, other), PaymentStatus.PAID)
 
 
 @GATEWAY.case(

@@ -42,6 +42,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "tries until it finds the bank. Without it the cases that need a bank led by hand are skipped",
     )
     parser.add_argument(
+        "--restart-command",
+        metavar="CMD",
+        help="a command that kills the gateway and starts it again at the same place, run by the case of that",
+    )
+    parser.add_argument(
         "--drain-command", metavar="CMD", help="a command that makes the gateway shut down, run by the very last case"
     )
 

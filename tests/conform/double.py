@@ -130,9 +130,12 @@ class Pipe:
             self.bank.abort()
 
     def bank_received(self, data: bytes) -> None:
+        self.double.fault.from_bank_data(self, data)
+
+    def bank_frames(self, data: bytes) -> list[bytes]:
+        """The frames that are whole now that these bytes came from the bank."""
         self._from_bank += data
-        for frame in _whole_frames(self._from_bank):
-            self.double.fault.from_bank(self, frame)
+        return _whole_frames(self._from_bank)
 
     def bank_ended(self) -> None:
         self.double.fault.bank_ended(self)
@@ -150,6 +153,11 @@ class Fault:
     def kit_ended(self, pipe: Pipe) -> None:
         """The kit ended its side."""
         pipe.double.loop.call_soon(pipe.end_bank)
+
+    def from_bank_data(self, pipe: Pipe, data: bytes) -> None:
+        """The bank sent bytes; a bank sends frames."""
+        for frame in pipe.bank_frames(data):
+            self.from_bank(pipe, frame)
 
     def from_bank(self, pipe: Pipe, frame: bytes) -> None:
         """The bank sent a whole frame."""

@@ -1,7 +1,10 @@
 """Runs the gateway role in this process: real gateways between doubles and the bank that the kit plays, on one loop."""
 
+import contextlib
+import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 from collections import deque
@@ -25,7 +28,7 @@ from paygate.net.addresses import Address
 from paygate.net.listen import raise_descriptor_limit
 from paygate.net.loop import Loop
 
-TOKEN_COUNT_FACTOR = 6
+TOKEN_COUNT_FACTOR = 10
 """So many times the tokens of the kit's own world: each run of a bug takes some of its own."""
 BUG_PATIENCE_MS = 2_000
 """How long the kit waits for a gateway with a bug: most of them show in what never comes."""
@@ -55,6 +58,8 @@ class GatewayProcess:
     """A gateway of ours, of a state of its own."""
 
     popen: "subprocess.Popen[str]"
+    state: Path
+    command: list[str]
     address: Address = ("", 0)
 
     @staticmethod
@@ -65,7 +70,26 @@ class GatewayProcess:
         command = [*program("gateway"), "serve", "--state", str(state), "--port", str(port)]
         command += ["--bank", f"127.0.0.1:{bank_port}", "--bank-wait", "forever"]
         with (directory / f"{name}.log").open("wb") as log:
-            return GatewayProcess(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True))
+            popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = GatewayProcess(popen, state, command)
+        process.pid_path.write_text(f"{popen.pid}\n")
+        return process
+
+    @property
+    def pid_path(self) -> Path:
+        """Holds the process ID of whoever serves this state now."""
+        return self.state.with_suffix(".pid")
+
+    @property
+    def restart_command(self) -> str:
+        """Kills whoever serves this state, and starts another there."""
+        again = f"{' '.join(self.command)} >/dev/null 2>&1 & echo $! >{self.pid_path}"
+        return f"sh -c 'kill -KILL $(cat {self.pid_path}); sleep 0.5; {again}'"
+
+    @property
+    def drain_command(self) -> str:
+        """Asks whoever serves this state to shut down."""
+        return f"sh -c 'kill -TERM $(cat {self.pid_path})'"
 
     def wait_until_up(self) -> None:
         """It says where it listens."""
@@ -74,9 +98,14 @@ class GatewayProcess:
         self.address = ("127.0.0.1", int(line.rpartition(":")[2]))
 
     def end(self) -> None:
-        """End it, whatever it is at."""
+        """End it, whatever it is at, and who was started in its place."""
         self.popen.kill()
         self.popen.wait(COMMAND_TIMEOUT_S)
+        pid = int(self.pid_path.read_text())
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            # Its number may be somebody else's by now.
+            if os.fsencode(self.state) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                os.kill(pid, signal.SIGKILL)
         if self.popen.stdout is not None:
             self.popen.stdout.close()
 
@@ -167,8 +196,7 @@ class GatewayBench:
             double = Double(self.loop, address, self._of_client_link, fault)
             self._doubles.append(double)
             address = double.address
-        needs_expired = any(case.case_id == "gateway.token.expired" for case in chosen)
-        expired = deque([self._expired.popleft()] if needs_expired else [])
+        expired = deque(self._expired.popleft() for case in chosen if case.case_id == "gateway.token.expired")
 
         async def prepare(_: Trial) -> GatewayShared:
             return GatewayShared(tokens, station.bank, self._password_keys, expired)

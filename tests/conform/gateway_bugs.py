@@ -418,5 +418,6 @@ STATION_BUGS: Final = [
         ),
     ),
     StationBug("few may wait", ("gateway.outage.many_waiting",), to_clients=gf.FewMayWait),
+    StationBug("forgets at a restart", ("gateway.outage.restart",), gf.Forgets, options={"restart_command": "true"}),
     StationBug("does not shut down", ("gateway.outage.shutting_down",), options={"drain_command": "true"}),
 ]

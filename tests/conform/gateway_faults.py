@@ -369,6 +369,14 @@ class ToBank(Fault):
     def from_gateway(self, pipe: Pipe, frame: bytes, message: Message | None) -> None:
         pipe.to_bank(frame)
 
+    def from_bank_data(self, pipe: Pipe, data: bytes) -> None:
+        # The bank is the kit, which sends parts of frames and what is none: those pass as they are.
+        for frame in frames_in(data):
+            if _is_whole(frame):
+                self.from_bank(pipe, frame)
+            else:
+                pipe.to_kit(frame)
+
 
 def _is_whole(frame: bytes) -> bool:
     size = limits.HEADER_SIZE + int.from_bytes(frame[6:8]) + (limits.MAC_SIZE if frame[5:6] == b"\1" else 0)
@@ -381,6 +389,10 @@ class ByToken(ToBank):
     def __init__(self) -> None:
         super().__init__()
         self.faults: dict[str, ToBank] = {}
+
+    def from_bank_data(self, pipe: Pipe, data: bytes) -> None:
+        # Nobody sends anything but frames to all of these at once, however the segments fall.
+        Fault.from_bank_data(self, pipe, data)
 
     def from_gateway(self, pipe: Pipe, frame: bytes, message: Message | None) -> None:
         fault = self._fault_of(message)
@@ -454,6 +466,18 @@ class AsksOften(ToBank):
             if self._left[message.terms.payment_id] > self._count:
                 return
         pipe.to_bank(frame)
+
+
+class Forgets(AsksOften):
+    """Breaks its link under a payment, and on the next knows nothing of what was asked before."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def from_gateway(self, pipe: Pipe, frame: bytes, message: Message | None) -> None:
+        super().from_gateway(pipe, frame, message)
+        if isinstance(message, TransferRequest):
+            pipe.double.loop.call_later(300, pipe.close)
 
 
 class Hears(ToBank):

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from conform.bench import make_world as make_real_world
+from conform.double import Fault
 from conform.gateway_bench import GatewayBench, GatewayProcess, ReservedPort, make_world
 from conform.gateway_bugs import BUGS, STATION_BUGS, GatewayBug, StationBug
-from conform.gateway_faults import ByToken
+from conform.gateway_faults import ByToken, ToBank
 
 from paygate.cli import ExitCode
 from paygate.conform.gateway_cases import GATEWAY
@@ -23,6 +24,10 @@ from paygate.conform.runner import Outcome, Result, Run, turn_until
 PROGRAM = [sys.executable, "-P", "-m", "paygate.conform", "gateway"]
 RUN_TIMEOUT_S = 170
 AT_ONCE_COUNT = 60
+PLAIN_TOKEN_COUNT = 300
+NEEDS_OPTION = {"gateway.outage.restart", "gateway.outage.shutting_down"}
+_SHARED, _PLAIN = "shared", "plain"
+"""The station of all bugs that are no station's own, and that of a gateway without a bug."""
 
 
 @dataclass
@@ -35,16 +40,18 @@ class Found:
     """Against a gateway whose bank is our own, so that no case leads it by hand."""
     exit_codes: list[int]
     with_bug: dict[str, Result]
+    without_bug: dict[str, Result]
+    """Of doubles that have no bug."""
 
 
 @contextlib.contextmanager
-def program_run(directory: Path, name: str, case_ids: list[str], *options: str) -> "Iterator[subprocess.Popen[str]]":
+def program_run(directory: Path, name: str, case_ids: list[str]) -> "Iterator[subprocess.Popen[str]]":
     """`paygate-conform gateway` against a gateway of its own, behind which it plays the bank."""
     bank, listening = ReservedPort(), ReservedPort()
     gateway = GatewayProcess.start(directory, name, bank.port, listening.port)
     command = [*PROGRAM, f"127.0.0.1:{listening.port}", *case_ids, "--world", str(directory / "world.json"), "--json"]
-    command += ["--bank-listen", f"127.0.0.1:{bank.port}", *options]
-    command = [word.replace("{pid}", str(gateway.popen.pid)) for word in command]
+    command += ["--bank-listen", f"127.0.0.1:{bank.port}"]
+    command += ["--restart-command", gateway.restart_command, "--drain-command", gateway.drain_command]
     try:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as popen:
             try:
@@ -82,26 +89,39 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     alone = [case.case_id for case in GATEWAY if case.is_exclusive]
     others = [case.case_id for case in GATEWAY if not case.is_exclusive]
     with (
+        contextlib.closing(bench),
         program_run(directory, "others", others) as first,
-        program_run(directory, "alone", alone, "--drain-command", "kill -TERM {pid}") as second,
+        program_run(directory, "alone", alone) as second,
         real_bank_run(directory / "real") as third,
     ):
-        with_bug = run_bugs(bench)
+        without_bug: dict[str, Result] = {}
+        with_bug = run_bugs(bench, without_bug)
         told = [popen.communicate(timeout=RUN_TIMEOUT_S) for popen in (first, second, third)]
         codes = [popen.returncode for popen in (first, second, third)]
-    bench.close()
     for output, errors in told:
         assert output, errors
     *reports, with_real_bank = (json.loads(output) for output, _ in told)
-    return Found(reports, with_real_bank, codes, with_bug)
+    return Found(reports, with_real_bank, codes, with_bug, without_bug)
 
 
-def run_bugs(bench: GatewayBench) -> dict[str, Result]:
-    """Run the case of each bug against a gateway that has it; gives the results by bug and case."""
-    stations = bench.open_stations({"shared": ByToken(), **{bug.name: bug.to_bank() for bug in STATION_BUGS}})
-    shared = stations.pop("shared")
+def run_bugs(bench: GatewayBench, without_bug: dict[str, Result]) -> dict[str, Result]:
+    """Run the case of each bug against a gateway that has it; gives the results by bug and case.
+
+    Meanwhile `without_bug` is filled with those of doubles that have none.
+    """
+    faults = {bug.name: bug.to_bank() for bug in STATION_BUGS}
+    stations = bench.open_stations({_SHARED: ByToken(), _PLAIN: ToBank(), **faults})
+    shared = stations[_SHARED]
     results: dict[str, Result] = {}
     running: dict[Run, bool] = {}
+
+    def keep_plain(result: Result) -> None:
+        without_bug[result.case.case_id] = result
+
+    for station, is_exclusive in ((shared, False), (stations[_PLAIN], True)):
+        cases = [c for c in GATEWAY if c.is_exclusive is is_exclusive and c.case_id not in NEEDS_OPTION]
+        tokens = bench.tokens(PLAIN_TOKEN_COUNT)
+        running[bench.start(station, cases, keep_plain, Fault(), tokens=tokens, patience_ms=5_000)] = False
 
     def keep(name: str) -> Any:
         return lambda result: results.__setitem__(f"{name}-{result.case.case_id}", result)
@@ -141,6 +161,12 @@ def test_our_gateway_passes_every_case(found: Found) -> None:
     assert sum(report["passed"] for report in found.reports) == len(GATEWAY)
 
 
+@pytest.mark.parametrize("case_id", [c.case_id for c in GATEWAY if c.case_id not in NEEDS_OPTION])
+def test_doubles_without_a_bug_pass(found: Found, case_id: str) -> None:
+    result = found.without_bug[case_id]
+    assert result.outcome is Outcome.PASSED, (result.expected, result.reason)
+
+
 @pytest.mark.parametrize("bug", BUGS, ids=str)
 def test_a_bug_fails_its_case(found: Found, bug: GatewayBug) -> None:
     _require_failed(found.with_bug[str(bug)])
@@ -169,7 +195,7 @@ def test_a_gateway_of_a_real_bank_passes_what_needs_no_played_one(found: Found) 
     failed = {i: (c["expected"], c["reason"]) for i, c in cases.items() if c["outcome"] == "failed"}
     assert failed == {}
     skipped = {case_id: case["reason"] for case_id, case in cases.items() if case["outcome"] == "skipped"}
-    assert all("--bank-listen" in why or "--no-slow" in why or "--drain" in why for why in skipped.values()), skipped
+    assert all("--bank-listen" in why or "--no-slow" in why or "-command" in why for why in skipped.values()), skipped
     # Payments end to end, tokens, and all of the link are held without a played bank too.
     groups = {case_id.split(".")[1] for case_id in cases.keys() - skipped.keys()}
     assert groups >= {"pay", "repeat", "mismatch", "status", "token", "passcode", "session", "hello", "value", "stream"}
