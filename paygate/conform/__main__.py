@@ -36,6 +36,13 @@ to test this project's own bank:
   paygate-bank serve --state conform/bank &
   paygate-conform bank 127.0.0.1:15001 --world conform/world.json
 
+to test this project's own gateway, behind which the kit plays the bank:
+  paygate-conform world conform --played-bank
+  paygate-gateway init --state conform/gateway --gateway-id conform-gateway --bank-id CONFORMBANK \\
+    --link-key conform/gateway.key --from conform
+  paygate-conform gateway 127.0.0.1:15000 --world conform/world.json --bank-listen 127.0.0.1:15001 &
+  paygate-gateway serve --state conform/gateway
+
 to test this project's own client, which the kit starts for each case:
   paygate-conform world conform --played-bank
   paygate-conform client 127.0.0.1:0 --world conform/world.json \\
