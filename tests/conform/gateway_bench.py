@@ -119,6 +119,10 @@ class ReservedPort:
         self._sock.bind(("127.0.0.1", 0))
         self.port: int = self._sock.getsockname()[1]
 
+    def listen(self) -> None:
+        """Take it, so that nobody else can."""
+        self._sock.listen()
+
     def close(self) -> None:
         """Give it back."""
         self._sock.close()
