@@ -11,7 +11,7 @@ from paygate.codec.errors import ErrorCode
 from paygate.codec.frame import body_size_range
 from paygate.codec.messages import BankKeys, BankKeysQuery, TransferResult
 from paygate.conform.answering_frame_cases import echo_draft, refused_headers
-from paygate.conform.bank_side import BANK, BANK_END, ask, open_link, open_till
+from paygate.conform.bank_side import BANK, BANK_END, open_link, open_till
 from paygate.conform.cases import Failed, require
 from paygate.conform.craft import flipped
 from paygate.conform.trial import Trial
@@ -25,7 +25,7 @@ from paygate.conform.trial import Trial
 async def size_extremes(t: Trial) -> None:
     till = await open_till(t)
     for bank_id in ("X", "x" * limits.IDENTIFIER_SIZE_MAX, "9._-"):
-        keys = await ask(till.wire, BankKeysQuery(bank_id), BankKeys)
+        keys = await till.wire.ask(BankKeysQuery(bank_id), BankKeys)
         require(keys.status is KeysStatus.UNKNOWN_BANK, f"UNKNOWN_BANK for {bank_id}", keys)
     for size in (1, limits.ENVELOPE_SIZE_MAX):
         payment = replace(till.payment(transaction_id="T" * 32, merchant_id="m"), envelope=t.random_bytes(size))

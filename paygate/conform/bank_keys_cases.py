@@ -5,7 +5,7 @@ import hashlib
 from paygate.codec import limits
 from paygate.codec.codes import AeadId, KdfId, KemId, KeysStatus
 from paygate.codec.messages import BankKeys, BankKeysQuery
-from paygate.conform.bank_side import BANK, ask, key_list_of, open_link
+from paygate.conform.bank_side import BANK, key_list_of, open_link
 from paygate.conform.cases import require
 from paygate.conform.trial import Trial
 
@@ -48,7 +48,7 @@ async def keys_suites(t: Trial) -> None:
 )
 async def keys_same(t: Trial) -> None:
     wires = [await open_link(t), await open_link(t)]
-    signed = [await ask(wire, BankKeysQuery(t.world.bank_id), BankKeys) for wire in wires]
+    signed = [await wire.ask(BankKeysQuery(t.world.bank_id), BankKeys) for wire in wires]
     first, second = [await key_list_of(t, wire) for wire in wires]
     is_grown = second.serial > first.serial
     require(is_grown or signed[0].signed_key_list == signed[1].signed_key_list, "the same list twice", signed[1])
@@ -60,5 +60,5 @@ async def keys_same(t: Trial) -> None:
 async def keys_unknown_bank(t: Trial) -> None:
     wire = await open_link(t)
     for bank_id in ("NO-SUCH-BANK", t.world.bank_id.swapcase()):
-        keys = await ask(wire, BankKeysQuery(bank_id), BankKeys)
+        keys = await wire.ask(BankKeysQuery(bank_id), BankKeys)
         require(keys.status is KeysStatus.UNKNOWN_BANK, "UNKNOWN_BANK", keys)

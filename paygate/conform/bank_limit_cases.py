@@ -7,7 +7,7 @@ from typing import Final
 from paygate.codec.codes import TransferOutcome
 from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import Echo, EchoReply, Error, HelloAck, TransferResult
-from paygate.conform.bank_side import BANK, ask, connect_as, hello_of, open_link, open_till
+from paygate.conform.bank_side import BANK, connect_as, hello_of, open_link, open_till
 from paygate.conform.cases import Failed, Skipped, Unreachable, require
 from paygate.conform.trial import Trial
 
@@ -51,7 +51,7 @@ async def too_many_connections(t: Trial) -> None:
         else:
             require(isinstance(reply.message, HelloAck), "a HelloAck, or to be turned away", reply)
     require(turned_away_count > 0, f"some of {count} connections turned away", "all of them were served")
-    await ask(first, Echo(bytes(8)), EchoReply)
+    await first.ask(Echo(bytes(8)), EchoReply)
 
 
 @BANK.case(

@@ -11,7 +11,6 @@ from paygate.conform.bank_side import (
     BANK,
     Payment,
     Till,
-    ask,
     open_link,
     open_till,
     other_term,
@@ -75,7 +74,7 @@ async def _mismatch(till: Till, request: TransferRequest | ResolveRequest) -> No
     reply: type[TransferResult] | type[ResolveResult] = (
         TransferResult if isinstance(request, TransferRequest) else ResolveResult
     )
-    answer = await ask(till.wire, request, reply)
+    answer = await till.wire.ask(request, reply)
     require(answer.payment_id == request.terms.payment_id, "an answer for this payment ID", answer)
     is_bare = (answer.reason, answer.utr, answer.receipt) == (Reason.NONE, "", b"")
     require(answer.outcome is TransferOutcome.MISMATCH and is_bare, "MISMATCH that reveals nothing", answer)

@@ -96,17 +96,12 @@ async def open_link(t: Trial, party: Party | None = None, name: str = "") -> Wir
     return wire
 
 
-async def ask(wire: Wire, message: Message, reply: type[M]) -> M:
-    """Send a request, and give its reply."""
-    return await wire.expect(reply, wire.send(message))
-
-
 # -- payments --------------------------------------------------------------------------------------------
 
 
 async def key_list_of(t: Trial, wire: Wire) -> KeyList:
     """The bank's key list, verified under the pinned root."""
-    keys = await ask(wire, BankKeysQuery(t.world.bank_id), BankKeys)
+    keys = await wire.ask(BankKeysQuery(t.world.bank_id), BankKeys)
     require(keys.status is KeysStatus.AVAILABLE, "the bank's own key list", keys)
     try:
         return verify_key_list(keys.signed_key_list, t.world.root_public_key, t.world.bank_id, t.wall_ms())
@@ -210,13 +205,13 @@ class Till:
 
     async def transfer(self, payment: Payment, wire: Wire | None = None) -> TransferResult:
         """Have the bank decide, and check the answer as a client would."""
-        answer = await ask(wire or self.wire, payment.transfer(), TransferResult)
+        answer = await (wire or self.wire).ask(payment.transfer(), TransferResult)
         self.check(payment, answer)
         return answer
 
     async def resolve(self, payment: Payment, wire: Wire | None = None) -> ResolveResult:
         """Ask for the final outcome, and check the answer as a client would."""
-        answer = await ask(wire or self.wire, payment.resolve(), ResolveResult)
+        answer = await (wire or self.wire).ask(payment.resolve(), ResolveResult)
         self.check(payment, answer)
         return answer
 
