@@ -21,7 +21,7 @@ async def paid(desk: Desk) -> None:
     visit = desk.visit()
     await visit.run(Said.PAID)
     assert visit.program is not None
-    require(visit.utr.encode() in visit.program.output, f"UTR {visit.utr} in what the client says", visit.program.told)
+    require(visit.utr.encode() in visit.program.output, f"UTR {visit.utr} in what the client says", visit.told)
 
 
 def _declined(reason: Reason) -> None:

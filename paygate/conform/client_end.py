@@ -21,7 +21,9 @@ def how_it_ended(program: Program | None, codes: ExitCodes) -> str:
         return "the client's end"
     if program.exit_code is None:
         return f"it goes on{program.told}"
-    means = " or ".join(said.option for said, code in codes.items() if code == program.exit_code) or "unknown"
+    means = (
+        " or ".join(said.option for said, code in codes.items() if code == program.exit_code) or "not in --exit-codes"
+    )
     return f"the client's end, with exit code {program.exit_code} ({means}){program.told}"
 
 

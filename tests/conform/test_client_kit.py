@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from conform.test_client import PAY
+from conform.test_client import HOST, PAY
 
 from paygate.cli import ExitCode
 from paygate.conform import client_options
@@ -38,7 +38,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
 
 
-def conform(world: Path, *arguments: str, address: str = "127.0.0.1:0") -> subprocess.CompletedProcess[str]:
+def conform(world: Path, *arguments: str, address: str = f"{HOST}:0") -> subprocess.CompletedProcess[str]:
     sections = [argument for argument in arguments if argument.startswith("client.")]
     rest = [argument for argument in arguments if not argument.startswith("client.")]
     return run([*PROGRAM, "client", address, *sections, "--world", str(world), *rest])
@@ -98,10 +98,10 @@ def test_a_client_is_started_for_each_case(world: Path) -> None:
 
 
 def test_cases_at_one_port_follow_each_other(world: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
+    with socket.create_server((HOST, 0)) as free:
         port = free.getsockname()[1]
     sections = ("client.paid", "client.declined.funds", "client.hello.error_instead")
-    done = conform(world, *sections, "--run", RUN, address=f"127.0.0.1:{port}")
+    done = conform(world, *sections, "--run", RUN, address=f"{HOST}:{port}")
     assert done.returncode == ExitCode.OK, done.stdout
     assert "3 passed" in done.stdout
 
@@ -112,7 +112,7 @@ def test_a_client_is_judged_by_its_own_exit_codes(world: Path) -> None:
     assert done.returncode == ExitCode.OK, done.stdout
     done = conform(world, "client.paid", "--run", ends_with_40)
     assert done.returncode == 1
-    assert "exit code 40 (unknown), having said" in done.stdout
+    assert "exit code 40 (not in --exit-codes), having said" in done.stdout
 
 
 def test_secrets_are_in_the_environment_too(world: Path) -> None:
@@ -157,8 +157,8 @@ def test_what_can_not_be_run_is_told_in_one_line(
 
 
 def test_a_port_in_use_is_told_in_one_line(world: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = conform(world, "client.paid", "--run", RUN, address=f"127.0.0.1:{taken.getsockname()[1]}")
+    with socket.create_server((HOST, 0)) as taken:
+        done = conform(world, "client.paid", "--run", RUN, address=f"{HOST}:{taken.getsockname()[1]}")
     assert done.returncode == ExitCode.NO_CONNECTION
     assert "cannot listen on" in done.stderr
 
@@ -185,9 +185,9 @@ def test_nothing_is_left_behind(world: Path, tmp_path: Path, monkeypatch: pytest
 
 def led(world: Path, passcode: str | None) -> tuple[int, str]:
     """Run one case without --run, do what it says, and give exit code and output."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
+    with socket.create_server((HOST, 0)) as free:
         port = free.getsockname()[1]
-    command = [*PROGRAM, "client", f"127.0.0.1:{port}", "client.hello.first", "--world", str(world)]
+    command = [*PROGRAM, "client", f"{HOST}:{port}", "client.hello.first", "--world", str(world)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as popen:
         guard = threading.Timer(TIMEOUT_S, popen.kill)
         guard.start()
