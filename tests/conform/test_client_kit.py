@@ -34,14 +34,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "world.json"
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+def run(command: list[str], timeout_s: int = TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
-def conform(world: Path, *arguments: str, address: str = f"{HOST}:0") -> subprocess.CompletedProcess[str]:
+def conform(
+    world: Path, *arguments: str, address: str = f"{HOST}:0", timeout_s: int = TIMEOUT_S
+) -> subprocess.CompletedProcess[str]:
     sections = [argument for argument in arguments if argument.startswith("client.")]
     rest = [argument for argument in arguments if not argument.startswith("client.")]
-    return run([*PROGRAM, "client", address, *sections, "--world", str(world), *rest])
+    return run([*PROGRAM, "client", address, *sections, "--world", str(world), *rest], timeout_s)
 
 
 # -- command lines ---------------------------------------------------------------------------------------
