@@ -15,7 +15,7 @@ from paygate.conform.wire import Reply
 @case(
     "paid.told",
     "PAID with a right receipt is believed, and the customer is told the UTR.",
-    *("6.4", "8.5", "PG-PAY-10"),
+    *("6.4", "8.5", "PG-PAY-10", "PG-PAY-13"),
 )
 async def paid(desk: Desk) -> None:
     visit = desk.visit()
@@ -73,7 +73,7 @@ async def pending(desk: Desk) -> None:
 @case(
     "open.pending_for_long",
     "The client goes on asking while the answer is PENDING, not more than once a second.",
-    *("6.8", "7.5", "PG-CLI-4"),
+    *("6.8", "7.5", "PG-TIM-6"),
 )
 async def pending_for_long(desk: Desk) -> None:
     visit = desk.visit()

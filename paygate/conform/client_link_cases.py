@@ -243,7 +243,7 @@ async def cut_before_sending(desk: Desk) -> None:
 @case(
     "link.no_answer",
     "A TokenQuery that has no answer for 10 s ends the session; nothing was sent.",
-    *("5.5", "PG-CLI-1"),
+    *("5.5", "PG-TIM-5", "PG-CLI-1"),
     waits_ms=10_000,
 )
 async def no_answer_at_all(desk: Desk) -> None:

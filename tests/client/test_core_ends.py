@@ -137,6 +137,7 @@ def test_a_link_lost_before_sending_ends_the_session(state: State) -> None:
         assert world.saved[-1].state is PaymentState.NOT_FORWARDED
 
 
+@pytest.mark.pg("PG-TIM-5")
 def test_a_gateway_that_does_not_answer_the_query_is_given_up() -> None:
     world = World().connect()
     world.pass_time(ANSWER_MS)

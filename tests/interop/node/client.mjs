@@ -12,8 +12,8 @@ import {
 const PARTY_ID = 'paygate-node'; // free (5.1)
 const HELLO_MS = 5_000;
 const FRAME_MS = 10_000;
-const ANSWER_MS = 10_000;
-const STATUS_POLL_MS = 1_000;
+const ANSWER_MS = 10_000; // PG-TIM-5
+const STATUS_POLL_MS = 1_000; // PG-TIM-6
 const CLOSING_MS = 2_000;
 const RECONNECT_MS = { first: 250, most: 4_000 };
 
@@ -241,13 +241,26 @@ export class Session {
       session.token = await session.#link.request('TokenQuery', { transaction_id: transactionId, passcode });
       session.#endsAt = performance.now() + session.token.session_left_ms; // PG-SES-1
       if (session.token.status !== 'VALID') throw new TokenRefused(session.token);
-      session.keyList = await asked;
+      session.keyList = await session.#inTime(asked);
       if (session.token.bank_id !== bankRoot.bankId) // PG-PAY-1
         throw new Untrusted('bank_id', "the token's bank is not the pinned one");
       return session;
     } catch (error) {
       session.close();
       throw error;
+    }
+  }
+
+  /** What is waited for, unless the session's time is over first (PG-SES-1). */
+  async #inTime(awaited) {
+    let timer;
+    const timeUp = new Promise((_resolve, reject) => {
+      timer = setTimeout(() => reject(new NotSent("the session's time is over")), this.msLeft);
+    });
+    try {
+      return await Promise.race([awaited, timeUp]);
+    } finally {
+      clearTimeout(timer);
     }
   }
 
