@@ -124,7 +124,7 @@ async def resolved_fenced(t: Trial) -> None:
 
 @GATEWAY.case(
     "session.late_payment",
-    "Credentials 4 s before the session's end are taken; the bank gets half of the time till PENDING, then "
+    "Credentials 6 s before the session's end are taken; the bank gets half of the time till PENDING, then "
     "ResolveRequest comes.",
     *("6.7", "PG-SES-2", "PG-SES-3", "PG-SES-4"),
     waits_ms=SESSION_MS,
@@ -135,7 +135,7 @@ async def late_payment(t: Trial) -> None:
     token, ack = await shopper.session()
     opened_ms = t.now_ms
     desk = played_bank(t).watch(t, token)
-    await t.sleep(SESSION_MS - 4_000)
+    await t.sleep(SESSION_MS - 6_000)
     payment = shopper.payment(token, ack)
     sent_ms = t.now_ms
     correlation_id = shopper.wire.send(payment.credentials())

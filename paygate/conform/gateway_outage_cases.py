@@ -25,6 +25,8 @@ from paygate.conform.wire import Reply, Wire
 
 RESTART_MS: Final = 30_000
 """How long a gateway may take to be up again."""
+MANY_MS: Final = 15_000
+"""How long so many requests may take."""
 DRAIN_MS_MAX: Final = 40_000
 """How long a gateway that is shutting down may take: the payments in flight end with their sessions of 30 s."""
 
@@ -123,21 +125,23 @@ async def outage_unreachable(t: Trial) -> None:
     exclusive=True,
 )
 async def many_waiting(t: Trial) -> None:
+    bank = played_bank(t)
+    await bank.ready_link()
     shopper = await open_shopper(t)
     token, ack = await shopper.session()
-    desk = played_bank(t).watch(t, token)
+    desk = bank.watch(t, token)
     payment = shopper.payment(token, ack, envelope=b"x")
     wire = shopper.wire
     first_id = wire.new_correlation_id()
     ids = range(first_id, first_id + WAITING_COUNT + 1)
     good = draft(payment.credentials(), None)
     wire.send_bytes(b"".join(replace(good, correlation_id=number).encode() for number in ids))
-    asked, _ = await desk.next(TransferRequest)
+    asked, _ = await desk.next(TransferRequest, MANY_MS)
     # The last one is answered at once, or waits like the others; a link test behind it tells which.
     refused: set[int] = set()
     echo_id = ids[-1] + 1
     wire.send_bytes(draft(Echo(b"the last"), None, echo_id).encode())
-    while (reply := await wire.receive(10_000)).correlation_id != echo_id:
+    while (reply := await wire.receive(MANY_MS)).correlation_id != echo_id:
         is_right = isinstance(reply.message, Error) and reply.message.code is ErrorCode.TOO_MANY_REQUESTS
         require(is_right and not refused, f"{WAITING_COUNT} requests that wait", reply)
         require(reply.correlation_id in ids, "a correlation ID of these requests", reply)
@@ -145,7 +149,7 @@ async def many_waiting(t: Trial) -> None:
     desk.answer(asked, TransferOutcome.POSTED)
     waiting = set(ids) - refused
     while waiting:
-        reply = await wire.receive(10_000)
+        reply = await wire.receive(MANY_MS)
         is_right = isinstance(reply.message, PaymentAck) and reply.correlation_id in waiting
         require(is_right, "a PaymentAck to each that waited, once", reply)
         assert isinstance(reply.message, PaymentAck)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from conform.double import Double, Fault, Secrets
-from conform.gateway_faults import ByToken
+from conform.gateway_bank_faults import ByToken
 from local_system import program
 
 from paygate.conform.bank_keys import PlayedBankKeys
@@ -33,6 +33,8 @@ TOKEN_COUNT_FACTOR = 10
 BUG_PATIENCE_MS = 2_000
 """How long the kit waits for a gateway with a bug: most of them show in what never comes."""
 COMMAND_TIMEOUT_S = 60
+JOBS = 12
+"""Cases of one run at once: many runs share this process, and no case may be late because others are busy."""
 
 
 def make_world(directory: Path) -> World:
@@ -205,7 +207,7 @@ class GatewayBench:
         async def prepare(_: Trial) -> GatewayShared:
             return GatewayShared(tokens, station.bank, self._password_keys, expired)
 
-        return Run(self.loop, prepare, chosen, self.settings(address, patience_ms, options), on_result, jobs=64)
+        return Run(self.loop, prepare, chosen, self.settings(address, patience_ms, options), on_result, jobs=JOBS)
 
     def watch_token(self, station: Station, tokens: Iterable[WorldToken], fault: Any) -> None:
         """Have the station's double do this to what is asked and answered of these tokens."""

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from conform import faults
+from conform import gateway_bank_faults as gb
 from conform import gateway_faults as gf
 from conform.double import Fault
-from conform.gateway_faults import Asks, Hears, Says, ToBank, answers_instead, is_, is_of_another, terms_with, with_
+from conform.gateway_bank_faults import Asks, Hears, ToBank, is_of_another, terms_with
+from conform.gateway_faults import Says, answers_instead, is_, with_
 
 from paygate.codec.codes import Kind, PaymentStatus, Reason, Role, TokenStatus, TransferOutcome
 from paygate.codec.errors import ErrorCode
@@ -283,10 +285,10 @@ _TO_BANK: Final[dict[str, tuple[Callable[[], ToBank], tuple[str, ...]]]] = {
     ),
     "looks at envelopes": (lambda: Asks(TransferRequest, with_(envelope=b"none"), _is_strange), ("transfer.unread",)),
     "asks twice": (
-        lambda: gf.AsksTwice(Kind.TRANSFER_REQUEST, 0),
+        lambda: gb.AsksTwice(Kind.TRANSFER_REQUEST, 0),
         ("transfer.once", "transfer.mismatch_in_flight", "transfer.status_pending", "transfer.token_in_flight"),
     ),
-    "goes on asking": (lambda: gf.AsksTwice(Kind.RESOLVE_REQUEST, 2_000), ("doubt.resolved_fenced",)),
+    "goes on asking": (lambda: gb.AsksTwice(Kind.RESOLVE_REQUEST, 2_000), ("doubt.resolved_fenced",)),
     "takes the client's word": (_posted_instead(_has_outcome(TransferOutcome.DECLINED)), ("pay.own_record",)),
     "declined counts as paid": (
         _posted_instead(_has_outcome(TransferOutcome.DECLINED)),
@@ -296,22 +298,22 @@ _TO_BANK: Final[dict[str, tuple[Callable[[], ToBank], tuple[str, ...]]]] = {
     "MISMATCH is paid": (_posted_instead(_has_outcome(TransferOutcome.MISMATCH)), ("outcome.mismatch",)),
     "an Error is refusal": (_fenced_instead(_is_error), ("outcome.error",)),
     "any result will do": (_posted_instead(is_of_another), ("results.unknown_payment", "results.crossed")),
-    "matches by correlation": (gf.MatchesByCorrelation, ("results.crossed",)),
+    "matches by correlation": (gb.MatchesByCorrelation, ("results.crossed",)),
     "hears nothing": (
-        gf.HearsNothing,
+        gb.HearsNothing,
         (
             *("transfer.client_gone", "requests.duplicate_correlation", "error.disturbs_no_payment"),
             *("token.in_flight", "transfer.mismatch_in_flight", "transfer.status_pending", "transfer.token_in_flight"),
         ),
     ),
     "never resolves": (
-        lambda: gf.AsksOften(0),
+        lambda: gb.AsksOften(0),
         (
             *("doubt.silent_bank", "doubt.resolved_declined", "doubt.resolved_fenced", "outcome.unavailable"),
             *("outcome.error", "session.late_payment"),
         ),
     ),
-    "resolves once": (lambda: gf.AsksOften(1), ("doubt.silent_bank", "outcome.unavailable")),
+    "resolves once": (lambda: gb.AsksOften(1), ("doubt.silent_bank", "outcome.unavailable")),
     "resolves other terms": (
         lambda: Asks(ResolveRequest, terms_with(amount_minor=1)),
         ("doubt.silent_bank", "outcome.unavailable", "outcome.error"),
@@ -373,38 +375,38 @@ _BAD_ACKS: Final = tuple(
 )
 
 STATION_BUGS: Final = [
-    StationBug("wrong code", (*_REFUSES, *_BAD_ACKS[1:]), gf.SaysWrongCode),
-    StationBug("wrong code of timers", ("gateway.bank_link.hello_timeout",), gf.SaysWrongCode),
-    StationBug("closes silently", (*_REFUSES, "gateway.bank_link.frame_timeout"), gf.ClosesOnBank),
-    StationBug("stays", ("gateway.bank_link.refuses.magic", "gateway.bank_link.closing_error"), gf.StaysWithBank),
-    StationBug("takes any HelloAck", _BAD_ACKS, lambda: gf.TakesAnyAck(BANK_ID)),
+    StationBug("wrong code", (*_REFUSES, *_BAD_ACKS[1:]), gb.SaysWrongCode),
+    StationBug("wrong code of timers", ("gateway.bank_link.hello_timeout",), gb.SaysWrongCode),
+    StationBug("closes silently", (*_REFUSES, "gateway.bank_link.frame_timeout"), gb.ClosesOnBank),
+    StationBug("stays", ("gateway.bank_link.refuses.magic", "gateway.bank_link.closing_error"), gb.StaysWithBank),
+    StationBug("takes any HelloAck", _BAD_ACKS, lambda: gb.TakesAnyAck(BANK_ID)),
     StationBug(
         "answers Errors",
         ("gateway.bank_link.unauthenticated_error", "gateway.bank_link.closing_error"),
-        gf.AnswersErrors,
+        gb.AnswersErrors,
     ),
     StationBug("Hello of a client", ("gateway.bank_link.hello",), lambda: Asks(Hello, with_(role=Role.CLIENT))),
-    StationBug("Hello of another gateway", ("gateway.bank_link.hello",), gf.HelloOfAnother),
+    StationBug("Hello of another gateway", ("gateway.bank_link.hello",), gb.HelloOfAnother),
     StationBug("Hello of version 2", ("gateway.bank_link.hello",), lambda: Asks(Hello, with_(versions=(2,)))),
     StationBug(
-        "asks before HelloAck", ("gateway.bank_link.waits_for_ack",), lambda: gf.AsksBehind(BankKeysQuery(BANK_ID))
+        "asks before HelloAck", ("gateway.bank_link.waits_for_ack",), lambda: gb.AsksBehind(BankKeysQuery(BANK_ID))
     ),
     StationBug(
         "Echo comes back changed",
         ("gateway.bank_link.echo",),
         lambda: Asks(EchoReply, lambda reply: EchoReply(reply.echo_data[::-1])),
     ),
-    StationBug("hears every other result", ("gateway.bank_link.split",), lambda: gf.HearsNothing(2)),
+    StationBug("hears every other result", ("gateway.bank_link.split",), lambda: gb.HearsNothing(2)),
     StationBug(
-        "never resolves", ("gateway.outage.relink", "gateway.bank_link.refuses.another_reply"), lambda: gf.AsksOften(0)
+        "never resolves", ("gateway.outage.relink", "gateway.bank_link.refuses.another_reply"), lambda: gb.AsksOften(0)
     ),
     StationBug(
         "asks its bank as a client does",
         ("gateway.trouble.none",),
-        lambda: gf.AsksLater(StatusQuery(gf.SESSION, "TX", "1")),
+        lambda: gb.AsksLater(StatusQuery(gf.SESSION, "TX", "1")),
     ),
-    StationBug("never tests", ("gateway.bank_link.tested",), gf.NeverTests),
-    StationBug("has no timers", ("gateway.bank_link.frame_timeout",), gf.HasNoTimers),
+    StationBug("never tests", ("gateway.bank_link.tested",), gb.NeverTests),
+    StationBug("has no timers", ("gateway.bank_link.frame_timeout",), gb.HasNoTimers),
     StationBug(
         "a bank out of reach is doubt",
         ("gateway.outage.unreachable",),
@@ -418,6 +420,6 @@ STATION_BUGS: Final = [
         ),
     ),
     StationBug("few may wait", ("gateway.outage.many_waiting",), to_clients=gf.FewMayWait),
-    StationBug("forgets at a restart", ("gateway.outage.restart",), gf.Forgets, options={"restart_command": "true"}),
+    StationBug("forgets at a restart", ("gateway.outage.restart",), gb.Forgets, options={"restart_command": "true"}),
     StationBug("does not shut down", ("gateway.outage.shutting_down",), options={"drain_command": "true"}),
 ]

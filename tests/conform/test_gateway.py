@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from conform.bench import make_world as make_real_world
 from conform.double import Fault
+from conform.gateway_bank_faults import ByToken, ToBank
 from conform.gateway_bench import GatewayBench, GatewayProcess, ReservedPort, make_world
 from conform.gateway_bugs import BUGS, STATION_BUGS, GatewayBug, StationBug
-from conform.gateway_faults import ByToken, ToBank
 
 from paygate.cli import ExitCode
 from paygate.conform.gateway_cases import GATEWAY
@@ -23,7 +23,7 @@ from paygate.conform.runner import Outcome, Result, Run, turn_until
 
 PROGRAM = [sys.executable, "-P", "-m", "paygate.conform", "gateway"]
 RUN_TIMEOUT_S = 170
-AT_ONCE_COUNT = 60
+AT_ONCE_COUNT = 24
 PLAIN_TOKEN_COUNT = 300
 NEEDS_OPTION = {"gateway.outage.restart", "gateway.outage.shutting_down"}
 _SHARED, _PLAIN = "shared", "plain"
