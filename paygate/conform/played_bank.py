@@ -181,6 +181,12 @@ class Desk:
             raise Failed(f"a {cls.kind.name} at the bank", asked.message)
         return asked, asked.message
 
+    def take_all(self) -> list[Asked]:
+        """All that wait now."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        return waiting
+
     async def expect_none(self, for_ms: int) -> None:
         """No request comes for so long."""
         deadline_ms = self.trial.now_ms + for_ms

@@ -27,6 +27,9 @@ from paygate.codec.messages import (
 )
 from paygate.conform.craft import draft
 
+INVENTED = 1 << 62
+"""Bit of the correlation ID of what a fault asks in the gateway's name."""
+
 # -- what is said to the bank ----------------------------------------------------------------------------
 
 
@@ -79,6 +82,8 @@ class ByToken(ToBank):
             fault.from_gateway(pipe, frame, message)
 
     def from_bank(self, pipe: Pipe, frame: bytes) -> None:
+        if correlation_of(frame) & INVENTED and isinstance(message_of(frame), TransferAnswer):
+            return  # the gateway knows nothing of what a fault asked in its name
         fault = self._fault_of(pipe.asked.get(correlation_of(frame)))
         if fault is None:
             pipe.to_kit(frame)
@@ -112,7 +117,7 @@ def terms_with(**changes: Any) -> Callable[[Any], Message]:
 
 
 class AsksTwice(ToBank):
-    """Every request for a payment is sent a second time, `after_ms` later; that answer is dropped."""
+    """Every request of this kind is sent a second time, `after_ms` later. For `ByToken`, which drops that answer."""
 
     def __init__(self, kind: Kind, after_ms: int) -> None:
         super().__init__()
@@ -121,12 +126,8 @@ class AsksTwice(ToBank):
     def from_gateway(self, pipe: Pipe, frame: bytes, message: Message | None) -> None:
         pipe.to_bank(frame)
         if is_kind(frame, self._kind):
-            again = remade(frame, pipe.link_key, correlation_id=correlation_of(frame) | 1 << 62)
+            again = remade(frame, pipe.link_key, correlation_id=correlation_of(frame) | INVENTED)
             pipe.double.loop.call_later(self._after_ms, partial(pipe.to_bank, again))
-
-    def from_bank(self, pipe: Pipe, frame: bytes) -> None:
-        if not correlation_of(frame) >> 62:
-            pipe.to_kit(frame)
 
 
 class AsksOften(ToBank):

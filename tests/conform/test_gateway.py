@@ -25,6 +25,8 @@ PROGRAM = [sys.executable, "-P", "-m", "paygate.conform", "gateway"]
 RUN_TIMEOUT_S = 170
 AT_ONCE_COUNT = 24
 PLAIN_TOKEN_COUNT = 300
+PLAIN_PATIENCE_MS = 10_000
+"""What must pass has time, since hundreds of others run in the same process."""
 NEEDS_OPTION = {"gateway.outage.restart", "gateway.outage.shutting_down"}
 _SHARED, _PLAIN = "shared", "plain"
 """The station of all bugs that are no station's own, and that of a gateway without a bug."""
@@ -121,7 +123,7 @@ def run_bugs(bench: GatewayBench, without_bug: dict[str, Result]) -> dict[str, R
     for station, is_exclusive in ((shared, False), (stations[_PLAIN], True)):
         cases = [c for c in GATEWAY if c.is_exclusive is is_exclusive and c.case_id not in NEEDS_OPTION]
         tokens = bench.tokens(PLAIN_TOKEN_COUNT)
-        running[bench.start(station, cases, keep_plain, Fault(), tokens=tokens, patience_ms=5_000)] = False
+        running[bench.start(station, cases, keep_plain, Fault(), tokens=tokens, patience_ms=PLAIN_PATIENCE_MS)] = False
 
     def keep(name: str) -> Any:
         return lambda result: results.__setitem__(f"{name}-{result.case.case_id}", result)
