@@ -169,11 +169,9 @@ class Payment:
     def key_list(self) -> KeyList:
         """The key list it was sealed under, checked again. Raises BadKeyList.
 
-        Judged at the time of the payment: a receipt stays good when the list is out of date (spec 8.4).
+        Its validity was judged when it was accepted: a receipt stays good when the list is out of date (spec 8.5).
         """
-        return verify_key_list(
-            self.signed_key_list, self.root.public_key, self.root.bank_id, self.terms.authorised_at_ms
-        )
+        return verify_key_list(self.signed_key_list, self.root.public_key, self.root.bank_id, None)
 
     def after(self, result: PaymentResult, now_wall_ms: int) -> "Payment":
         """The payment with a result written down; itself if the result says nothing new."""

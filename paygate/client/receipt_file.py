@@ -11,12 +11,10 @@ from paygate.client.payment import Payment
 from paygate.client.pending import bytes_in, json_text, read_json, terms_in, text_in
 from paygate.client.root import BankRoot
 from paygate.codec import limits
-from paygate.codec.errors import RemoteProtocolError
 from paygate.codec.fields import HASH, RECEIPT_OR_EMPTY, UTR_OR_EMPTY, Blob
-from paygate.codec.frame import decode_record
 from paygate.codec.jsonform import BadJson, to_json
 from paygate.codec.seal import BadReceipt, SealError, match_receipt, verify_key_list, verify_receipt
-from paygate.codec.sealed import Receipt, ReceiptStatement, Terms
+from paygate.codec.sealed import ReceiptStatement, Terms
 from paygate.files.durable import fsync_directory, write_all
 
 FORMAT: Final = "paygate receipt 1"
@@ -44,18 +42,15 @@ class ReceiptFile:
     def verify(self, root: BankRoot) -> ReceiptStatement:
         """What the bank states, once root signature and receipt hold and fit the rest of the file.
 
-        The key list is judged at the receipt's own time: being out of date today says nothing about then.
+        The key list was accepted in its time; being out of date today says nothing about then.
         Raises ReceiptFileError.
         """
         try:
-            bank_time_ms = decode_record(Receipt, self.receipt).statement.bank_time_ms
-            key_list = verify_key_list(self.signed_key_list, root.public_key, root.bank_id, bank_time_ms)
+            key_list = verify_key_list(self.signed_key_list, root.public_key, root.bank_id, None)
             statement = verify_receipt(self.receipt, key_list)
             match_receipt(statement, self.terms, self.envelope_hash)
             if statement.utr != self.utr:
                 raise BadReceipt("the receipt holds another UTR than the file says")
-        except RemoteProtocolError as error:
-            raise ReceiptFileError(f"the receipt is malformed: {error.text}") from None
         except SealError as error:
             raise ReceiptFileError(str(error)) from None
         return statement

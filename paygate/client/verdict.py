@@ -6,11 +6,9 @@ from typing import Final
 
 from paygate.client.payment import Outcome, Payment, PaymentResult, PaymentState
 from paygate.codec.codes import PaymentStatus, Reason, TokenStatus, TransferOutcome
-from paygate.codec.errors import RemoteProtocolError
-from paygate.codec.frame import decode_record
 from paygate.codec.messages import PaymentAnswer, StatusAck, TokenAck
-from paygate.codec.seal import BadReceipt, SealError, match_receipt, verify_key_list, verify_receipt
-from paygate.codec.sealed import KeyList, Receipt, ReceiptStatement
+from paygate.codec.seal import BadReceipt, SealError, match_receipt, verify_receipt
+from paygate.codec.sealed import KeyList, ReceiptStatement
 
 IN_FLIGHT_MS_MAX: Final = 10_000
 """After a session's end a gateway that never saw the payment will not see it any more: no frame takes longer."""
@@ -18,7 +16,7 @@ NOTHING_SENT: Final = "Nothing was sent to the bank; no money has moved."
 """Told only while the credentials have not left this machine: from then on nobody but the bank can prove it (T8)."""
 
 # As answers to a status query these refuse the question, and say nothing of the payment.
-_QUESTION_REFUSED: Final = frozenset({Reason.PASSCODE, Reason.TOKEN_LOCKED, Reason.STORE_UNAVAILABLE, Reason.DRAINING})
+_QUESTION_REFUSED: Final = frozenset({Reason.PASSCODE, Reason.TOKEN_LOCKED, Reason.STORE_UNAVAILABLE})
 _PROVEN_AS: Final = {
     PaymentStatus.PAID: {TransferOutcome.POSTED},
     PaymentStatus.DECLINED: {TransferOutcome.DECLINED, TransferOutcome.FENCED},
@@ -43,11 +41,7 @@ def _question(payment: Payment, status_command: str) -> str:
 
 
 def settled(payment: Payment, status_command: str) -> PaymentResult:
-    """What the record of a settled payment says, without anybody's word: the receipt in it is checked again.
-
-    The key list is judged at the receipt's own time, as in a receipt file: a late receipt may need a list that is
-    newer than the payment.
-    """
+    """What the record of a settled payment says, without anybody's word: the receipt in it is checked again."""
     assert payment.is_settled
     if payment.state is PaymentState.NOT_FORWARDED:
         text = "This payment was written down and never sent; no money has moved by it."
@@ -55,13 +49,9 @@ def settled(payment: Payment, status_command: str) -> PaymentResult:
     status = PaymentStatus.PAID if payment.state is PaymentState.PAID else PaymentStatus.DECLINED
     answer = StatusAck(payment.payment_id, status, payment.reason, payment.utr, payment.receipt)
     try:
-        bank_time_ms = decode_record(Receipt, payment.receipt).statement.bank_time_ms
-        root = payment.root
-        key_list = verify_key_list(payment.signed_key_list, root.public_key, root.bank_id, bank_time_ms)
-        used = _prove(answer, payment, [TrustedKeys(payment.signed_key_list, key_list)])
-    except (RemoteProtocolError, SealError) as error:
-        why = error.text if isinstance(error, RemoteProtocolError) else str(error)
-        text = unknown_text(payment, f"The record of this payment was changed: {why}.", status_command)
+        used = _prove(answer, payment, [TrustedKeys(payment.signed_key_list, payment.key_list())])
+    except SealError as error:
+        text = unknown_text(payment, f"The record of this payment was changed: {error}.", status_command)
         return PaymentResult(Outcome.UNTRUSTED, text, money_may_have_moved=True, payment_id=payment.payment_id)
     return _proven(answer, payment, used)
 

@@ -279,11 +279,12 @@ def sign_key_list(root_key: Ed25519PrivateKey, key_list: KeyList) -> bytes:
 
 
 def verify_key_list(
-    signed_key_list: bytes, root_public_key: bytes, bank_id: str, now_wall_ms: int, serial_min: int = 0
+    signed_key_list: bytes, root_public_key: bytes, bank_id: str, now_wall_ms: int | None, serial_min: int = 0
 ) -> KeyList:
     """The key list, if the pinned root key signed it for this bank, it is valid now and no older than seen.
 
-    Raises BadKeyList (T10); its text says which of these failed.
+    With `now_wall_ms` None its validity is not judged: it was accepted in its time, and a receipt under it stays good
+    (spec 8.5, PG-RCP-6). Raises BadKeyList (T10); its text says which of these failed.
     """
     try:
         signed = decode_record(SignedKeyList, signed_key_list)
@@ -295,7 +296,7 @@ def verify_key_list(
         raise BadKeyList(f"the bank's key list is malformed: {error.text}") from None
     if key_list.bank_id != bank_id:
         raise BadKeyList(f"the key list is of bank {key_list.bank_id}, not of {bank_id}")
-    if not key_list.valid_from_ms <= now_wall_ms < key_list.valid_until_ms:
+    if now_wall_ms is not None and not key_list.valid_from_ms <= now_wall_ms < key_list.valid_until_ms:
         raise BadKeyList("the bank's key list is not valid now; check this machine's clock, or ask the bank")
     if key_list.serial < serial_min:
         raise BadKeyList(f"key list serial {key_list.serial} is older than {serial_min}, seen before")

@@ -21,6 +21,7 @@ from paygate.client.receipt_file import (
     write_new_file,
 )
 from paygate.client.root import BankRoot
+from paygate.codec.sealed import ReceiptKey
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_it_verifies_with_nothing_but_the_root_key(path: Path) -> None:
-    # The key list is out of date by now: it is judged at the receipt's own time.
+    # The key list is out of date by now; it was accepted in its time.
     statement = PaygateClient.verify(path, str(ROOT))
     assert statement.utr == UTR
     assert statement.terms == build_terms()
@@ -58,8 +59,10 @@ CHANGES: list[tuple[str, Callable[[dict[str, object]], object]]] = [
     ("malformed", lambda f: f.update(receipt="00")),
     ("its payment_id differs", _other_receipt),
     (
-        "not valid now",
-        lambda f: f.update(signed_key_list=build_signed_key_list(valid_until_ms=1_767_312_000_000).hex()),
+        "a key that the bank's key list does not hold",
+        lambda f: f.update(
+            signed_key_list=build_signed_key_list(receipt_keys=(ReceiptKey(b"o" * 8, b"o" * 32),)).hex()
+        ),
     ),
     ("bank_id", lambda f: f.update(bank_id="BANK2")),
     ("signed_key_list", lambda f: f.update(signed_key_list="zz")),
