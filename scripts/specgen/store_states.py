@@ -24,7 +24,7 @@ from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.clock import Now
 from paygate.codec.codes import PaymentStatus, Reason, TransferOutcome
 from paygate.codec.sealed import Terms
-from paygate.gateway.payment import expire
+from paygate.gateway.payment import PASSCODE_TRY_COUNT_MAX, expire
 from paygate.gateway.sqlite_tokens import SqliteTokens
 from paygate.gateway.tokens import (
     BeginPayment,
@@ -52,6 +52,7 @@ _TOKEN: Final = Token("TX", "pass", "M", "", 100, "INR", None)
 _UTR: Final = "BANKP12023111400000001"
 _TERMS: Final = Terms("bank", "gateway", "M", "TX", b"p" * 16, b"s" * 16, 100, "INR", _NOW.wall_ms)
 _OTHER_TERMS: Final = replace(_TERMS, payment_id=b"q" * 16)
+_NEW_TERMS: Final = replace(_TERMS, payment_id=b"n" * 16)
 _HASH: Final = bytes(32)
 
 
@@ -61,12 +62,23 @@ def _settle(outcome: TransferOutcome, payment_id: bytes = _TERMS.payment_id) -> 
 
 
 _BEGUN: Final[list[Operation]] = [IssueToken(_TOKEN), BeginPayment(_TERMS, _HASH)]
+_OTHER_BEGUN: Final[list[Operation]] = [IssueToken(_TOKEN), BeginPayment(_OTHER_TERMS, _HASH)]
 _TOKEN_COLUMNS: Final[dict[str, tuple[TokenState | None, list[Operation]]]] = {
     "unknown token": (None, []),
     "UNPAID": (TokenState.UNPAID, [IssueToken(_TOKEN)]),
+    "UNPAID and LOCKED": (
+        TokenState.UNPAID,
+        [IssueToken(_TOKEN), *[CheckToken("TX", "wrong")] * PASSCODE_TRY_COUNT_MAX],
+    ),
     "UNPAID again: this payment was declined": (TokenState.UNPAID, [*_BEGUN, _settle(TransferOutcome.DECLINED)]),
+    "UNPAID again: this payment ended by MISMATCH": (TokenState.UNPAID, [*_BEGUN, _settle(TransferOutcome.MISMATCH)]),
     "IN_FLIGHT by this payment": (TokenState.IN_FLIGHT, _BEGUN),
+    "IN_FLIGHT by another payment": (TokenState.IN_FLIGHT, _OTHER_BEGUN),
     "PAID by this payment": (TokenState.PAID, [*_BEGUN, _settle(TransferOutcome.POSTED)]),
+    "PAID by another payment": (
+        TokenState.PAID,
+        [*_OTHER_BEGUN, _settle(TransferOutcome.POSTED, _OTHER_TERMS.payment_id)],
+    ),
     "CANCELLED": (TokenState.CANCELLED, [IssueToken(_TOKEN), CancelToken(_TOKEN)]),
     "EXPIRED": (TokenState.EXPIRED, [IssueToken(replace(_TOKEN, expires_ms=_NOW.wall_ms)), CheckToken("TX", "pass")]),
 }
@@ -76,9 +88,9 @@ _TOKEN_ROWS: Final[list[tuple[str, Operation]]] = [
     ("TokenQuery, wrong passcode", CheckToken("TX", "wrong")),
     ("EncryptedCredentials of this payment", BeginPayment(_TERMS, _HASH)),
     ("EncryptedCredentials, this payment ID with another envelope", BeginPayment(_TERMS, bytes(31) + b"\1")),
-    ("EncryptedCredentials of another payment", BeginPayment(_OTHER_TERMS, _HASH)),
+    ("EncryptedCredentials of a new payment", BeginPayment(_NEW_TERMS, _HASH)),
     ("StatusQuery of this payment, right passcode", FindPayment(_TERMS.payment_id, "TX", "pass")),
-    ("StatusQuery of another payment, right passcode", FindPayment(_OTHER_TERMS.payment_id, "TX", "pass")),
+    ("StatusQuery of a new payment, right passcode", FindPayment(_NEW_TERMS.payment_id, "TX", "pass")),
     ("StatusQuery, wrong passcode", FindPayment(_TERMS.payment_id, "TX", "wrong")),
     *(
         (f"the bank's result for this payment: {outcome.name}", _settle(outcome))
@@ -133,6 +145,8 @@ def _said(outcome: Outcome) -> str:
         case PaymentBegun(payment=Payment() as payment) | PaymentFound(payment=Payment() as payment):
             if payment.outcome is None:
                 return PaymentStatus.PENDING.name
+            if payment.outcome is TransferOutcome.MISMATCH:
+                return f"REFUSED {Reason.PAYMENT_MISMATCH.name}"
             return "PAID, the same bytes" if payment.outcome is TransferOutcome.POSTED else "DECLINED, the same bytes"
     return ""
 
