@@ -1048,7 +1048,7 @@ enums:
     64: {id: draining, doc: "the gateway is shutting down; pay again later"}
     65: {id: session, doc: "the session is unknown or has ended; query the token again"}
     66: {id: bank_unreachable, doc: "the gateway has no link to the bank; pay again later"}
-    67: {id: store_unavailable, doc: "the gateway can't record payments now; pay again later"}
+    67: {id: store_unavailable, doc: "the gateway can't record or look up anything now; try again later"}
     68: {id: payment_mismatch, doc: "this payment ID was used with other terms; nothing was changed"}
     69: {id: token_paid, doc: "the token is paid; do not pay again"}
     70: {id: token_in_flight, doc: "the token is being paid right now; ask for its status later"}

@@ -134,7 +134,7 @@ local CODES = {
     [64] = { name = "DRAINING", meaning = "the gateway is shutting down; pay again later" },
     [65] = { name = "SESSION", meaning = "the session is unknown or has ended; query the token again" },
     [66] = { name = "BANK_UNREACHABLE", meaning = "the gateway has no link to the bank; pay again later" },
-    [67] = { name = "STORE_UNAVAILABLE", meaning = "the gateway can't record payments now; pay again later" },
+    [67] = { name = "STORE_UNAVAILABLE", meaning = "the gateway can't record or look up anything now; try again later" },
     [68] = { name = "PAYMENT_MISMATCH", meaning = "this payment ID was used with other terms; nothing was changed" },
     [69] = { name = "TOKEN_PAID", meaning = "the token is paid; do not pay again" },
     [70] = { name = "TOKEN_IN_FLIGHT", meaning = "the token is being paid right now; ask for its status later" },

@@ -154,7 +154,7 @@ class Reason(Code):
     DRAINING = 64, "the gateway is shutting down; pay again later"
     SESSION = 65, "the session is unknown or has ended; query the token again"
     BANK_UNREACHABLE = 66, "the gateway has no link to the bank; pay again later"
-    STORE_UNAVAILABLE = 67, "the gateway can't record payments now; pay again later"
+    STORE_UNAVAILABLE = 67, "the gateway can't record or look up anything now; try again later"
     PAYMENT_MISMATCH = 68, "this payment ID was used with other terms; nothing was changed"
     TOKEN_PAID = 69, "the token is paid; do not pay again"
     TOKEN_IN_FLIGHT = 70, "the token is being paid right now; ask for its status later"

@@ -65,13 +65,13 @@ SUITE_KEY_COUNT_MAX: Final = 8
 RECEIPT_KEY_COUNT_MAX: Final = 8
 """Rotation needs two; old receipts may need more."""
 KEY_LIST_SIZE_MAX: Final = 24_576
-"""Eight of the largest suite keys and eight receipt keys."""
+"""Eight of the largest suite keys and eight receipt keys take 16,900; the rest is room for larger ones."""
 SIGNED_KEY_LIST_SIZE_MAX: Final = 2 + KEY_LIST_SIZE_MAX + SIGNATURE_SIZE
 """The largest key list, its length and its signature."""
 RECEIPT_PATH_COUNT_MAX: Final = 16
 """A Merkle path of 16 hashes serves 65,536 receipts signed at once; a server's tick holds far fewer."""
 RECEIPT_SIZE_MAX: Final = 1_024
-"""A statement of the longest identifiers with a path of 16 hashes."""
+"""A statement of the longest identifiers with a path of 16 hashes takes 842; the rest is room."""
 
 ENVELOPE_PLAINTEXT_SIZE: Final = 256
 """Always this long, so that lengths tell nothing (design: Envelope)."""

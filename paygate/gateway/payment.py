@@ -36,7 +36,7 @@ class TokenEvent(Enum):
 
     BEGIN = "a payment is begun"
     POSTED = "the bank posted a payment"
-    NOT_POSTED = "the bank declined or fenced its payment"
+    NOT_POSTED = "the bank declined, fenced or does not know its payment under these terms"
     CANCEL = "the merchant withdraws it"
     EXPIRE = "its time was seen to be over"
 

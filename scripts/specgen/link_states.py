@@ -120,7 +120,13 @@ def _link_rows() -> Iterator[tuple[str, Callable[[_End], str]]]:
     yield "a kind of the pipes (appendix A)", lambda end: _received(end, sample(Kind.MAKE_VERIFIER), 7)
     yield "an unknown or reserved kind", lambda end: _raw(end, _head(kind=0x22))
     yield "another fault in a header", lambda end: _raw(end, _head(version=2))
-    yield "MAC missing (bank link) or unexpected (client link)", _wrong_mac_flag
+    yield (
+        "Error without a MAC, closes = 1 (bank link)",
+        lambda end: _without_mac(end, Error(ErrorCode.INTERNAL, True, "")),
+    )
+    passing = Error(ErrorCode.TOO_MANY_REQUESTS, False, "")
+    yield "Error without a MAC, closes = 0 (bank link)", lambda end: _without_mac(end, passing)
+    yield "MAC missing on another kind (bank link) or unexpected (client link)", _wrong_mac_flag
     yield "a whole frame with a bad checksum", _bad_checksum
     yield "end of stream between frames", lambda end: _outcome(link := end.link(), link.receive_eof())
     yield "end of stream within a frame", _cut
@@ -176,6 +182,10 @@ def _twice(end: _End) -> str:
         link.data_to_send()
         return _outcome(link, link.receive_data(frame, _NOW_MS))
     return _received(end, request, 7)
+
+
+def _without_mac(end: _End, error: Error) -> str:
+    return _raw(end, encode_frame(error, 0)) if end.has_mac else "ignore" if end.state is LinkState.CLOSED else "–"
 
 
 def _wrong_mac_flag(end: _End) -> str:

@@ -4,7 +4,9 @@ import ast
 import inspect
 from collections.abc import Iterable, Sequence
 
+from paygate.bank.ledger import LOCK_MS_MAX, LOCK_MS_MIN
 from paygate.client import core as client_core
+from paygate.client.verdict import IN_FLIGHT_MS_MAX
 from paygate.codec import limits, seal
 from paygate.codec.codes import Code, PaymentStatus, Reason, TransferOutcome
 from paygate.codec.errors import ErrorCode
@@ -14,6 +16,7 @@ from paygate.codec.messages import MESSAGES, Message
 from paygate.codec.money import CURRENCY_EXPONENTS
 from paygate.gateway import core as gateway_core
 from paygate.gateway import flights
+from paygate.gateway.payment import PASSCODE_LOCK_MS
 from paygate.link import (
     ECHO_AFTER_MS,
     ECHO_TIMEOUT_MS,
@@ -37,8 +40,12 @@ from specgen.words import (
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
+    lines = [head, ["---"] * len(head), *([_cell(text) for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 # -- records and messages --------------------------------------------------------------------------------
@@ -161,6 +168,7 @@ def documented_limits() -> list[tuple[str, int, str]]:
             reason = ""
             if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
                 reason = " ".join(str(after.value.value).split())
+            assert reason, f"limits.{node.target.id} has no reason below it"
             found.append((node.target.id, int(getattr(limits, node.target.id)), reason))
     return found
 
@@ -187,8 +195,20 @@ TIMERS = {
         "gateway: ResolveRequest, if that is earlier (6.7)",
     ),
     "pending": (flights.PENDING_BEFORE_END_MS, "before the session's end", "gateway: PENDING to whoever still waits"),
-    "resolve again, first": (flights.RESOLVE_BACKOFF_BASE_MS, "after a ResolveRequest", "gateway: the next one"),
-    "resolve again, at most": (flights.RESOLVE_BACKOFF_MS_MAX, "after a ResolveRequest", "gateway: the next one"),
+    "resolve again, first": (
+        flights.RESOLVE_BACKOFF_BASE_MS,
+        "after a ResolveRequest, or half of it, by chance between",
+        "gateway: the next one; the bound doubles",
+    ),
+    "resolve again, at most": (
+        flights.RESOLVE_BACKOFF_MS_MAX,
+        "after a ResolveRequest, or half of it, by chance between",
+        "gateway: the next one",
+    ),
+    "passcode lock": (PASSCODE_LOCK_MS, "from the fifth wrong passcode", "gateway: LOCKED till then (PG-TOK-2)"),
+    "password wait, first": (LOCK_MS_MIN, "from the third wrong password", "bank: CREDENTIALS till then; doubles"),
+    "password wait, at most": (LOCK_MS_MAX, "from a wrong password", "bank: CREDENTIALS till then (PG-TRF-7)"),
+    "unknown": (IN_FLIGHT_MS_MAX, "after the session's end", "client: UNKNOWN says something only from then on"),
     "key list": (gateway_core.KEY_LIST_REFRESH_MS, "after the last one", "gateway: BankKeysQuery"),
     "answer": (
         client_core.ANSWER_MS,

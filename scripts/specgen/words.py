@@ -58,7 +58,7 @@ def allowed_words(field: Field) -> str:
         case Opaque() if not field.zero_allowed:
             return "not all zero"
         case Text():
-            return "text (3.4)" if field.words == PRINTABLE_WORDS else field.words.replace("|", "\\|")
+            return "text (3.4)" if field.words == PRINTABLE_WORDS else field.words
         case Counted():
             return allowed_words(field.item)
     return ""

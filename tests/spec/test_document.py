@@ -10,6 +10,8 @@ from specgen.tables import LABELS, TIMERS, label_words
 from specgen.words import SOCKET_KINDS, message_name
 
 from paygate.bank.ledger import FREE_FAILURE_COUNT, LOCK_MS_MAX, LOCK_MS_MIN
+from paygate.client.core import ANSWER_MS, POLL_MS
+from paygate.client.verdict import IN_FLIGHT_MS_MAX
 from paygate.codec import limits
 from paygate.codec.codes import Kind, Route
 from paygate.codec.errors import ErrorCode
@@ -17,6 +19,8 @@ from paygate.codec.messages import MESSAGES
 from paygate.gateway import flights
 from paygate.gateway.core import KEY_LIST_REFRESH_MS
 from paygate.gateway.payment import PASSCODE_LOCK_MS, PASSCODE_TRY_COUNT_MAX
+from paygate.gateway.sessions import SESSION_COUNT_PER_TOKEN_MAX
+from paygate.gateway.sqlite_tokens import UNKNOWN_TRIED_COUNT_MAX
 from paygate.link import (
     ECHO_AFTER_MS,
     ECHO_TIMEOUT_MS,
@@ -73,6 +77,10 @@ def test_everything_in_spec_is_generated_or_known() -> None:
         ("PG-TRF-7", f"After {WORDS[FREE_FAILURE_COUNT + 1]} in a row the account waits {LOCK_MS_MIN // 1000} seconds"),
         ("PG-TRF-7", f"up to {'an' if LOCK_MS_MAX == 3_600_000 else '?'} hour"),
         ("PG-ENV-4", f"{limits.ENVELOPE_PLAINTEXT_SIZE} bytes"),
+        ("PG-TOK-3", f"At least {SESSION_COUNT_PER_TOKEN_MAX} sessions"),
+        ("PG-PAY-11", f"Up to {IN_FLIGHT_MS_MAX // 1000} s after"),
+        ("PG-TIM-5", f"for {ANSWER_MS // 1000} s"),
+        ("PG-TIM-6", "once a second" if POLL_MS == 1_000 else "?"),
     ],
 )
 def test_a_number_in_the_prose_is_the_constant(number: str, words: str) -> None:
@@ -82,6 +90,16 @@ def test_a_number_in_the_prose_is_the_constant(number: str, words: str) -> None:
 def test_the_order_of_header_checks_is_that_of_the_codes() -> None:
     named = re.findall(r"[A-Z]+(?:_[A-Z]+)+", REQUIREMENTS["PG-FRM-3"])
     assert named == [code.name for code in ErrorCode if code < ErrorCode.BAD_CHECKSUM] + ["UNEXPECTED_MESSAGE"]
+
+
+def test_section_10_counts_what_the_gateway_remembers() -> None:
+    assert f"the latest\n  {UNKNOWN_TRIED_COUNT_MAX:,}" in TEXT
+
+
+def test_a_must_stands_in_a_numbered_requirement() -> None:
+    prose = re.sub(r"<!-- spec: .*?<!-- /spec -->", "", TEXT, flags=re.DOTALL)
+    loose = [part for part in re.split(r"\n\n|\n- ", prose) if re.search(r"\bmust\b", part) and "PG-" not in part]
+    assert loose == []
 
 
 @pytest.mark.parametrize("label", [label for label, _ in LABELS.values()])

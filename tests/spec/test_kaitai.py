@@ -273,7 +273,7 @@ def test_blobs_that_hold_a_record_are_declared_so() -> None:
     assert held == {("signed_key_list", "SignedKeyList"), ("key_list", "KeyList"), ("receipt", "Receipt")}
 
 
-def test_it_compiles_for_other_languages_without_a_warning(tmp_path: Path) -> None:
+def test_it_is_translated_to_other_languages_without_a_warning(tmp_path: Path) -> None:
     compile_ksy(KSY, tmp_path, "python", "javascript", "java", "go")
     made = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     assert made == {"python/paygate.py", "javascript/Paygate.js", "java/Paygate.java", "go/paygate.go"}

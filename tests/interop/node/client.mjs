@@ -14,6 +14,7 @@ const HELLO_MS = 5_000;
 const FRAME_MS = 10_000;
 const ANSWER_MS = 10_000; // PG-TIM-5
 const STATUS_POLL_MS = 1_000; // PG-TIM-6
+const QUESTION_REFUSED = ['PASSCODE', 'TOKEN_LOCKED', 'STORE_UNAVAILABLE'];
 const CLOSING_MS = 2_000;
 const RECONNECT_MS = { first: 250, most: 4_000 };
 
@@ -296,17 +297,20 @@ export class Session {
     const credentials = { session_id, payment_id, authorised_at_ms, key_id, envelope };
     const query = { payment_id, transaction_id: this.#transactionId, passcode: this.#passcode };
     let ask = () => this.#link.request('EncryptedCredentials', credentials, this.msLeft);
+    let isQuestion = false;
     let verdict = { status: 'IN_DOUBT', reason: 'NONE', utr: '', proven: false };
     while (this.msLeft > 0) {
       try {
         const answer = judge(await ask(), this.keyList, payment);
-        if (answer.proven || ['REFUSED', 'UNTRUSTED'].includes(answer.status)) return answer; // FINAL
+        const isRefusedQuestion = isQuestion && QUESTION_REFUSED.includes(answer.reason); // PG-STA-2
+        if (!isRefusedQuestion && (answer.proven || ['REFUSED', 'UNTRUSTED'].includes(answer.status))) return answer; // FINAL
         verdict = answer; // NOT_FINAL
       } catch (error) {
         if (error instanceof LinkLost) await this.#reconnect();
         else if (!(error instanceof RequestFailed)) throw error; // an Error leaves the payment in doubt (PG-CLI-3)
       }
       await sleep(Math.min(STATUS_POLL_MS, this.msLeft));
+      isQuestion = true;
       ask = () => this.#link.request('StatusQuery', query, Math.min(ANSWER_MS, this.msLeft)); // no other payment ID (PG-CLI-2)
     }
     return verdict;

@@ -91,6 +91,7 @@ class PendingFile {
       const whole = text.slice(0, text.lastIndexOf('\n') + 1); // a line that a crash cut off was never acted upon
       if (whole.length < text.length) ftruncateSync(this.file, Buffer.byteLength(whole));
       this.entries = whole.split('\n').filter(Boolean).map((line) => JSON.parse(line));
+      if (!this.entries.every((entry) => entry !== null && typeof entry === 'object')) throw new Error('not entries');
       const directory = openSync(dirname(path), 'r'); // the file's own name must last, too
       fsyncSync(directory);
       closeSync(directory);
