@@ -33,14 +33,16 @@ PAYMENT_ID = build_terms().payment_id
 class World:
     """One core, its gateway and its clock; performs effects in order, as a shell does."""
 
-    def __init__(self, *, serial_min: int = 0, kem_id: KemId | None = None, question: Payment | None = None) -> None:
+    def __init__(
+        self, *, serial_min: int = 0, kem_id: KemId | None = None, question: Payment | None = None, seed: int = 1
+    ) -> None:
         self.now = Now(1_000, NOW_MS)
         self.effects: list[Effect] = []
         self.saved: list[Payment] = []
         self.seals = True  # whether the encoder answers at once
         self.saves = True  # whether the disk answers at once
         self.gateway = ScriptedGateway()
-        randomness = random.Random(1)
+        randomness = random.Random(seed)
         if question is not None:
             self.core = Core.question(question, serial_min=serial_min, randomness=randomness)
         else:

@@ -391,6 +391,15 @@ def test_of_two_troubles_the_first_is_told(world: World, first: Any, second: Any
     assert client.told_payment(client.pay(session)) == refused("first", REASONS[first])
 
 
+@pytest.mark.pg("PG-PAY-7")
+def test_a_gateway_that_drains_says_so_of_a_session_that_it_has_forgotten_too(world: World) -> None:
+    session = world.connect_client().query_token().session_id
+    world.advance(31_000)
+    gateway_drains(world)
+    client = world.connect_client()
+    assert client.told_payment(client.pay(session)) == refused("first", Reason.DRAINING)
+
+
 @pytest.mark.pg("PG-SES-2")
 def test_the_last_moment_of_a_session(world: World) -> None:
     client = world.connect_client()

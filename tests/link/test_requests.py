@@ -37,6 +37,7 @@ from paygate.link import (
 def test_a_request_is_answered(pairing: Pairing) -> None:
     caller, answerer = pairing.opened()
     correlation_id = caller.send_request(pairing.request)
+    assert correlation_id != 0
     assert transfer(caller, answerer)[1] == [RequestReceived(correlation_id, pairing.request)]
     assert answerer.waiting_count == 1
     answerer.send_reply(correlation_id, pairing.reply)
