@@ -13,7 +13,7 @@ from paygate.codec.codes import Code
 from paygate.codec.fields import Record
 from paygate.codec.frame import Header
 from paygate.codec.messages import MESSAGES
-from specgen import diagrams, link_states, store_states, tables
+from specgen import bank_conditions, diagrams, gateway_conditions, link_states, store_states, tables
 from specgen.declared import SEALED_RECORDS
 
 _PART = re.compile(r"<!-- spec: (?P<what>[^>]+?) -->\n.*?<!-- /spec -->", re.DOTALL)
@@ -59,7 +59,9 @@ _PARTS: dict[str, Callable[..., str]] = {
     "answering": lambda: link_states.link_table(link_states.ANSWERING_ENDS),
     "calling": lambda: link_states.link_table(link_states.CALLING_ENDS),
     "tokens": lambda: f"{diagrams.token_diagram()}\n\n{store_states.token_table()}",
+    "gateway-conditions": gateway_conditions.gateway_table,
     "payments": lambda: f"{store_states.payment_diagram()}\n\n{store_states.payment_table()}",
+    "bank-conditions": bank_conditions.bank_table,
     "client": lambda: f"{diagrams.client_diagram()}\n\n{diagrams.client_events_table()}",
 }
 
