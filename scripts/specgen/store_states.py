@@ -101,11 +101,14 @@ _TOKEN_ROWS: Final[list[tuple[str, Operation]]] = [
 ]
 
 
-def token_table() -> str:
-    """What the gateway does with everything that can come for a token, in each of its states."""
+def token_table(*then: Operation) -> str:
+    """What the gateway does with everything that can come for a token, in each of its states.
+
+    `then`: what came in each of the states before.
+    """
     rows = []
     for name, operation in _TOKEN_ROWS:
-        rows.append([name, *(_token_cell(state, into, operation) for state, into in _TOKEN_COLUMNS.values())])
+        rows.append([name, *(_token_cell(state, [*into, *then], operation) for state, into in _TOKEN_COLUMNS.values())])
     expired = [_expired(state) if state else "–" for state, _ in _TOKEN_COLUMNS.values()]
     rows.append(["its time is seen to be over", *expired])
     return table(["what comes", *_TOKEN_COLUMNS], rows)

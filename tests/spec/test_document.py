@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from specgen import diagrams, document, link_states
+from specgen import bank_conditions, diagrams, document, gateway_conditions, link_states, store_states
 from specgen.__main__ import SPEC, outputs
 from specgen.tables import LABELS, TIMERS, label_words
 from specgen.words import SOCKET_KINDS, message_name
@@ -21,6 +21,7 @@ from paygate.gateway.core import KEY_LIST_REFRESH_MS
 from paygate.gateway.payment import PASSCODE_LOCK_MS, PASSCODE_TRY_COUNT_MAX
 from paygate.gateway.sessions import SESSION_COUNT_PER_TOKEN_MAX
 from paygate.gateway.sqlite_tokens import UNKNOWN_TRIED_COUNT_MAX
+from paygate.gateway.tokens import CheckToken
 from paygate.link import (
     ECHO_AFTER_MS,
     ECHO_TIMEOUT_MS,
@@ -203,3 +204,84 @@ def test_every_timer_has_a_time() -> None:
 
 def test_pipe_kinds_are_told_apart() -> None:
     assert {kind for kind in MESSAGES if MESSAGES[kind].route is Route.PIPE}.isdisjoint(SOCKET_KINDS)
+
+
+# -- the tables of states --------------------------------------------------------------------------------
+
+
+def cells_of(text: str) -> dict[tuple[str, str], str]:
+    """A table's cells by row and column; every row is whole."""
+    head, _, *rows = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in text.splitlines()]
+    assert rows
+    assert {len(row) for row in rows} == {len(head)}
+    return {(row[0], column): cell for row in rows for column, cell in zip(head[1:], row[1:], strict=True)}
+
+
+GATEWAY = cells_of(gateway_conditions.gateway_table())
+BANK = cells_of(bank_conditions.bank_table())
+
+
+@pytest.mark.parametrize("cells", [GATEWAY, BANK], ids=["gateway", "bank"])
+def test_the_tables_of_conditions_are_total(cells: dict[tuple[str, str], str]) -> None:
+    # "–" stands only where the bank's own result can't come or be recorded.
+    assert {row for (row, _), cell in cells.items() if not cell.strip() or cell == "–"} <= {
+        "the bank's result for one in flight: POSTED"
+    }
+
+
+@pytest.mark.pg("PG-PAY-7", "PG-TOK-5")
+@pytest.mark.parametrize(
+    ("condition", "payment", "token"),
+    [
+        ("all well", "IN_FLIGHT, send TransferRequest", "TokenAck INVALID"),
+        ("session unknown or over", "REFUSED SESSION", "TokenAck INVALID"),
+        ("draining", "REFUSED DRAINING", "Error SHUTTING_DOWN"),
+        ("no bank link", "REFUSED BANK_UNREACHABLE", "TokenAck INVALID"),
+        ("store full", "REFUSED STORE_UNAVAILABLE", "Error TOO_MANY_REQUESTS"),
+        ("all four at once", "REFUSED DRAINING", "Error SHUTTING_DOWN"),
+    ],
+)
+def test_a_gateway_in_trouble_says_which(condition: str, payment: str, token: str) -> None:
+    assert GATEWAY["EncryptedCredentials of a new payment", condition] == payment
+    assert GATEWAY["TokenQuery, wrong passcode", condition] == token
+
+
+@pytest.mark.pg("PG-PAY-8")
+def test_a_repeat_is_refused_under_no_condition() -> None:
+    repeats = {key: cell for key, cell in GATEWAY.items() if key[0].startswith("EncryptedCredentials, the repeat")}
+    assert set(repeats.values()) == {
+        "wait with the first",
+        "PENDING",
+        "PAID, the same bytes",
+        "REFUSED PAYMENT_MISMATCH",
+    }
+    refused = {row for (row, _), cell in repeats.items() if cell.startswith("REFUSED")}
+    assert refused == {"EncryptedCredentials, the repeat of one ended by MISMATCH"}
+
+
+@pytest.mark.pg("PG-TRF-10")
+def test_a_bank_in_trouble_repeats_what_is_final_and_decides_nothing() -> None:
+    new, resolve = "TransferRequest of a new payment", "ResolveRequest of a new payment"
+    assert (BANK[new, "draining"], BANK[resolve, "draining"]) == ("UNAVAILABLE", "FENCED")
+    assert BANK[new, "store full"] == "ask the decoder, then UNAVAILABLE"
+    assert BANK[resolve, "store full"] == "UNAVAILABLE"
+    repeats = ("TransferRequest, the repeat of one that is POSTED", "ResolveRequest of one that is POSTED")
+    assert {cell for (row, _), cell in BANK.items() if row in repeats} == {"POSTED, the same bytes"}
+
+
+@pytest.mark.pg("PG-RES-2")
+def test_a_resolve_waits_for_the_transfer_that_is_under_way() -> None:
+    cells = {column: cell for (row, column), cell in BANK.items() if row == "ResolveRequest of one under way"}
+    assert cells["all well"] == cells["draining"] == "wait with the first, then POSTED, the same bytes"
+    assert all(cell.startswith("wait with the first, then ") for cell in cells.values())
+
+
+@pytest.mark.pg("PG-TOK-2")
+def test_a_lock_touches_only_what_asks_with_a_passcode() -> None:
+    usual = cells_of(store_states.token_table())
+    locked = cells_of(store_states.token_table(*[CheckToken("TX", "wrong")] * PASSCODE_TRY_COUNT_MAX))
+    with_passcode = {key for key in usual if "passcode" in key[0]}
+    assert {locked[key] for key in with_passcode} == {"TokenAck LOCKED", "REFUSED TOKEN_LOCKED"}
+    assert {key: cell for key, cell in locked.items() if key not in with_passcode} == {
+        key: cell for key, cell in usual.items() if key not in with_passcode
+    }
