@@ -30,6 +30,10 @@ class Skipped(Exception):
     """The case can't be run here; the text says why, for somebody who knows only the command line."""
 
 
+class WorldUsedUp(Skipped):
+    """The case can't be run because the world has no more of what it uses up; a run with one does not end with 0."""
+
+
 class Unreachable(Exception):
     """Nobody answers at the address under test; without it no case means anything."""
 
