@@ -11,6 +11,7 @@ from paygate.conform import (
     bank_keys_cases,
     bank_limit_cases,
     bank_link_cases,
+    bank_money_cases,
     bank_resolve_cases,
     bank_transfer_cases,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "bank_keys_cases",
     "bank_limit_cases",
     "bank_link_cases",
+    "bank_money_cases",
     "bank_resolve_cases",
     "bank_transfer_cases",
 ]

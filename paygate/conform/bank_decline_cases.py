@@ -21,7 +21,7 @@ _RICHER_MINOR: Final = limits.AMOUNT_MINOR_MAX
 """More than anybody in the world has."""
 
 
-def _guessed(t: Trial, number: int) -> WorldCustomer:
+def guessed(t: Trial, number: int) -> WorldCustomer:
     """A customer whose password is guessed wrongly, one for each case."""
     customers = [*t.world.customers_for(Use.GUESSED)]
     return customers[number % len(customers)]
@@ -160,7 +160,7 @@ async def merchant_unknown(t: Trial) -> None:
 )
 async def currency(t: Trial) -> None:
     till = await open_till(t)
-    await till.decline(till.payment(currency=_other_currency(t)), Reason.CURRENCY)
+    await till.decline(till.payment(currency=other_currency(t)), Reason.CURRENCY)
 
 
 @BANK.case(
@@ -170,7 +170,7 @@ async def currency(t: Trial) -> None:
 )
 async def credentials_alike(t: Trial) -> None:
     till = await open_till(t)
-    known = _guessed(t, 0)
+    known = guessed(t, 0)
     guesses = [till.guess(known), till.payment(user_id="nobody")]
     answers = [await till.decline(payment, Reason.CREDENTIALS) for payment in guesses]
     statements = [till.statement(p, a) for p, a in zip(guesses, answers, strict=True)]
@@ -189,7 +189,7 @@ async def credentials_alike(t: Trial) -> None:
 )
 async def user_id_exact(t: Trial) -> None:
     till = await open_till(t)
-    who = _guessed(t, 1)
+    who = guessed(t, 1)
     for user_id in (who.user_id.swapcase(), f"{who.user_id} "):
         await till.decline(till.payment(who, user_id=user_id), Reason.CREDENTIALS)
     await till.decline(till.payment(who, password=f"{who.password} "), Reason.CREDENTIALS)
@@ -203,7 +203,7 @@ async def user_id_exact(t: Trial) -> None:
 )
 async def locked(t: Trial) -> None:
     till = await open_till(t)
-    who = _guessed(t, 2)
+    who = guessed(t, 2)
     for _ in range(3):
         await till.decline(till.guess(who), Reason.CREDENTIALS)
     await till.decline(till.payment(who), Reason.CREDENTIALS)
@@ -218,7 +218,7 @@ async def locked(t: Trial) -> None:
 )
 async def lock_ends(t: Trial) -> None:
     till = await open_till(t)
-    who = _guessed(t, 3)
+    who = guessed(t, 3)
     first = await till.transfer(till.payment(who))
     if first.reason is Reason.CREDENTIALS:
         raise Skipped("an earlier run has left the account locked; try again later")
@@ -239,7 +239,7 @@ async def lock_ends(t: Trial) -> None:
 )
 async def failures_forgotten(t: Trial) -> None:
     till = await open_till(t)
-    who = _guessed(t, 4)
+    who = guessed(t, 4)
     for _ in range(2):
         for _ in range(2):
             await till.decline(till.guess(who), Reason.CREDENTIALS)
@@ -257,7 +257,8 @@ async def funds(t: Trial) -> None:
 # -- their order -----------------------------------------------------------------------------------------
 
 
-def _other_currency(t: Trial) -> str:
+def other_currency(t: Trial) -> str:
+    """A currency that is not the bank's."""
     return "EUR" if t.world.currency != "EUR" else "USD"
 
 
@@ -280,11 +281,11 @@ async def _paid_and_merchant(till: Till) -> Payment:
 
 
 async def _merchant_and_currency(till: Till) -> Payment:
-    return till.payment(merchant_id="M-NOBODY", currency=_other_currency(till.trial))
+    return till.payment(merchant_id="M-NOBODY", currency=other_currency(till.trial))
 
 
 async def _currency_and_credentials(till: Till) -> Payment:
-    return till.payment(currency=_other_currency(till.trial), user_id="nobody")
+    return till.payment(currency=other_currency(till.trial), user_id="nobody")
 
 
 async def _credentials_and_funds(till: Till) -> Payment:
@@ -327,8 +328,8 @@ for _first, _second in _BOTH:
 )
 async def not_looked_at(t: Trial) -> None:
     till = await open_till(t)
-    who = _guessed(t, 5)
+    who = guessed(t, 5)
     for _ in range(4):
-        guess = till.guess(who, currency=_other_currency(t))
+        guess = till.guess(who, currency=other_currency(t))
         await till.decline(guess, Reason.CURRENCY)
     await till.pay(customer=who)

@@ -74,7 +74,11 @@ async def _mismatch(till: Till, request: TransferRequest | ResolveRequest) -> No
     reply: type[TransferResult] | type[ResolveResult] = (
         TransferResult if isinstance(request, TransferRequest) else ResolveResult
     )
-    answer = await till.wire.ask(request, reply)
+    require_mismatch(await till.wire.ask(request, reply), request)
+
+
+def require_mismatch(answer: TransferAnswer, request: TransferRequest | ResolveRequest) -> None:
+    """Fail the case unless it is told that this is another payment, and nothing else."""
     require(answer.payment_id == request.terms.payment_id, "an answer for this payment ID", answer)
     is_bare = (answer.reason, answer.utr, answer.receipt) == (Reason.NONE, "", b"")
     require(answer.outcome is TransferOutcome.MISMATCH and is_bare, "MISMATCH that reveals nothing", answer)

@@ -1,7 +1,5 @@
 """The other side of a bank: the gateway that the kit plays, and the customer whose client sealed the envelope."""
 
-import random
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
@@ -31,6 +29,7 @@ from paygate.codec.seal import (
 )
 from paygate.codec.sealed import KeyList, PasswordKeyParameters, ReceiptStatement, SuiteKey, Terms
 from paygate.conform.answering import AnsweringEnd
+from paygate.conform.bank_spenders import Spenders
 from paygate.conform.cases import Catalogue, Failed, Skipped, require
 from paygate.conform.trial import Trial
 from paygate.conform.wire import Wire
@@ -48,17 +47,15 @@ M = TypeVar("M", bound=Message)
 class BankShared:
     """What the cases of a run share: password keys, which cost an Argon2id each, and who has spent."""
 
+    spenders: Spenders
     password_keys: dict[tuple[PasswordKeyParameters, str, str], bytes] = field(default_factory=dict)
-    spenders: list[WorldCustomer] = field(default_factory=list)
 
 
 async def prepare(t: Trial) -> BankShared:
     """Reach the bank once, so that a wrong address is told as that and not as a hundred failures."""
     wire = await t.connect("reaching the bank")
     wire.close()
-    spenders = list(t.world.customers_for(Use.SPENDING))
-    random.shuffle(spenders)  # what an earlier run broke off in the middle does not meet every later one
-    return BankShared(spenders=spenders)
+    return BankShared(Spenders.beside(t.settings.options["world"], t.world.customers_for(Use.SPENDING)))
 
 
 BANK: Final = Catalogue("bank", prepare)
@@ -279,12 +276,10 @@ def require_same(answers: list[TransferAnswer]) -> None:
             require(is_same, f"the first answer again, byte for byte: {first}", f"another {name}: {answer}")
 
 
-def spenders_of(t: Trial) -> Iterator[WorldCustomer]:
-    """Customers with a small balance, each for one case only."""
+def take_spender(t: Trial) -> WorldCustomer:
+    """A customer who has exactly the balance that the world says, for this case only."""
     shared: BankShared = t.shared
-    while shared.spenders:
-        yield shared.spenders.pop()
-    raise Skipped("all SPENDING customers of this world have spent; make a new world, or pay into their accounts")
+    return shared.spenders.take()
 
 
 def other_term(value: Any) -> Any:

@@ -17,6 +17,7 @@ from local_system import BANK_ID, GATEWAY_ID, LocalSystem
 from paygate.bank.keys import load_receipt_key
 from paygate.conform.bank_cases import BANK
 from paygate.conform.bank_side import BankShared
+from paygate.conform.bank_spenders import Spenders
 from paygate.conform.cases import Case
 from paygate.conform.runner import Result, Run, turn_until
 from paygate.conform.trial import Settings, Trial
@@ -34,9 +35,12 @@ BUG_PATIENCE_MS = 1_500
 AT_ONCE_COUNT = 40
 GUESSING_CASES = {
     f"bank.decline.{name}"
-    for name in ("credentials_alike", "user_id_exact", "locked", "lock_ends", "failures_forgotten")
+    for name in ("credentials_alike", "user_id_exact", "locked", "lock_ends", "failures_forgotten", "guess_burst")
 } | {"bank.decline.wrong_password_not_looked_at"}
-OWN_CUSTOMER_COUNT = {Use.PAYING: 1, Use.GUESSED: 8, Use.SPENDING: 8}
+SPENDING_CASES = {f"bank.transfer.{name}" for name in ("balance", "one_debit", "overdraft_burst", "token_burst")} | {
+    case.case_id for case in BANK if case.case_id.startswith("bank.no_debit_by.")
+}
+OWN_CUSTOMER_COUNT = {Use.PAYING: 1, Use.GUESSED: 8, Use.SPENDING: len(SPENDING_CASES)}
 """What one run of all cases is given of the world's customers, so that runs at the same time disturb each other not."""
 
 
@@ -127,7 +131,7 @@ class Bench:
             address = double.address
 
         async def prepare(t: Trial) -> BankShared:
-            return BankShared(self.password_keys, list(t.world.customers_for(Use.SPENDING)))
+            return BankShared(Spenders(t.world.customers_for(Use.SPENDING)), self.password_keys)
 
         settings = Settings(address, world, patience_ms, options or {})
         return Run(self.loop, prepare, cases, settings, results.append, jobs=16)
@@ -170,8 +174,8 @@ class Bench:
         needs = {Use.PAYING: 1, Use.GUESSED: 0, Use.SPENDING: 0}
         if bug.case_id in GUESSING_CASES:
             needs[Use.GUESSED] = 1
-        if bug.case_id in ("bank.transfer.balance", "bank.transfer.one_debit"):
-            needs[Use.SPENDING] = 2
+        if bug.case_id in SPENDING_CASES:
+            needs[Use.SPENDING] = 1
         customers = [c for use, count in needs.items() for c in self._taken(use, count)]
         return replace(self.world, customers=tuple(customers))
 

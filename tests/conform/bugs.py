@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from conform import faults, payment_faults
@@ -144,6 +145,32 @@ _OF_ONE_KIND: Final[dict[str, tuple[Callable[[], Fault], tuple[str, ...]]]] = {
         lambda: payment_faults.ExactIsTooLittle(_SPENDING_MINOR),
         ("transfer.balance",),
     ),
+    # what moves no money
+    **{
+        f"a debit {when.__name__.replace('_', ' ')}": (
+            partial(payment_faults.TakesMore, _SPENDING_MINOR, when),
+            (f"no_debit_by.{when.__name__.removeprefix('by_')}",),
+        )
+        for when in (
+            *(payment_faults.by_replay, payment_faults.by_resolve),
+            *(payment_faults.by_mismatch, payment_faults.by_fenced),
+        )
+    },
+    **{
+        f"a debit by a decline as {reason.name}": (
+            partial(payment_faults.TakesMore, _SPENDING_MINOR, payment_faults.by_decline(reason)),
+            ("no_debit_by.decline",),
+        )
+        for reason in (
+            *(Reason.LATE, Reason.TOKEN_ALREADY_PAID, Reason.MERCHANT_UNKNOWN, Reason.CURRENCY, Reason.CREDENTIALS),
+        )
+    },
+    "a debit by a second payment of a token": (
+        partial(payment_faults.TakesMore, _SPENDING_MINOR, payment_faults.by_decline(Reason.TOKEN_ALREADY_PAID)),
+        ("transfer.token_burst",),
+    ),
+    "one guess a segment": (payment_faults.OneGuessASegment, ("decline.guess_burst",)),
+    "knows all its gateways": (payment_faults.KnowsAllItsGateways, ("transfer.foreign_known_gateway",)),
     # declined payments
     "posts anyway": (
         lambda: Answers(payment_faults.posts_anyway),
@@ -151,7 +178,10 @@ _OF_ONE_KIND: Final[dict[str, tuple[Callable[[], Fault], tuple[str, ...]]]] = {
     ),
     "posts what is too much or too late": (
         lambda: Answers(payment_faults.posts_anyway),
-        ("transfer.balance", "transfer.one_debit", "transfer.one_of_two", "size.extremes", "replay.declined"),
+        (
+            *("transfer.balance", "transfer.one_debit", "transfer.one_of_two", "size.extremes", "replay.declined"),
+            *("transfer.overdraft_burst", "transfer.token_burst", "no_debit_by.decline"),
+        ),
     ),
     "checks in another order": (
         lambda: Answers(payment_faults.checks_in_another_order),
@@ -231,7 +261,7 @@ _REFUSING_GROUPS: Final = ("hello", "header", "size", "frame", "value", "body", 
 _REFUSING_CASES: Final = (
     *("requests.duplicate_correlation", "requests.wrong_route", "requests.unasked_reply"),
     *("error.passing_to_none", "error.disturbs_no_other_link", "error.nothing_after", "error.earlier_is_answered"),
-    *("end.within_a_frame", "transfer.foreign_gateway", "transfer.foreign_bank"),
+    *("end.within_a_frame", "transfer.foreign_gateway", "transfer.foreign_bank", "transfer.foreign_known_gateway"),
 )
 _SERVING_CASES: Final = ("hello.opens", "hello.versions", "size.extremes")
 
