@@ -58,7 +58,9 @@ def _entry_lines(entry: Entry) -> list[str]:
     if not entry.data:
         return [f"{when} {entry.what}"]
     told = frames_text(entry.data)
-    return [f"{when} {entry.what} {len(entry.data)} bytes: {told}", f"  {entry.data.hex()}"]
+    more = f" ... {entry.left_out_size} bytes more" if entry.left_out_size else ""
+    size = len(entry.data) + entry.left_out_size
+    return [f"{when} {entry.what} {size} bytes: {told}", f"  {entry.data.hex()}{more}"]
 
 
 def frames_text(data: bytes) -> str:
@@ -92,7 +94,8 @@ def json_report(role: str, address: str, results: Sequence[Result], duration_ms:
     `format` 1: `program`, `role`, `address`, `protocol_version`, `duration_ms`, the counts `passed`, `failed` and
     `skipped`, and `cases`, each with `id`, `sections`, `requirements`, `expects`, `outcome`, `duration_ms`, `expected`
     and `reason` (empty unless it failed, or was skipped) and `links`: of a failure, each connection's `name`,
-    `left_out_count` and `entries` of `at_ms`, `what`, `frames` in words and `bytes` in hexadecimal.
+    `left_out_count` and `entries` of `at_ms`, `what`, `frames` in words, `bytes` in hexadecimal, and
+    `left_out_size`, how many bytes more there were. Readers ignore members that they do not know.
     """
     return {
         "program": "paygate-conform",
@@ -123,7 +126,14 @@ def _json_case(result: Result) -> dict[str, Any]:
 
 def _json_wire(wire: Wire) -> dict[str, Any]:
     entries = [
-        {"at_ms": e.at_ms, "what": e.what, "frames": frames_text(e.data), "bytes": e.data.hex()} for e in wire.entries
+        {
+            "at_ms": entry.at_ms,
+            "what": entry.what,
+            "frames": frames_text(entry.data),
+            "bytes": entry.data.hex(),
+            "left_out_size": entry.left_out_size,
+        }
+        for entry in wire.entries
     ]
     return {"name": wire.name, "left_out_count": wire.left_out_count, "entries": entries}
 

@@ -112,7 +112,8 @@ class Run:
         running = self._running.pop(case)
         running.limit.cancel()
         trial = running.trial
-        error = error or trial.background_failure
+        floods = (wire.flood for wire in trial.wires if wire.flood is not None)
+        error = next(floods, None) or error or trial.background_failure
         duration_ms = self._loop.now_ms() - running.began_ms
         self._on_result(_result(case, error, duration_ms, trial.wires))
         trial.end()

@@ -27,6 +27,16 @@ from paygate.net.loop import Loop
 ENTRY_COUNT_MAX: Final = 60
 """Sends and receipts that a report shows of one connection; of a longer one the middle is left out."""
 
+ENTRY_SIZE_MAX: Final = 4_096
+"""Bytes that a report shows of one entry: three whole frames and more (PG-FRM-4)."""
+WAITING_SIZE_MAX: Final = 5 * 1024 * 1024
+"""Bytes that may wait on a wire to be read by the case. As many as a peer may have to send at once: 4,096 requests may
+wait (PG-LNK-6), and a reply has up to 1,087 bytes (PG-FRM-4)."""
+WAITING_COUNT_MAX: Final = 8_192
+"""Frames that may wait so: twice as many as there may be replies, for whatever else is due."""
+_GARBAGE_SIZE_MAX: Final = 256
+"""Bytes that are kept of a stream that holds no frames; enough to tell what it is."""
+
 _SHUT_WR: Final = 1  # of shutdown(2); the module that names it is for paygate/net alone (R22)
 
 M = TypeVar("M", bound=Message)
@@ -41,6 +51,9 @@ class Entry:
     what: str
     """`sent`, `received`, or what happened, in words."""
     data: bytes = b""
+    """The first ENTRY_SIZE_MAX bytes."""
+    left_out_size: int = 0
+    """How many more there were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +81,8 @@ class Wire:
         """Whether hello is over: until then an Error may come without a MAC (spec 4.4)."""
         self.closed: str | None = None
         """How the connection ended, once it has."""
+        self.flood: Failed | None = None
+        """More came than a case can have asked for, so the connection was cut and the case fails."""
         self.entries: list[Entry] = []
         self.left_out_count = 0
         self._loop = loop
@@ -75,6 +90,7 @@ class Wire:
         self._patience_ms = patience_ms
         self._data = bytearray()
         self._frames: deque[tuple[int, bytes]] = deque()
+        self._waiting_size = 0
         self._changed = Signal(loop)
         self._next_correlation_id = 1
         self._conn: Connection | None = None
@@ -127,7 +143,8 @@ class Wire:
             self._conn.close_after_flush()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close at once; what waits to be received is forgotten."""
+        self._forget()
         if self._conn is not None:
             self.closed = self.closed or "cut by us"  # and nothing more is written down
             self._conn.abort()
@@ -143,7 +160,7 @@ class Wire:
                 raise Failed("a frame", f"the connection ended: {self.closed}")
             if not await self._changed.wait_until(deadline_ms) and not self._frames:
                 raise Failed(f"a frame within {patience_ms} ms", "nothing")
-        return self._check(*self._frames.popleft())
+        return self._next_reply()
 
     async def expect(self, cls: type[M], correlation_id: int | None = None, within_ms: int | None = None) -> M:
         """The next frame, which must be of this kind and, if given, carry this correlation ID."""
@@ -192,7 +209,7 @@ class Wire:
         while self.closed is None and not self._frames and await self._changed.wait_until(deadline_ms):
             pass
         if self._frames:
-            raise Failed("the end of the connection", self._check(*self._frames.popleft()))
+            raise Failed("the end of the connection", self._next_reply())
         if self.closed is None:
             raise Failed(f"the end of the connection within {patience_ms} ms", "it is still open")
         require(not self._data, "the end of the connection after a whole frame", f"{len(self._data)} bytes before it")
@@ -224,8 +241,13 @@ class Wire:
         while self.closed is None and not self._frames and await self._changed.wait_until(deadline_ms):
             pass
         if self._frames:
-            raise Failed(f"nothing for {for_ms} ms", self._check(*self._frames.popleft()))
+            raise Failed(f"nothing for {for_ms} ms", self._next_reply())
         require(self.closed is None, f"nothing for {for_ms} ms", f"the connection ended: {self.closed}")
+
+    def _next_reply(self) -> Reply:
+        at_ms, raw = self._frames.popleft()
+        self._waiting_size -= len(raw)
+        return self._check(at_ms, raw)
 
     def _check(self, at_ms: int, raw: bytes) -> Reply:
         """What a frame holds. Fails the case if it is not one that the spec allows."""
@@ -234,7 +256,7 @@ class Wire:
             self._check_mac(frame)
             message = frame.message()
         except RemoteProtocolError as error:
-            raise Failed("a frame as spec 4 says", f"{error.text} in {raw.hex()}") from None
+            raise Failed("a frame as spec 4 says", f"{error.text} in {raw[:ENTRY_SIZE_MAX].hex()}") from None
         return Reply(message, frame.correlation_id, raw, at_ms)
 
     def _check_mac(self, frame: Frame) -> None:
@@ -256,7 +278,23 @@ class Wire:
             if self.answers_echo and self._answer_echo(raw):
                 continue
             self._frames.append((self._loop.now_ms() - self._began_ms, raw))
+            self._waiting_size += len(raw)
+        if self._waiting_size > WAITING_SIZE_MAX or len(self._frames) > WAITING_COUNT_MAX:
+            self._cut_flood(conn)
         self._changed.notify()
+
+    def _cut_flood(self, conn: Connection) -> None:
+        is_size = self._waiting_size > WAITING_SIZE_MAX
+        most = f"{WAITING_SIZE_MAX} bytes" if is_size else f"{WAITING_COUNT_MAX} frames"
+        self.flood = Failed("only what was asked for", f"more than {most} that nobody asked for")
+        self._forget()
+        self._ended(f"cut by us: {self.flood.got}")
+        conn.abort()
+
+    def _forget(self) -> None:
+        self._frames.clear()
+        self._data.clear()
+        self._waiting_size = 0
 
     def eof_received(self, conn: Connection) -> None:
         """The other end sends no more, so the link is over (spec 5.3)."""
@@ -279,8 +317,13 @@ class Wire:
         header = decode_record(Header, bytes(self._data[: limits.HEADER_SIZE]))
         size = limits.HEADER_SIZE + header.body_size
         size += limits.MAC_SIZE if header.flags & FLAG_AUTHENTICATED else 0
-        if header.magic != MAGIC_NUMBER:  # A stream of something else has no frames; all of it is shown.
-            size = len(self._data)
+        if header.magic != MAGIC_NUMBER:  # A stream of something else has no frames: its beginning tells what it is.
+            raw = bytes(self._data[:_GARBAGE_SIZE_MAX])
+            self._data.clear()
+            self._ended("cut by us: what came is no frame")
+            assert self._conn is not None
+            self._conn.abort()
+            return raw
         if len(self._data) < size:
             return None
         raw = bytes(self._data[:size])
@@ -300,7 +343,8 @@ class Wire:
 
     def note(self, what: str, data: bytes = b"") -> None:
         """Write down what passed or happened, for the report."""
-        self.entries.append(Entry(self._loop.now_ms() - self._began_ms, what, data))
+        left_out_size = max(len(data) - ENTRY_SIZE_MAX, 0)
+        self.entries.append(Entry(self._loop.now_ms() - self._began_ms, what, data[:ENTRY_SIZE_MAX], left_out_size))
         if len(self.entries) > ENTRY_COUNT_MAX:
             del self.entries[ENTRY_COUNT_MAX // 2]
             self.left_out_count += 1

@@ -1,9 +1,13 @@
 """The kit itself: how cases are chosen, what is sent wrongly, what a run is told as, what a world must be."""
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,19 +17,19 @@ from builders import build_terms
 from strategies import illegal_values
 
 from paygate.cli import ExitCode
-from paygate.codec.codes import Role
+from paygate.codec.codes import KeysStatus, Role
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.fields import fields_of
 from paygate.codec.frame import decode_frame, decode_head, decode_record, encode_record
-from paygate.codec.messages import Echo, Hello, Message, ResolveRequest, TransferRequest
+from paygate.codec.messages import BankKeys, Echo, EchoReply, Hello, Message, ResolveRequest, TransferRequest
 from paygate.codec.sealed import Terms
 from paygate.conform.cases import Catalogue, Failed, UnknownSelector
 from paygate.conform.craft import bad_encodings, body_with, draft, leaves_of, longer_than_body, parts_of
 from paygate.conform.report import json_report, junit_report, result_lines
-from paygate.conform.runner import Outcome, Result
-from paygate.conform.trial import Trial
-from paygate.conform.wire import Entry, Wire
-from paygate.conform.world import BadWorld, KeyFiles, Use, default_world, read_world, write_world
+from paygate.conform.runner import Outcome, Result, Run, turn_until
+from paygate.conform.trial import Settings, Trial
+from paygate.conform.wire import ENTRY_SIZE_MAX, WAITING_COUNT_MAX, WAITING_SIZE_MAX, Entry, Wire
+from paygate.conform.world import BadWorld, KeyFiles, Use, World, default_world, read_world, write_world
 from paygate.net.loop import Loop
 
 PROGRAM = [sys.executable, "-P", "-m", "paygate.conform"]
@@ -136,6 +140,110 @@ def a_failure() -> Result:
     wire.entries.append(Entry(20, "closed by the other end"))
     case = next(iter(some_catalogue()))
     return Result(case, Outcome.FAILED, 33, "a frame", "garbage with a \x1b and a \x00", [wire])
+
+
+@dataclass
+class RunOfOne:
+    """A case that meets a peer which we are, and what became of it."""
+
+    results: list[Result]
+    peer: socket.socket
+
+    def go(self, body: Callable[[Trial], Any], world: World, *, sends: bytes, patience_ms: int = 2_000) -> Result:
+        """Run it while the peer sends all of this as fast as it is taken, then waits for the end."""
+        catalogue = Catalogue("bank", _nothing)
+        catalogue.case("flood", "It is asked nothing.", "5.3")(body)
+        loop = Loop()
+        settings = Settings(self.peer.getsockname()[:2], world, patience_ms)
+        one_run = Run(loop, _nothing, catalogue, settings, self.results.append, jobs=1)
+        flooding = threading.Thread(target=self._flood, args=(sends,))
+        flooding.start()
+        turn_until(loop, lambda: one_run.is_over)
+        loop.close()
+        flooding.join()
+        return self.results[0]
+
+    def _flood(self, data: bytes) -> None:
+        link, _address = self.peer.accept()
+        with link, contextlib.suppress(OSError):
+            link.settimeout(10)
+            link.sendall(data)
+            while link.recv(65_536):
+                pass
+
+
+@pytest.fixture
+def run_of_one() -> Iterator[RunOfOne]:
+    with socket.create_server(("127.0.0.1", 0)) as peer:
+        peer.settimeout(10)
+        yield RunOfOne([], peer)
+
+
+async def _sleeps(t: Trial) -> None:
+    await t.connect()
+    await t.sleep(500)
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        (
+            draft(BankKeys(KeysStatus.AVAILABLE, b"k" * 900), None, 9).encode(),
+            f"more than {WAITING_SIZE_MAX} bytes",
+        ),
+        (draft(EchoReply(b"12345678"), None, 9).encode(), f"more than {WAITING_COUNT_MAX} frames"),
+    ],
+    ids=["bytes", "frames"],
+)
+def test_a_case_that_only_sleeps_fails_of_a_flood(
+    tmp_path: Path, run_of_one: RunOfOne, frame: bytes, expected: str
+) -> None:
+    world = read_world(a_world(tmp_path), KeyFiles())
+    result = run_of_one.go(_sleeps, world, sends=frame * (2 * WAITING_SIZE_MAX // len(frame)))
+    assert result.outcome is Outcome.FAILED
+    assert expected in result.reason
+
+
+def test_of_a_stream_without_frames_little_is_kept(tmp_path: Path, run_of_one: RunOfOne) -> None:
+    async def receives(t: Trial) -> None:
+        wire = await t.connect()
+        await t.sleep(300)
+        await wire.receive()
+
+    world = read_world(a_world(tmp_path), KeyFiles())
+    result = run_of_one.go(receives, world, sends=b"SSH-2.0-" * 500_000)
+    assert result.outcome is Outcome.FAILED
+    assert "bad magic" in result.reason
+    assert len(result.reason) < 1_000
+    (wire,) = result.wires
+    assert sum(len(entry.data) for entry in wire.entries) <= ENTRY_SIZE_MAX
+    assert wire.closed == "cut by us: what came is no frame"
+
+
+def test_as_many_replies_as_may_be_due_can_wait(tmp_path: Path, run_of_one: RunOfOne) -> None:
+    async def receives(t: Trial) -> None:
+        wire = await t.connect()
+        await t.sleep(1_000)
+        for _ in range(4_096):
+            await wire.receive()
+
+    world = read_world(a_world(tmp_path), KeyFiles())
+    frame = draft(BankKeys(KeysStatus.AVAILABLE, b"k" * 900), None, 9).encode()
+    result = run_of_one.go(receives, world, sends=frame * 4_096)
+    assert result.outcome is Outcome.PASSED, result.reason
+
+
+def test_a_long_entry_is_shown_by_its_beginning() -> None:
+    failure = a_failure()
+    failure.wires[0].note("sent", bytes(1_000_000))
+    text = "\n".join(result_lines(failure))
+    assert len(text) < 20_000
+    assert f"... {1_000_000 - ENTRY_SIZE_MAX} bytes more" in text
+    assert "sent 1000000 bytes" in text
+    entry = json_report("bank", "", [failure], 0)["cases"][0]["links"][0]["entries"][-1]
+    assert len(entry["bytes"]) == 2 * ENTRY_SIZE_MAX
+    assert entry["left_out_size"] == 1_000_000 - ENTRY_SIZE_MAX
+    assert len(junit_report("bank", [failure], 0)) < 20_000
 
 
 def results() -> list[Result]:
