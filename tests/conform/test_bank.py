@@ -48,6 +48,7 @@ def found(system: LocalSystem) -> Found:
     directory = system.root.parent
     system.start_bank()
     bench = Bench(system, read_own_world(directory))
+    bench.warm_up()
     own, junit = directory / "own.json", directory / "junit.xml"
     bench.write_own_world(own)
     assert system.bank is not None
@@ -105,6 +106,9 @@ def test_a_bug_fails_its_case(found: Found, bug: Bug) -> None:
     assert result.outcome is Outcome.FAILED, result.reason
     # A kit that breaks proves nothing of the bank.
     assert "the kit itself failed" not in result.reason, result.reason
+    if bug.name.startswith("a debit by"):
+        # All answers are right; what is missing shows when the rest is paid out.
+        assert (result.expected, "reason=FUNDS" in result.reason) == ("POSTED", True), result
 
 
 def test_every_case_has_a_bug_that_fails_it() -> None:
