@@ -25,8 +25,8 @@ demo: $(READY) ## a real payment and four that fail, through three real programs
 demo-interactive: $(READY) ## the same servers, and you are the customer
 	$(BIN)/python scripts/demo.py --interactive
 
-test: $(READY) ## all tests
-	$(BIN)/python -m pytest
+test: $(READY) ## all tests, two files at a time
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 check: $(READY) ## format, lint, types, spec freshness, import layers, requirements without a test
 	$(BIN)/ruff format --check .
