@@ -188,7 +188,7 @@ def _hello_id(link: BankLink) -> int:
 @GATEWAY.case(
     "bank_link.closing_error",
     "An Error of the bank that closes is not answered; the gateway closes the link, and links again.",
-    *("5.3", "5.6", "PG-ERR-3", "PG-ERR-4", "PG-ERR-8", "PG-LNK-12"),
+    *("5.3", "5.6", "PG-ERR-3", "PG-ERR-4", "PG-LNK-12"),
     exclusive=True,
 )
 async def closing_error(t: Trial) -> None:

@@ -7,7 +7,15 @@ from paygate.codec.codes import PaymentStatus, Reason, TokenStatus, TransferOutc
 from paygate.codec.messages import PaymentAck, ResolveRequest, TransferRequest
 from paygate.conform.cases import require
 from paygate.conform.gateway_side import GATEWAY, open_link, played_bank, require_status, until_status
-from paygate.conform.shopper import Watched, begin, expect_answer, open_shopper, require_answer, require_same
+from paygate.conform.shopper import (
+    Watched,
+    begin,
+    expect_answer,
+    open_shopper,
+    require_answer,
+    require_payable,
+    require_same,
+)
 from paygate.conform.trial import Trial
 
 SESSION_MS: Final = 30_000
@@ -125,6 +133,28 @@ async def resolved_fenced(t: Trial) -> None:
     await watched.desk.expect_none(4_000)
     require_same([first, await watched.shopper.send(watched.payment), await watched.shopper.status(watched.payment)])
     await require_status(watched.shopper.wire, watched.payment.token, TokenStatus.VALID)
+
+
+@GATEWAY.case(
+    "doubt.resolved_mismatch",
+    "MISMATCH in answer to the ResolveRequest ends the doubt: who waits hears REFUSED with PAYMENT_MISMATCH, the bank "
+    "is asked no more, and the token can be paid again.",
+    *("6.3", "6.6", "6.7", "7.3", "PG-PAY-8", "PG-RES-4", "PG-RES-5", "PG-TOK-6", "PG-STA-2"),
+    waits_ms=BANK_MS + 5_000,
+)
+async def resolved_mismatch(t: Trial) -> None:
+    watched = await begin(t)
+    await watched.desk.next(TransferRequest)
+    asked, _ = await watched.desk.next(ResolveRequest, BANK_MS + t.settings.patience_ms)
+    watched.desk.answer(asked, TransferOutcome.MISMATCH)
+    first = await expect_answer(watched, PaymentStatus.REFUSED, Reason.PAYMENT_MISMATCH)
+    # What the gateway asked before our answer reached it may still come.
+    await t.sleep(500)
+    for late in watched.desk.take_all():
+        watched.desk.answer(late, TransferOutcome.MISMATCH)
+    await watched.desk.expect_none(4_000)
+    require_same([first, await watched.shopper.send(watched.payment), await watched.shopper.status(watched.payment)])
+    await require_payable(t, watched)
 
 
 @GATEWAY.case(

@@ -21,7 +21,7 @@ from paygate.conform.trial import Trial
 @GATEWAY.case(
     "pay.x25519",
     "A payment with the right password, sealed with X25519, is PAID with a UTR and the bank's receipt of its terms.",
-    *("6.3", "6.4", "8.1", "PG-PAY-2", "PG-TRM-1", "PG-TRM-2", "PG-RCP-4", "PG-RCP-5"),
+    *("6.3", "6.4", "8.1", "PG-PAY-2", "PG-TRM-1", "PG-RCP-4", "PG-RCP-5"),
 )
 async def pay_x25519(t: Trial) -> None:
     shopper = await open_shopper(t)
@@ -33,7 +33,7 @@ async def pay_x25519(t: Trial) -> None:
 @GATEWAY.case(
     "pay.hybrid",
     "A payment sealed with MLKEM768-X25519, whose envelope is larger, is PAID just so.",
-    *("6.3", "8.2", "PG-FRM-4", "PG-ENV-2"),
+    *("6.3", "8.2", "PG-FRM-4"),
 )
 async def pay_hybrid(t: Trial) -> None:
     await (await open_shopper(t)).pay(kem_id=KemId.MLKEM768_X25519)
@@ -54,7 +54,7 @@ async def pay_wrong_password(t: Trial) -> None:
 @GATEWAY.case(
     "pay.own_record",
     "The terms are the gateway's own: what was sealed for another amount or merchant does not open at the bank.",
-    *("6.3", "8.1", "10", "PG-PAY-2", "PG-ENV-6"),
+    *("6.3", "8.1", "10", "PG-PAY-2"),
 )
 async def pay_own_record(t: Trial) -> None:
     shopper = await open_shopper(t)

@@ -60,6 +60,11 @@ class GatewayShared:
     bank: PlayedBank | None = None
     password_keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
     expired_tokens: deque[WorldToken] = field(default_factory=deque)
+    unpaid_count: int = field(init=False)
+    """How many tokens there were at the start."""
+
+    def __post_init__(self) -> None:
+        self.unpaid_count = len(self.tokens)
 
 
 async def prepare(t: Trial) -> GatewayShared:
@@ -82,6 +87,10 @@ async def prepare(t: Trial) -> GatewayShared:
     except Failed:
         tokens = list(t.world.tokens)  # The cases say what is wrong.
     wire.close()
+    if len(tokens) < len(t.world.tokens):
+        told = f"{len(tokens)} of this world's {len(t.world.tokens)} tokens are unpaid at this gateway"
+        sys.stderr.write(f"paygate-conform: {told}; when they run short, {_NEW_WORLD}\n")
+        sys.stderr.flush()
     return GatewayShared(deque(tokens), bank, expired_tokens=deque(t.world.expired_tokens))
 
 
@@ -94,6 +103,9 @@ async def _valid_tokens(wire: Wire, tokens: Iterable[WorldToken]) -> list[WorldT
             valid.add(reply.correlation_id)
     return [token for correlation_id, token in waiting.items() if correlation_id in valid]
 
+
+_NEW_WORLD: Final = "make a new world (paygate-conform world) and set the gateway up with it"
+"""What to do about tokens that are used up, since nobody can make them unpaid again."""
 
 GATEWAY: Final = Catalogue("gateway", prepare)
 
@@ -152,9 +164,12 @@ async def open_link(t: Trial, name: str = "") -> Wire:
 
 def new_token(t: Trial) -> WorldToken:
     """An unpaid token for this case alone."""
-    shared: GatewayShared = t.shared
+    shared = shared_of(t)
     if not shared.tokens:
-        raise Skipped("all tokens of this world are used up at this gateway; make a new world and set the gateway up")
+        told = (
+            f"the {shared.unpaid_count} tokens of this world that were unpaid at this gateway at the start are used up"
+        )
+        raise Skipped(f"{told}; {_NEW_WORLD}")
     return shared.tokens.popleft()
 
 

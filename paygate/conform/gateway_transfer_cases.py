@@ -19,6 +19,7 @@ from paygate.conform.shopper import (
     expect_answer,
     open_shopper,
     require_answer,
+    require_payable,
     require_same,
 )
 from paygate.conform.trial import Trial
@@ -78,7 +79,7 @@ async def transfer_unread(t: Trial) -> None:
 @GATEWAY.case(
     "transfer.once",
     "Repeats of credentials, on any link, wait with the first; the bank is asked once, and all get its answer.",
-    *("6.3", "6.6", "7.5", "PG-PAY-5", "PG-PAY-9"),
+    *("6.3", "6.6", "7.5", "PG-PAY-5"),
 )
 async def transfer_once(t: Trial) -> None:
     watched = await begin(t)
@@ -106,7 +107,7 @@ async def transfer_once(t: Trial) -> None:
 @GATEWAY.case(
     "transfer.receipt_as_it_is",
     "UTR and receipt are passed on byte for byte, with PaymentAck and with StatusAck.",
-    *("6.4", "6.5", "8.5", "PG-STA-3", "PG-RCP-2", "PG-RES-9"),
+    *("6.4", "6.5", "8.5", "PG-STA-3", "PG-RES-9"),
 )
 async def receipt_as_it_is(t: Trial) -> None:
     for outcome, reason in ((TransferOutcome.POSTED, Reason.NONE), (TransferOutcome.DECLINED, Reason.FUNDS)):
@@ -199,29 +200,18 @@ def _declare_decline(reason: Reason) -> None:
     @GATEWAY.case(
         f"declined.{reason.name.lower()}",
         f"DECLINED with {reason.name} is passed on with its receipt; the token is VALID again, and can be paid.",
-        *("6.4", "6.6", "7.2", "PG-TOK-6", "PG-PAY-9"),
+        *("6.4", "6.6", "7.2", "PG-TOK-6"),
     )
     async def declined(t: Trial) -> None:
         watched = await begin(t)
         asked, _ = await watched.desk.next(TransferRequest)
         watched.desk.answer(asked, TransferOutcome.DECLINED, reason)
         await expect_answer(watched, PaymentStatus.DECLINED, reason)
-        await _require_payable(t, watched)
+        await require_payable(t, watched)
 
 
 for _reason in _REASONS:
     _declare_decline(_reason)
-
-
-async def _require_payable(t: Trial, watched: Watched) -> None:
-    """The token is unpaid again: a new payment of it is forwarded and PAID."""
-    shopper = watched.shopper
-    token, ack = await shopper.session(watched.payment.token)
-    payment = shopper.payment(token, ack)
-    correlation_id = shopper.wire.send(payment.credentials())
-    asked, _ = await watched.desk.next(TransferRequest)
-    watched.desk.answer(asked, TransferOutcome.POSTED)
-    await expect_answer(Watched(shopper, payment, correlation_id, watched.desk, t.now_ms), PaymentStatus.PAID)
 
 
 @GATEWAY.case(
@@ -234,22 +224,21 @@ async def outcome_fenced(t: Trial) -> None:
     asked, _ = await watched.desk.next(TransferRequest)
     watched.desk.answer(asked, TransferOutcome.FENCED, Reason.FENCED)
     await expect_answer(watched, PaymentStatus.DECLINED, Reason.FENCED)
-    await _require_payable(t, watched)
+    await require_payable(t, watched)
 
 
 @GATEWAY.case(
     "outcome.mismatch",
-    "MISMATCH ends IN_FLIGHT: the client is told neither PAID nor DECLINED, and the token can be paid again.",
-    *("6.6", "7.2", "PG-TOK-6"),
+    "MISMATCH ends IN_FLIGHT: the client is told REFUSED with PAYMENT_MISMATCH, and the token can be paid again.",
+    *("6.3", "6.6", "7.2", "PG-PAY-8", "PG-TOK-6"),
 )
 async def outcome_mismatch(t: Trial) -> None:
     watched = await begin(t)
     asked, _ = await watched.desk.next(TransferRequest)
     watched.desk.answer(asked, TransferOutcome.MISMATCH)
-    answer = await watched.shopper.wire.expect(PaymentAck, watched.correlation_id)
-    is_right = answer.status in (PaymentStatus.REFUSED, PaymentStatus.PENDING)
-    require(is_right, "an answer without a receipt, since the bank gave none", answer)
-    await _require_payable(t, watched)
+    first = await expect_answer(watched, PaymentStatus.REFUSED, Reason.PAYMENT_MISMATCH)
+    require_same([first, await watched.shopper.send(watched.payment), await watched.shopper.status(watched.payment)])
+    await require_payable(t, watched)
 
 
 @GATEWAY.case(
@@ -280,19 +269,25 @@ async def _next_resolve(t: Trial, watched: Watched, asked: Asked) -> tuple[Asked
 
 @GATEWAY.case(
     "outcome.error",
-    "An Error in answer to a TransferRequest is doubt: nothing is told, the token is IN_FLIGHT until it is resolved.",
+    "An Error in answer to a TransferRequest, SHUTTING_DOWN or TOO_MANY_REQUESTS, is doubt: nothing is told, and the "
+    "token is IN_FLIGHT until it is resolved.",
     *("6.6", "7.3", "5.6", "PG-TOK-8", "PG-ERR-1", "PG-ERR-5", "PG-RES-4"),
     waits_ms=BANK_MS,
 )
 async def outcome_error(t: Trial) -> None:
-    watched = await begin(t)
-    asked, _ = await watched.desk.next(TransferRequest)
-    watched.desk.send(asked, Error(ErrorCode.SHUTTING_DOWN, closes=False, text="shutting down"))
-    await watched.shopper.wire.expect_silence(SILENCE_MS)
-    await require_status(await open_link(t), watched.payment.token, TokenStatus.IN_FLIGHT)
-    again, _ = await _next_resolve(t, watched, asked)
-    watched.desk.answer(again, TransferOutcome.POSTED)
-    await expect_answer(watched, PaymentStatus.PAID)
+    begun: list[tuple[Watched, Asked]] = []
+    for code in (ErrorCode.SHUTTING_DOWN, ErrorCode.TOO_MANY_REQUESTS):
+        watched = await begin(t)
+        asked, _ = await watched.desk.next(TransferRequest)
+        watched.desk.send(asked, Error(code, closes=False, text="not now"))
+        begun.append((watched, asked))
+    for watched, _ in begun:
+        await watched.shopper.wire.expect_silence(SILENCE_MS)
+        await require_status(await open_link(t), watched.payment.token, TokenStatus.IN_FLIGHT)
+    for watched, asked in begun:
+        again, _ = await _next_resolve(t, watched, asked)
+        watched.desk.answer(again, TransferOutcome.POSTED)
+        await expect_answer(watched, PaymentStatus.PAID)
 
 
 # -- many at once ----------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from paygate.codec.messages import (
     StatusAck,
     StatusQuery,
     TokenAck,
+    TransferRequest,
 )
 from paygate.codec.seal import (
     BadKeyList,
@@ -214,6 +215,16 @@ async def expect_answer(watched: Watched, status: PaymentStatus, reason: Reason 
     watched.shopper.check(watched.payment, answer)
     require_answer(answer, status, reason)
     return answer
+
+
+async def require_payable(t: Trial, watched: Watched) -> None:
+    """The token is unpaid again: a new payment of it is forwarded and PAID."""
+    shopper = watched.shopper
+    payment = await shopper.new_payment(watched.payment.token)
+    again = Watched(shopper, payment, shopper.wire.send(payment.credentials()), watched.desk, t.now_ms)
+    asked, _ = await watched.desk.next(TransferRequest)
+    watched.desk.answer(asked, TransferOutcome.POSTED)
+    await expect_answer(again, PaymentStatus.PAID)
 
 
 async def resolved_on_new_link(bank: PlayedBank, old: BankLink, watched: Watched) -> None:

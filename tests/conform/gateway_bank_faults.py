@@ -199,6 +199,32 @@ class HearsNothing(ToBank):
             pipe.to_kit(frame)
 
 
+class Misses(ToBank):
+    """An answer is lost where `when` holds of it and its request."""
+
+    def __init__(self, when: Callable[[Any, Any], bool]) -> None:
+        super().__init__()
+        self._when = when
+
+    def from_bank(self, pipe: Pipe, frame: bytes) -> None:
+        if not self._when(message_of(frame), pipe.asked.get(correlation_of(frame))):
+            pipe.to_kit(frame)
+
+
+class EndsWhatIsInFlight(ToBank):
+    """That a payment was declined ends the latest of its token, whichever it was."""
+
+    def from_bank(self, pipe: Pipe, frame: bytes) -> None:
+        message = message_of(frame)
+        if isinstance(message, TransferResult) and message.outcome is TransferOutcome.DECLINED:
+            requests = [request for request in pipe.asked.values() if isinstance(request, TransferRequest)]
+            (of_it,) = (r.terms for r in requests if r.terms.payment_id == message.payment_id)
+            latest = [r for r in requests if r.terms.transaction_id == of_it.transaction_id][-1]
+            forged = pipe.double.forged(latest, message, message.outcome, message.reason)
+            frame = remade(frame, pipe.link_key, body=encode_record(forged))
+        pipe.to_kit(frame)
+
+
 class MatchesByCorrelation(ToBank):
     """A result whose payment is not that of its request is taken for no answer."""
 

@@ -146,7 +146,14 @@ _TO_CLIENTS: Final[dict[str, tuple[Callable[[], Fault], tuple[str, ...]]]] = {
     "another UTR of a paid token": (lambda: Says(TokenAck, gf.other_utr), ("token.paid", "pay.x25519")),
     "a token in flight is valid": (
         lambda: Says(TokenAck, gf.as_valid, is_(TokenStatus.IN_FLIGHT)),
-        ("token.in_flight", "outcome.unavailable", "outcome.error", "results.unknown_payment"),
+        (
+            *("token.in_flight", "outcome.unavailable", "outcome.error", "results.unknown_payment"),
+            "late.declined_of_other_payment",
+        ),
+    ),
+    "a paid token is valid": (
+        lambda: Says(TokenAck, gf.as_valid, is_(TokenStatus.PAID)),
+        ("late.declined_after_posted", "passcode.in_a_row_paid"),
     ),
     "one session a token": (gf.LastSessionOnly, ("session.several",)),
     "sessions begin alike": (lambda: Says(TokenAck, gf.same_beginning), ("session.unpredictable",)),
@@ -155,7 +162,7 @@ _TO_CLIENTS: Final[dict[str, tuple[Callable[[], Fault], tuple[str, ...]]]] = {
         ("passcode.locked", "passcode.locked_unknown", "error.takes_nothing_back"),
     ),
     "never locks unknown ones": (gf.NeverLocksUnknown, ("passcode.locked_unknown",)),
-    "counts for ever": (gf.CountsForEver, ("passcode.in_a_row",)),
+    "counts for ever": (gf.CountsForEver, ("passcode.in_a_row", "passcode.in_a_row_paid")),
     "locks no questions": (
         lambda: Says(StatusAck, with_(reason=Reason.PASSCODE), is_(PaymentStatus.REFUSED)),
         ("passcode.status_counts",),
@@ -165,7 +172,7 @@ _TO_CLIENTS: Final[dict[str, tuple[Callable[[], Fault], tuple[str, ...]]]] = {
         (
             *(case.case_id.removeprefix("gateway.") for case in GATEWAY if ".declined." in case.case_id),
             *("outcome.fenced", "outcome.mismatch", "pay.wrong_password", "transfer.client_gone"),
-            *("doubt.resolved_declined", "doubt.resolved_fenced"),
+            *("doubt.resolved_declined", "doubt.resolved_fenced", "doubt.resolved_mismatch"),
         ),
     ),
     # payments
@@ -201,6 +208,7 @@ _TO_CLIENTS: Final[dict[str, tuple[Callable[[], Fault], tuple[str, ...]]]] = {
             "status.final",
             "mismatch.envelope",
             "transfer.once",
+            "at_once.repeats",
         ),
     ),
     "repeats are refused": (
@@ -213,27 +221,33 @@ _TO_CLIENTS: Final[dict[str, tuple[Callable[[], Fault], tuple[str, ...]]]] = {
     ),
     "a mismatch is pending": (
         lambda: _pending(is_(PaymentStatus.REFUSED, Reason.PAYMENT_MISMATCH)),
-        ("mismatch.session", "transfer.mismatch_in_flight"),
+        ("mismatch.session", "transfer.mismatch_in_flight", "outcome.mismatch", "doubt.resolved_mismatch"),
     ),
     "refused is pending": (
         lambda: _pending(is_(PaymentStatus.REFUSED)),
-        ("refused.unknown_session", "refused.token_paid", "transfer.token_in_flight", "session.over", "size.extremes"),
+        (
+            *("refused.unknown_session", "refused.token_paid", "transfer.token_in_flight", "session.over"),
+            *("size.extremes", "at_once.payments"),
+        ),
     ),
     "no UTR with TOKEN_PAID": (
         lambda: Says(PaymentAck, with_(utr=""), is_(PaymentStatus.REFUSED)),
         ("refused.token_paid",),
     ),
-    "mixes up answers": (gf.MixesUpAnswers, ("results.out_of_order", "stream.glued_payments")),
+    "mixes up answers": (gf.MixesUpAnswers, ("results.out_of_order", "stream.glued_payments", "at_once.payments")),
     "loses answers": (
         gf.LosesAnswers,
-        ("pay.x25519", "doubt.pending_in_time", "doubt.silent_bank", "transfer.once"),
+        ("pay.x25519", "doubt.pending_in_time", "doubt.silent_bank", "transfer.once", "at_once.repeats"),
     ),
     "pending is refused": (
         lambda: _refused(is_(PaymentStatus.PENDING)),
         ("doubt.silent_bank", "doubt.pending_in_time", "session.late_payment"),
     ),
     # asking for them
-    "final is pending": (_status_pending, ("status.final", "status.unknown", "status.passcode")),
+    "final is pending": (
+        _status_pending,
+        ("status.final", "status.unknown", "status.passcode", "late.declined_after_posted"),
+    ),
     "tells any payment": (
         lambda: gf.AnswersFirst(is_(PaymentStatus.UNKNOWN)),
         ("status.of_another_token",),
@@ -262,6 +276,10 @@ def _is_error(message: Any, _: Any) -> bool:
     return isinstance(message, Error)
 
 
+def _is_too_many(message: Any, _: Any) -> bool:
+    return isinstance(message, Error) and message.code is ErrorCode.TOO_MANY_REQUESTS
+
+
 def _is_strange(request: TransferRequest) -> bool:
     return len(request.envelope) not in (304, 1_392)
 
@@ -286,17 +304,32 @@ _TO_BANK: Final[dict[str, tuple[Callable[[], ToBank], tuple[str, ...]]]] = {
     "looks at envelopes": (lambda: Asks(TransferRequest, with_(envelope=b"none"), _is_strange), ("transfer.unread",)),
     "asks twice": (
         lambda: gb.AsksTwice(Kind.TRANSFER_REQUEST, 0),
-        ("transfer.once", "transfer.mismatch_in_flight", "transfer.status_pending", "transfer.token_in_flight"),
+        (
+            *("transfer.once", "transfer.mismatch_in_flight", "transfer.status_pending", "transfer.token_in_flight"),
+            *("at_once.payments", "at_once.repeats"),
+        ),
     ),
-    "goes on asking": (lambda: gb.AsksTwice(Kind.RESOLVE_REQUEST, 2_000), ("doubt.resolved_fenced",)),
+    "goes on asking": (
+        lambda: gb.AsksTwice(Kind.RESOLVE_REQUEST, 2_000),
+        ("doubt.resolved_fenced", "doubt.resolved_mismatch"),
+    ),
+    "a decline ends what is in flight": (gb.EndsWhatIsInFlight, ("late.declined_of_other_payment",)),
     "takes the client's word": (_posted_instead(_has_outcome(TransferOutcome.DECLINED)), ("pay.own_record",)),
     "declined counts as paid": (
         _posted_instead(_has_outcome(TransferOutcome.DECLINED)),
         ("pay.wrong_password", "declined.funds", "declined.late", "transfer.receipt_as_it_is"),
     ),
     "UNAVAILABLE is refusal": (_fenced_instead(_has_outcome(TransferOutcome.UNAVAILABLE)), ("outcome.unavailable",)),
-    "MISMATCH is paid": (_posted_instead(_has_outcome(TransferOutcome.MISMATCH)), ("outcome.mismatch",)),
+    "MISMATCH is paid": (
+        _posted_instead(_has_outcome(TransferOutcome.MISMATCH)),
+        ("outcome.mismatch", "doubt.resolved_mismatch"),
+    ),
+    "MISMATCH is no answer": (
+        lambda: gb.Misses(_has_outcome(TransferOutcome.MISMATCH)),
+        ("outcome.mismatch", "doubt.resolved_mismatch"),
+    ),
     "an Error is refusal": (_fenced_instead(_is_error), ("outcome.error",)),
+    "too many requests is refusal": (_fenced_instead(_is_too_many), ("outcome.error",)),
     "any result will do": (_posted_instead(is_of_another), ("results.unknown_payment", "results.crossed")),
     "matches by correlation": (gb.MatchesByCorrelation, ("results.crossed",)),
     "hears nothing": (
@@ -374,6 +407,16 @@ _BAD_ACKS: Final = tuple(
     )
 )
 
+_NO_RESTART: Final = {"restart_command": "true"}
+"""The double only looks as if it were started again."""
+_AFTER_RESTART: Final[dict[str, Callable[[], Fault]]] = {
+    "paid tokens are valid": lambda: gf.AfterRestart(Says(TokenAck, gf.as_valid, is_(TokenStatus.PAID))),
+    "locks are forgotten": lambda: gf.AfterRestart(Says(TokenAck, gf.as_invalid, is_(TokenStatus.LOCKED))),
+    "receipts are others": lambda: gf.AfterRestart(Says(PaymentAnswer, gf.other_signature)),
+    "what was declined is unknown": lambda: gf.AfterRestart(_status_unknown(is_(PaymentStatus.DECLINED))),
+    "repeats are refused": lambda: gf.AfterRestart(_refused(is_(PaymentStatus.DECLINED))),
+}
+
 STATION_BUGS: Final = [
     StationBug("wrong code", (*_REFUSES, *_BAD_ACKS[1:]), gb.SaysWrongCode),
     StationBug("wrong code of timers", ("gateway.bank_link.hello_timeout",), gb.SaysWrongCode),
@@ -420,6 +463,10 @@ STATION_BUGS: Final = [
         ),
     ),
     StationBug("few may wait", ("gateway.outage.many_waiting",), to_clients=gf.FewMayWait),
-    StationBug("forgets at a restart", ("gateway.outage.restart",), gb.Forgets, options={"restart_command": "true"}),
+    StationBug("forgets at a restart", ("gateway.outage.restart",), gb.Forgets, options=_NO_RESTART),
+    *(
+        StationBug(f"{name} after a restart", ("gateway.restart.keeps",), to_clients=fault, options=_NO_RESTART)
+        for name, fault in _AFTER_RESTART.items()
+    ),
     StationBug("does not shut down", ("gateway.outage.shutting_down",), options={"drain_command": "true"}),
 ]

@@ -333,6 +333,24 @@ class FewMayWait(OfRequests):
             pipe.to_bank(frame)
 
 
+class AfterRestart(Fault):
+    """Looks as if it were killed once a token is LOCKED, and from then on has another fault."""
+
+    def __init__(self, then: Fault) -> None:
+        self._then = then
+        self._is_restarted = False
+
+    def from_bank(self, pipe: Pipe, frame: bytes) -> None:
+        if self._is_restarted:
+            self._then.from_bank(pipe, frame)
+            return
+        pipe.to_kit(frame)
+        message = message_of(frame)
+        if isinstance(message, TokenAck) and message.status is TokenStatus.LOCKED:
+            self._is_restarted = True
+            pipe.double.loop.call_later(50, pipe.close)
+
+
 class LosesAnswers(Fault):
     """The credentials are never answered."""
 

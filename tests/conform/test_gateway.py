@@ -27,7 +27,7 @@ AT_ONCE_COUNT = 24
 PLAIN_TOKEN_COUNT = 300
 PLAIN_PATIENCE_MS = 10_000
 """What must pass has time, since hundreds of others run in the same process."""
-NEEDS_OPTION = {"gateway.outage.restart", "gateway.outage.shutting_down"}
+NEEDS_OPTION = {"gateway.outage.restart", "gateway.outage.shutting_down", "gateway.restart.keeps"}
 _SHARED, _PLAIN = "shared", "plain"
 """The station of all bugs that are no station's own, and that of a gateway without a bug."""
 
