@@ -7,7 +7,7 @@ from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import EncryptedCredentials, Error, PaymentAck, StatusQuery
 from paygate.conform.cases import require
 from paygate.conform.client_options import Said
-from paygate.conform.client_side import DOUBT, OPEN_SESSION_MS, SHORT_SESSION_MS, Desk, Visit, case, expect_refused
+from paygate.conform.client_side import OPEN_SESSION_MS, SHORT_SESSION_MS, Desk, Visit, case, expect_refused
 from paygate.conform.craft import draft
 
 _CONNECTIONS_MAX = 40
@@ -106,8 +106,8 @@ async def damaged_answer(desk: Desk) -> None:
 # -- the question that is asked later --------------------------------------------------------------------
 
 
-async def _in_doubt(desk: Desk) -> Visit:
-    """A payment whose session has ended without an answer."""
+async def in_doubt(desk: Desk) -> Visit:
+    """A payment whose session has ended without an answer, so that it is to be asked for later."""
     visit = desk.visit(session_left_ms=SHORT_SESSION_MS)
     visit.require_status_run()
     visit.decide(visit.said(PaymentStatus.PENDING))
@@ -121,7 +121,7 @@ async def _in_doubt(desk: Desk) -> Visit:
     *("6.5", "6.8", "PG-STA-1", "PG-CLI-4", "PG-PAY-10"),
 )
 async def status_paid(desk: Desk) -> None:
-    visit = await _in_doubt(desk)
+    visit = await in_doubt(desk)
     visit.decide(visit.paid)
     await visit.run_status(Said.PAID)
 
@@ -146,20 +146,9 @@ async def status_killed(desk: Desk) -> None:
     *("6.5", "PG-PAY-10"),
 )
 async def status_declined(desk: Desk) -> None:
-    visit = await _in_doubt(desk)
+    visit = await in_doubt(desk)
     visit.decide(visit.declined(Reason.CREDENTIALS))
     await visit.run_status(Said.DECLINED)
-
-
-@case(
-    "status.lie",
-    "Asked later, a client does not believe PAID with another payment's receipt.",
-    *("6.5", "8.5", "PG-PAY-10", "PG-RCP-4"),
-)
-async def status_lie(desk: Desk) -> None:
-    visit = await _in_doubt(desk)
-    visit.decide(lambda cls: visit.proven(cls, visit.statement(envelope_hash=desk.t.random_bytes(32))))
-    await visit.run_status(*DOUBT)
 
 
 @case(
@@ -168,7 +157,7 @@ async def status_lie(desk: Desk) -> None:
     *("6.5", "PG-STA-3", "PG-CLI-4"),
 )
 async def status_pending(desk: Desk) -> None:
-    visit = await _in_doubt(desk)
+    visit = await in_doubt(desk)
     await visit.run_status(Said.UNKNOWN)
     visit.decide(visit.paid)
     await visit.run_status(Said.PAID)
@@ -180,7 +169,7 @@ async def status_pending(desk: Desk) -> None:
     *("6.5", "PG-STA-2", "PG-PAY-11"),
 )
 async def status_question_refused(desk: Desk) -> None:
-    visit = await _in_doubt(desk)
+    visit = await in_doubt(desk)
     visit.decide(visit.said(PaymentStatus.REFUSED, Reason.PASSCODE))
     await visit.run_status(Said.UNKNOWN)
     visit.decide(visit.paid)

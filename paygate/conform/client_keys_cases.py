@@ -5,14 +5,14 @@ from dataclasses import replace
 
 from paygate.codec.codes import AeadId, KemId, KeysStatus
 from paygate.codec.frame import encode_record
-from paygate.codec.messages import BankKeys, BankKeysQuery
-from paygate.codec.seal import LABEL_KEY_LIST, SUITES
-from paygate.codec.sealed import SignedKeyList, SuiteKey
+from paygate.codec.messages import BankKeys, BankKeysQuery, PaymentAnswer
+from paygate.codec.seal import LABEL_KEY_LIST, LABEL_RECEIPT_ROOT, SUITES, receipt_leaf
+from paygate.codec.sealed import Receipt, SignedKeyList, SuiteKey
 from paygate.conform.bank_keys import PlayedBankKeys
 from paygate.conform.cases import Skipped, require
 from paygate.conform.client_options import Said
 from paygate.conform.client_plan import reply_to
-from paygate.conform.client_side import UNSENT, Desk, Visit, case
+from paygate.conform.client_side import DOUBT, OPEN_SESSION_MS, UNSENT, Desk, Visit, case
 
 _MINUTE_MS = 60_000
 
@@ -124,6 +124,27 @@ async def same_serial(desk: Desk) -> None:
         visit = desk.visit()
         visit.key_list = replace(visit.key_list, serial=serial)
         await visit.run(Said.PAID)
+
+
+@case(
+    "keys.receipt_id_not_hash",
+    "A receipt under a listed key whose ID is not the hash of its public key is not believed, though all is signed.",
+    *("8.4", "8.5", "PG-RCP-1", "PG-PAY-10"),
+)
+async def receipt_id_not_hash(desk: Desk) -> None:
+    visit = desk.visit(session_left_ms=OPEN_SESSION_MS)
+    (listed,) = visit.key_list.receipt_keys
+    odd = replace(listed, receipt_key_id=visit.t.random_bytes(len(listed.receipt_key_id)))
+    visit.key_list = replace(visit.key_list, receipt_keys=(odd,))
+
+    def verdict(cls: type[PaymentAnswer]) -> PaymentAnswer:
+        statement = visit.statement(receipt_key_id=odd.receipt_key_id)
+        signed = LABEL_RECEIPT_ROOT + odd.receipt_key_id + (1).to_bytes(4) + receipt_leaf(statement)
+        receipt = Receipt(statement, leaf_index=0, leaf_count=1, path=(), signature=desk.bank.receipt_key.sign(signed))
+        return visit.proven(cls, statement, encode_record(receipt))
+
+    visit.decide(verdict)
+    await visit.run(*DOUBT)
 
 
 def _other_bank(visit: Visit) -> PlayedBankKeys:

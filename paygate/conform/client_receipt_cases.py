@@ -1,7 +1,7 @@
 """Receipts to a client: what it must not believe, and trees of several leaves that it must (spec 6.4, 8.5)."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from paygate.codec.codes import PaymentStatus, Reason, TransferOutcome
@@ -20,10 +20,25 @@ from paygate.conform.wire import Reply
 Lie = Callable[[Visit], Verdict]
 
 
+@dataclass(frozen=True)
+class DeclaredLie:
+    """A lie with what the kit expects of a client that is told it, and the requirements behind that."""
+
+    tell: Lie
+    expects: str
+    where: tuple[str, ...]
+
+
+LIES: Final[dict[str, DeclaredLie]] = {}
+"""Every lie by its name. All are told here, at once; those that may be believed later are told later, too."""
+
+
 def _not_believed(name: str, expects: str, *where: str) -> Callable[[Lie], None]:
     """Declare a case in which the gateway lies, to every question; the client must not say paid or declined."""
 
     def declare(lie: Lie) -> None:
+        LIES[name] = DeclaredLie(lie, expects, where)
+
         @case(f"receipt.{name}", expects, *("8.5", *where, "PG-PAY-10"))
         async def story(desk: Desk) -> None:
             visit = desk.visit(session_left_ms=OPEN_SESSION_MS)

@@ -40,6 +40,12 @@ _DAMAGED: Final = (
     ErrorCode.TRAILING_BYTES,
 )
 
+
+def _told_later(*lies: str) -> tuple[str, ...]:
+    """The cases of these lies in a StatusAck."""
+    return tuple(f"{when}.lie.{lie}" for lie in lies for when in ("open", "status"))
+
+
 FAULTS: Final[dict[str, Fault]] = {
     # links
     "talks before HelloAck": Fault(patches.talks_before_hello_ack, ("hello.first",)),
@@ -194,7 +200,7 @@ FAULTS: Final[dict[str, Fault]] = {
         f"compares no {field.name}": Fault(outcomes.matches_all_terms_but(field.name), (f"receipt.other_{field.name}",))
         for field in fields(Terms)
     },
-    "compares no envelope": Fault(outcomes.compares_no_envelope, ("receipt.other_envelope", "status.lie")),
+    "compares no envelope": Fault(outcomes.compares_no_envelope, ("receipt.other_envelope",)),
     "compares answer and receipt in nothing": Fault(
         outcomes.compares_answer_and_receipt_in_nothing,
         (
@@ -205,6 +211,32 @@ FAULTS: Final[dict[str, Fault]] = {
     "takes another payment's answer": Fault(
         outcomes.judges(lambda answer, payment: replace(answer, payment_id=payment.payment_id)),
         ("receipt.answer_of_other",),
+    ),
+    "takes any ID of a receipt key": Fault(outcomes.finds_every_key_id_right, ("keys.receipt_id_not_hash",)),
+    # answers to questions
+    "verifies receipts of payments only": Fault(
+        outcomes.checks_in_payment_acks_only("verify_receipt", outcomes.reads),
+        _told_later("forged", "altered", "other_key"),
+    ),
+    "matches receipts of payments only": Fault(
+        outcomes.checks_in_payment_acks_only("match_receipt", outcomes.passes),
+        _told_later("other_payment_id", "other_envelope"),
+    ),
+    "compares answers to payments only": Fault(
+        outcomes.checks_in_payment_acks_only("_check_agreement", outcomes.passes),
+        _told_later("other_utr", "paid_by_fenced"),
+    ),
+    "takes another payment's StatusAck": Fault(
+        outcomes.judges(outcomes.names_the_payment), _told_later("answer_of_other")
+    ),
+    "takes any keys when asked later": Fault(
+        outcomes.trusts_when_asked(outcomes.takes_any_keys), ("status.forged_keys", "status.lower_serial")
+    ),
+    "takes no keys when asked later": Fault(
+        outcomes.trusts_when_asked(outcomes.takes_no_keys), ("status.rotated_key",)
+    ),
+    "takes new keys only when asked later": Fault(
+        outcomes.trusts_when_asked(outcomes.takes_new_keys_only), ("status.kept_key",)
     ),
 }
 """Every bug by its name."""

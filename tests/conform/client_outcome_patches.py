@@ -15,13 +15,15 @@ from paygate.client import verdict as verdict_module
 from paygate.client.core import Core
 from paygate.client.payment import Outcome
 from paygate.client.states import State
+from paygate.client.verdict import TrustedKeys
 from paygate.codec import seal as seal_module
 from paygate.codec.frame import decode_record
 from paygate.codec.messages import (
     EncryptedCredentials,
+    StatusAck,
     StatusQuery,
 )
-from paygate.codec.sealed import KeyList, Receipt, Terms
+from paygate.codec.sealed import KeyList, Receipt, SignedKeyList, Terms
 
 # -- outcomes --------------------------------------------------------------------------------------------
 
@@ -200,3 +202,74 @@ def compares_no_envelope() -> None:
 def compares_answer_and_receipt_in_nothing() -> None:
     """The answer need not agree with its receipt."""
     put_in(verdict_module, "_check_agreement", lambda _answer, _statement: None)
+
+
+def finds_every_key_id_right() -> None:
+    """A listed key's ID need not be the hash of the key."""
+
+    def verify(real: Any, receipt: bytes, key_list: KeyList) -> Any:
+        stated = decode_record(Receipt, receipt).statement.receipt_key_id
+        put_in(seal_module, "key_id_of", lambda _public_key: stated)
+        return real(receipt, key_list)
+
+    wrap(verdict_module, "verify_receipt", verify)
+
+
+# -- answers to questions --------------------------------------------------------------------------------
+
+
+def reads(receipt: bytes, _keys: KeyList) -> Any:
+    """What a receipt states, whoever made it."""
+    return decode_record(Receipt, receipt).statement
+
+
+def passes(*_checked: Any) -> None:
+    """Find everything right."""
+
+
+def checks_in_payment_acks_only(name: str, lax: Callable[..., Any]) -> Patch:
+    """A check is made in a PaymentAck, and is lax in a StatusAck."""
+
+    def judge(real: Any, answer: Any, *rest: Any) -> Any:
+        strict = getattr(verdict_module, name)
+        if isinstance(answer, StatusAck):
+            put_in(verdict_module, name, lax)
+        result = real(answer, *rest)
+        put_in(verdict_module, name, strict)
+        return result
+
+    return lambda: wrap(core_module, "judge", judge)
+
+
+def names_the_payment(answer: Any, payment: Any) -> Any:
+    """A StatusAck is taken for one of the payment that was asked for."""
+    return replace(answer, payment_id=payment.payment_id) if isinstance(answer, StatusAck) else answer
+
+
+def trusts_when_asked(trust: Callable[[Any, Core, bytes, Any], Any]) -> Patch:
+    """A list that comes to a later question is taken in this way."""
+
+    def trusted(method: Any, self: Core, signed_key_list: bytes, now: Any) -> Any:
+        if self._asks_once:
+            return trust(method, self, signed_key_list, now)
+        return method(self, signed_key_list, now)
+
+    return lambda: wrap_method(Core, "_trust", trusted)
+
+
+def takes_any_keys(_method: Any, self: Core, signed_key_list: bytes, _now: Any) -> list[Any]:
+    """Neither signature nor serial of the list is looked at."""
+    key_list = decode_record(KeyList, decode_record(SignedKeyList, signed_key_list).key_list)
+    self._keys.append(TrustedKeys(signed_key_list, key_list))
+    return []
+
+
+def takes_no_keys(*_given: Any) -> list[Any]:
+    """The list is not looked at."""
+    return []
+
+
+def takes_new_keys_only(method: Any, self: Core, signed_key_list: bytes, now: Any) -> Any:
+    """The list that was kept with the payment is dropped."""
+    self._keys.clear()
+    return method(self, signed_key_list, now)
