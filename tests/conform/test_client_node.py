@@ -11,7 +11,19 @@ from paygate.cli import ExitCode
 
 __all__ = ["world"]
 
-GROUPS: Final = ("hello", "token", "session", "keys", "suites", "credentials", "paid", "declined", "cut", "status")
+GROUPS: Final = (
+    "hello",
+    "token",
+    "session",
+    "keys",
+    "suites",
+    "credentials",
+    "paid",
+    "declined",
+    "open",
+    "cut",
+    "status",
+)
 EXIT_CODES: Final = "timed_out=5,already_paid=6,refused=4"
 """It has fewer of them than ours."""
 LEFT_OUT: Final = {

@@ -5,8 +5,8 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FrameReader, KINDS, ProtocolError, encodeFrame } from './wire.mjs';
 import {
-  Untrusted, chooseSuiteKey, credentialsPlaintext, matchAnswer, passwordKey, sealEnvelope, sha256, verifyKeyList,
-  verifyReceipt,
+  Untrusted, chooseSuiteKey, credentialsPlaintext, matchAnswer, passwordKey, sealEnvelope, sha256, verifyKeptKeyList,
+  verifyKeyList, verifyReceipt,
 } from './crypto.mjs';
 
 const PARTY_ID = 'paygate-node'; // free (5.1)
@@ -187,19 +187,19 @@ async function fetchKeyList(link, bankRoot, highestSerial) {
   const { status, signed_key_list } = await link.request('BankKeysQuery', { bank_id: bankRoot.bankId });
   if (status === 'UNAVAILABLE') throw new NotSent("the gateway does not have the bank's keys now");
   if (status === 'UNKNOWN_BANK') throw new Untrusted('bank_id', 'the gateway does not pay through the pinned bank');
-  return verifyKeyList(signed_key_list, bankRoot, highestSerial);
+  return { keyList: verifyKeyList(signed_key_list, bankRoot, highestSerial), signedKeyList: signed_key_list };
 }
 
 /**
  * What an answer of the gateway is worth: `proven` with a receipt that verifies, otherwise only its word (PG-PAY-10,
- * PG-PAY-11). An answer that claims more than it proves has the status UNTRUSTED and leaves the payment in doubt.
+ * PG-PAY-11). The receipt may verify under any of the key lists (PG-RCP-6). An answer that claims more than it proves has the status UNTRUSTED and leaves the payment in doubt.
  */
-function judge(answer, keyList, { terms, envelope_hash }) {
+function judge(answer, keyLists, { terms, envelope_hash }) {
   const { status, reason, utr, receipt } = answer;
   try {
     if (!answer.payment_id.equals(terms.payment_id)) throw new Untrusted('answer', 'the answer is about another payment');
     if (!['PAID', 'DECLINED'].includes(status)) return { status, reason, utr, proven: false };
-    const statement = verifyReceipt(receipt, keyList, terms, envelope_hash);
+    const statement = verifyUnderAny(keyLists, receipt, terms, envelope_hash);
     matchAnswer(answer, statement);
     return { status, reason, utr, proven: true, outcome: statement.outcome, bank_time_ms: statement.bank_time_ms, receipt };
   } catch (error) {
@@ -208,14 +208,34 @@ function judge(answer, keyList, { terms, envelope_hash }) {
   }
 }
 
-/** Asks once what became of a payment that was written down. */
+function verifyUnderAny([keyList, ...others], receipt, terms, envelopeHash) {
+  try {
+    return verifyReceipt(receipt, keyList, terms, envelopeHash);
+  } catch (error) {
+    if (!(error instanceof Untrusted) || others.length === 0) throw error;
+    return verifyUnderAny(others, receipt, terms, envelopeHash);
+  }
+}
+
+/**
+ * Asks once what became of a payment that was written down. The bank may answer with a key that came after the payment,
+ * so its list is asked for too; one that can't be had or trusted adds no keys.
+ */
 export async function queryStatus({ gateway, bankRoot, highestSerial, payment, passcode }) {
   const link = await Link.open(gateway);
   try {
-    const keyList = await fetchKeyList(link, bankRoot, highestSerial);
+    const keyLists = [verifyKeptKeyList(payment.signed_key_list, bankRoot)];
+    let serial = highestSerial;
+    try {
+      const { keyList } = await fetchKeyList(link, bankRoot, highestSerial);
+      keyLists.push(keyList);
+      serial = keyList.serial;
+    } catch (error) {
+      if (![Untrusted, NotSent, RequestFailed].some((type) => error instanceof type)) throw error;
+    }
     const { payment_id, transaction_id } = payment.terms;
     const answer = await link.request('StatusQuery', { payment_id, transaction_id, passcode });
-    return { ...judge(answer, keyList, payment), serial: keyList.serial };
+    return { ...judge(answer, keyLists, payment), serial };
   } finally {
     link.close();
   }
@@ -242,7 +262,7 @@ export class Session {
       session.token = await session.#link.request('TokenQuery', { transaction_id: transactionId, passcode });
       session.#endsAt = performance.now() + session.token.session_left_ms; // PG-SES-1
       if (session.token.status !== 'VALID') throw new TokenRefused(session.token);
-      session.keyList = await session.#inTime(asked);
+      Object.assign(session, await session.#inTime(asked)); // keyList, signedKeyList
       if (session.token.bank_id !== bankRoot.bankId) // PG-PAY-1
         throw new Untrusted('bank_id', "the token's bank is not the pinned one");
       return session;
@@ -286,7 +306,7 @@ export class Session {
     const key = await passwordKey(bank_id, userId, password, this.keyList.password_key);
     const suiteKey = chooseSuiteKey(this.keyList);
     const envelope = sealEnvelope(suiteKey, terms, credentialsPlaintext(userId, key));
-    return { terms, key_id: suiteKey.key_id, envelope, envelope_hash: sha256(envelope) };
+    return { terms, key_id: suiteKey.key_id, envelope, envelope_hash: sha256(envelope), signed_key_list: this.signedKeyList };
   }
 
   /** Sends the payment and asks until an answer ends the session or its time is over (6.8). */
@@ -301,7 +321,7 @@ export class Session {
     let verdict = { status: 'IN_DOUBT', reason: 'NONE', utr: '', proven: false };
     while (this.msLeft > 0) {
       try {
-        const answer = judge(await ask(), this.keyList, payment);
+        const answer = judge(await ask(), [this.keyList], payment);
         const isRefusedQuestion = isQuestion && QUESTION_REFUSED.includes(answer.reason); // PG-STA-2
         if (!isRefusedQuestion && (answer.proven || ['REFUSED', 'UNTRUSTED'].includes(answer.status))) return answer; // FINAL
         verdict = answer; // NOT_FINAL

@@ -65,15 +65,21 @@ export function parseBankRoot(line) {
 
 /** The key list in `signed_key_list` of BankKeys, if it may be used now; throws Untrusted otherwise. */
 export function verifyKeyList(signedKeyList, bankRoot, highestSerial, nowMs = Date.now()) {
+  const keyList = verifyKeptKeyList(signedKeyList, bankRoot);
+  const now = BigInt(nowMs);
+  demand(keyList.valid_from_ms <= now && now < keyList.valid_until_ms, 'validity', 'the key list is not valid now'); // PG-KEY-5
+  demand(keyList.serial >= highestSerial, 'serial', 'the key list is older than one that was seen before'); // PG-KEY-5
+  return keyList;
+}
+
+/** A key list that was accepted in its time: it still serves for receipts (PG-RCP-6); throws Untrusted if it is not the bank's. */
+export function verifyKeptKeyList(signedKeyList, bankRoot) {
   const signed = decodeSigned(SignedKeyList, signedKeyList, 'the signed key list'); // PG-KEY-3
   const message = Buffer.concat([LABELS.keyList, signed.key_list]);
   const holds = signatureHolds(bankRoot.publicKey, message, signed.signature);
   demand(holds, 'signature', 'the key list is not signed by the bank'); // PG-KEY-4
   const keyList = decodeSigned(KeyList, signed.key_list, 'the key list'); // PG-KEY-3
   demand(keyList.bank_id === bankRoot.bankId, 'bank_id', 'the key list is of another bank'); // PG-KEY-4
-  const now = BigInt(nowMs);
-  demand(keyList.valid_from_ms <= now && now < keyList.valid_until_ms, 'validity', 'the key list is not valid now'); // PG-KEY-5
-  demand(keyList.serial >= highestSerial, 'serial', 'the key list is older than one that was seen before'); // PG-KEY-5
   return keyList;
 }
 

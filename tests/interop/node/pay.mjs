@@ -119,8 +119,9 @@ class PendingFile {
     if (serial > this.highestSerial(bankId)) this.append({ key_list: { bank_id: bankId, serial: String(serial) } });
   }
 
-  notePayment({ terms, envelope_hash }) {
-    this.append({ payment: { terms: toJson(terms), envelope_hash: envelope_hash.toString('hex') } });
+  /** The key list is kept with the payment: a receipt under it may come when a newer one has its key no more (PG-RCP-6). */
+  notePayment({ terms, envelope_hash, signed_key_list }) {
+    this.append({ payment: { terms: toJson(terms), ...toJson({ envelope_hash, signed_key_list }) } });
   }
 
   /** A receipt settles a payment; what it says is reported even if it can't be written down. */
@@ -139,7 +140,7 @@ class PendingFile {
       ({ payment }) => payment && (paymentId === undefined || payment.terms.payment_id === paymentId.toLowerCase()),
     );
     if (!found) throw new UsageError(`--pending: ${this.path} has no such payment`);
-    const { terms, envelope_hash } = found.payment;
+    const { terms, envelope_hash, signed_key_list } = found.payment;
     return {
       terms: {
         ...terms,
@@ -149,6 +150,7 @@ class PendingFile {
         authorised_at_ms: BigInt(terms.authorised_at_ms),
       },
       envelope_hash: Buffer.from(envelope_hash, 'hex'),
+      signed_key_list: Buffer.from(signed_key_list, 'hex'),
     };
   }
 }
