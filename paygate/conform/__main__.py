@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import secrets
+import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -11,6 +13,7 @@ from paygate.arguments import address
 from paygate.cli import ExitCode, PaygateExit, run
 from paygate.conform.bank_keys import PlayedBankKeys
 from paygate.conform.cases import UnknownSelector
+from paygate.conform.programs import BadCommand, startable_words
 from paygate.conform.report import json_report, junit_report, result_lines, summary_line
 from paygate.conform.roles import ROLES, RoleUnderTest
 from paygate.conform.runner import Outcome, Result, Run, turn_until
@@ -19,10 +22,15 @@ from paygate.conform.world import WORLD_NAME, KeyFiles, default_world, read_worl
 from paygate.net.addresses import format_host_port
 from paygate.net.listen import raise_descriptor_limit
 from paygate.net.loop import Loop
+from paygate.net.signals import Wakeup
+from paygate.shell import refuse_remote
 
 PROGRAM: Final = "paygate-conform"
 FAILED: Final = 1
-"""Exit code: some case failed. The others are `ExitCode`'s OK, USAGE and NO_CONNECTION."""
+"""Exit code: some case failed, or found the world used up. The others are of `ExitCode`: see the end of the help."""
+_COMMANDS: Final = ("drain_command", "restart_command")
+"""Options of roles that hold a command of the tester's."""
+_WORD_OF_USED_UP: Final = "cases were skipped because the world is used up; make a new one, or this run proves less"
 PATIENCE_MS: Final = 5_000
 """How long an answer may take unless told otherwise; every implementation under test has its own machine."""
 _DESCRIPTOR_COUNT: Final = 4_096
@@ -54,7 +62,9 @@ to test this project's own client, which the kit starts for each case:
 another implementation is set up with what conform/world.json says, in its own way; the root public key and the link
 keys that it makes are put where that file looks for them, or named with --bank-root, --link-key and --second-link-key.
 
-exit codes: 0 all that ran passed, 1 some case failed, 2 usage, 5 no connection, 70 internal
+exit codes: 0 all that ran passed, 1 some case failed or found the world used up, 2 usage, 5 no connection,
+8 cancelled by SIGINT, SIGTERM or SIGHUP (what had not ended is told as skipped), 70 internal, or the output could not
+be written
 """
 
 
@@ -64,7 +74,14 @@ def main() -> int:
 
 
 def _main() -> int:
-    options = _parser().parse_args()
+    parser = _parser()
+    options, left = parser.parse_known_args()
+    # argparse takes a role's sections only where its other positional argument stands; they may stand anywhere.
+    if not hasattr(options, "sections") or any(word.startswith("-") for word in left):
+        if left:
+            options.parser.error(f"unrecognized arguments: {' '.join(left)}")
+    else:
+        options.sections += left
     command: int = options.command(options)
     return command
 
@@ -82,13 +99,13 @@ def _parser() -> argparse.ArgumentParser:
         _add_role(commands.add_parser(name, help=role.about, description=role.about, allow_abbrev=False), name, role)
 
     listing = commands.add_parser("list", help="List a role's cases.", allow_abbrev=False)
-    listing.set_defaults(command=_list)
+    listing.set_defaults(command=_list, parser=listing)
     listing.add_argument("role", choices=[*ROLES], metavar="ROLE", help=", ".join(ROLES))
     listing.add_argument("sections", nargs="*", default=[], metavar="SECTION", help="which cases; see the role's help")
 
     text = "Make a world to test in: its JSON, and the records that this project's own servers are set up from."
     world = commands.add_parser("world", help=text, description=text, allow_abbrev=False)
-    world.set_defaults(command=_world)
+    world.set_defaults(command=_world, parser=world)
     world.add_argument("directory", type=Path, metavar="DIR", help="where to write it")
     world.add_argument(
         "--played-bank",
@@ -99,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_role(parser: argparse.ArgumentParser, name: str, role: RoleUnderTest) -> None:
-    parser.set_defaults(command=_conform, role=name)
+    parser.set_defaults(command=_conform, role=name, parser=parser)
     parser.add_argument("address", type=address, metavar="HOST:PORT", help=role.address_means)
     parser.add_argument(
         "sections",
@@ -122,7 +139,7 @@ def _add_role(parser: argparse.ArgumentParser, name: str, role: RoleUnderTest) -
     )
     parser.add_argument("--jobs", type=_positive, metavar="N", help="cases at once; 1: each alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML")
+    parser.add_argument("--junit", type=_file, metavar="FILE", help="also write JUnit XML")
     if role.add_options is not None:
         role.add_options(parser)
 
@@ -133,11 +150,19 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _file(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("expected the name of a file")
+    return Path(text)
+
+
 # -- commands --------------------------------------------------------------------------------------------
 
 
 def _conform(options: argparse.Namespace) -> int:
     role = ROLES[options.role]
+    refuse_remote(options.address[0], "test at")
+    _check_commands(options)
     keys = KeyFiles(options.bank_root, options.link_key, options.second_link_key)
     jobs, allowance_ms = role.jobs_of(options), role.allowance_ms_of(options)
     settings = Settings(options.address, read_world(options.world, keys), options.patience, vars(options), allowance_ms)
@@ -145,13 +170,20 @@ def _conform(options: argparse.Namespace) -> int:
         chosen = role.catalogue.select(options.sections)
     except UnknownSelector as error:
         raise PaygateExit(str(error), ExitCode.USAGE) from None
+    if options.junit is not None:
+        _write(options.junit, b"", ExitCode.USAGE)  # before the run, which may be long
     raise_descriptor_limit(_DESCRIPTOR_COUNT)
     results: list[Result] = []
+    unwritten: list[PaygateExit] = []
 
     def told(result: Result) -> None:
         results.append(result)
-        if not options.json:
+        if options.json or unwritten:
+            return
+        try:
             _say(result_lines(result))
+        except PaygateExit as error:
+            unwritten.append(error)  # raised at the end: what the run has started ends first
 
     loop = Loop()
     began_ms = loop.now_ms()
@@ -162,19 +194,63 @@ def _conform(options: argparse.Namespace) -> int:
             )
     left_out = {result.case for result in results}
     one_run = Run(loop, role.catalogue.prepare, [c for c in chosen if c not in left_out], settings, told, jobs=jobs)
-    turn_until(loop, lambda: one_run.is_over)
+    is_cancelled = _turn(loop, one_run, unwritten)
     duration_ms = loop.now_ms() - began_ms
     loop.close()
     if one_run.trouble is not None:
         raise PaygateExit(str(one_run.trouble), ExitCode.NO_CONNECTION)
+    if options.junit is not None:
+        _write(options.junit, junit_report(options.role, results, duration_ms), ExitCode.INTERNAL)
+    if unwritten:
+        raise unwritten[0]
+    used_up_count = sum(result.is_used_up for result in results)
     if options.json:
         where = format_host_port(*options.address)
         _say([json.dumps(json_report(options.role, where, results, duration_ms))])
     else:
         _say([summary_line(results, duration_ms)])
-    if options.junit is not None:
-        _write(options.junit, junit_report(options.role, results, duration_ms))
-    return FAILED if any(result.outcome is Outcome.FAILED for result in results) else ExitCode.OK
+        if used_up_count:
+            _say([f"{used_up_count} {_WORD_OF_USED_UP}"])
+    if is_cancelled:
+        return ExitCode.CANCELLED
+    return FAILED if used_up_count or any(result.outcome is Outcome.FAILED for result in results) else ExitCode.OK
+
+
+def _turn(loop: Loop, one_run: Run, unwritten: list[PaygateExit]) -> bool:
+    """Turn the loop until the run is over. True if a signal broke it off; output that nobody takes does so too."""
+    caught: list[int] = []
+
+    def cancel(numbers: bytes) -> None:
+        caught.extend(numbers)
+        one_run.cancel()
+
+    def is_over() -> bool:
+        if unwritten:
+            one_run.cancel()
+        return one_run.is_over
+
+    wakeup = Wakeup(loop, cancel)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        wakeup.catch(number)
+    try:
+        turn_until(loop, is_over)
+    finally:
+        wakeup.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return bool(caught)
+
+
+def _check_commands(options: argparse.Namespace) -> None:
+    for name in _COMMANDS:
+        text = getattr(options, name, None)
+        try:
+            if text is not None:
+                startable_words(text, None)
+        except BadCommand as error:
+            options.parser.error(f"argument --{name.replace('_', '-')}: {error}")
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -200,16 +276,26 @@ def _world(options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, code: ExitCode) -> None:
     try:
         path.write_bytes(data)
     except OSError as error:
-        raise PaygateExit(f"could not write {path}: {(error.strerror or str(error)).lower()}", ExitCode.USAGE) from None
+        raise PaygateExit(f"could not write {path}: {(error.strerror or str(error)).lower()}", code) from None
 
 
 def _say(lines: list[str]) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+    """Write to stdout unbuffered, so that what can't be written is told once. Raises PaygateExit."""
+    data = memoryview("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+    if sys.stdout is None:
+        raise PaygateExit("stdout is closed, so the output is lost", ExitCode.INTERNAL)
+    try:
+        while data:
+            data = data[os.write(sys.stdout.fileno(), data) :]
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise PaygateExit(
+            f"could not write to stdout, so the output is incomplete: {reason}", ExitCode.INTERNAL
+        ) from None
 
 
 if __name__ == "__main__":

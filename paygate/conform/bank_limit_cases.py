@@ -14,15 +14,32 @@ from paygate.conform.trial import Trial
 DRAIN_MS_MAX: Final = 40_000
 """How long a bank that is shutting down may take: the payments in flight end with their sessions of 30 s."""
 
+_FLOOD_COUNT_MAX: Final = 65_535
+"""From one address no more connections can be open at once to one port."""
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of these cases."""
     parser.add_argument(
-        "--flood", type=int, metavar="N", help="open N connections, more than the bank takes, in the case of that limit"
+        "--flood",
+        type=_count,
+        metavar="N",
+        help="open N connections, more than the bank takes, in that limit's case",
+    )
+    parser.add_argument(
+        "--restart-command",
+        metavar="CMD",
+        help="a command that kills the bank and starts it again at the same place, run by the cases of that",
     )
     parser.add_argument(
         "--drain-command", metavar="CMD", help="a command that makes the bank shut down, run by the very last case"
     )
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= _FLOOD_COUNT_MAX):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {_FLOOD_COUNT_MAX}")
+    return int(text)
 
 
 @BANK.case(
@@ -57,7 +74,7 @@ async def too_many_connections(t: Trial) -> None:
 @BANK.case(
     "limit.shutting_down",
     "A bank that shuts down ends what is under way, takes nothing new, and closes its links.",
-    *("7.2", "9", "PG-TRF-10", "PG-LNK-14"),
+    *("9", "7.2", "PG-TRF-10", "PG-LNK-14"),
     exclusive=True,
 )
 async def shutting_down(t: Trial) -> None:

@@ -30,6 +30,10 @@ class Skipped(Exception):
     """The case can't be run here; the text says why, for somebody who knows only the command line."""
 
 
+CANCELLED: Final = "cancelled"
+"""Why a case was skipped that did not run, or not to its end, because the run was broken off."""
+
+
 class WorldUsedUp(Skipped):
     """The case can't be run because the world has no more of what it uses up; a run with one does not end with 0."""
 

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Final
 
 from paygate.cli import ExitCode, PaygateExit
-from paygate.conform.programs import BadCommand, command_words
+from paygate.conform.programs import BadCommand, startable_words
 
 JOBS: Final = 4
 """Runs of the client at once: each costs a program's start and an Argon2id."""
@@ -138,6 +138,6 @@ def _status_words(text: str) -> tuple[str, ...]:
 
 def _words(text: str, placeholders: tuple[str, ...]) -> tuple[str, ...]:
     try:
-        return command_words(text, placeholders)
+        return startable_words(text, placeholders)
     except BadCommand as error:
         raise argparse.ArgumentTypeError(str(error)) from None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from paygate.conform.bank_keys import PlayedBankKeys
-from paygate.conform.cases import Catalogue, Unreachable
+from paygate.conform.cases import Catalogue
 from paygate.conform.trial import Trial
 
 
@@ -26,11 +26,7 @@ class ClientShared:
 
 
 async def prepare(t: Trial) -> ClientShared:
-    """A directory for the run, with the root key that the client is to pin. Raises Unreachable, ListenError."""
-    for option in ("run", "status_run"):
-        words = t.settings.options[option]
-        if words is not None and shutil.which(words[0]) is None:
-            raise Unreachable(f"--{option.replace('_', '-')}: there is no program {words[0]} that can be started")
+    """A directory for the run, with the root key that the client is to pin. Raises ListenError."""
     t.listen(t.settings.address).close()  # an address that can't be used is told once
     bank = PlayedBankKeys.of(t.world)
     directory = Path(tempfile.mkdtemp(prefix="paygate-conform-"))

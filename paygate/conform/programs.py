@@ -7,6 +7,7 @@ quoting. No shell runs; who wants one writes `sh -c '...'`.
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -24,8 +25,8 @@ class BadCommand(ValueError):
     """A command line that can't be run; the text says why."""
 
 
-def command_words(text: str, placeholders: Sequence[str]) -> tuple[str, ...]:
-    """The words of a command line, placeholders in them still. Raises BadCommand."""
+def command_words(text: str, placeholders: Sequence[str] | None) -> tuple[str, ...]:
+    """The words of a command line, placeholders in them still; with None there are none. Raises BadCommand."""
     try:
         words = tuple(shlex.split(text))
     except ValueError as error:
@@ -33,9 +34,17 @@ def command_words(text: str, placeholders: Sequence[str]) -> tuple[str, ...]:
     if not words:
         raise BadCommand("it is empty")
     for name in _PLACEHOLDER.findall(text):
-        if name not in placeholders:
+        if placeholders is not None and name not in placeholders:
             known = ", ".join(f"{{{known}}}" for known in placeholders)
             raise BadCommand(f"{{{name}}} is no placeholder; there are {known}")
+    return words
+
+
+def startable_words(text: str, placeholders: Sequence[str] | None) -> tuple[str, ...]:
+    """As `command_words`, of a program that is there. Raises BadCommand."""
+    words = command_words(text, placeholders)
+    if not _PLACEHOLDER.search(words[0]) and shutil.which(words[0]) is None:
+        raise BadCommand(f"there is no program {words[0]!r} that can be started")
     return words
 
 

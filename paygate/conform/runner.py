@@ -6,14 +6,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from paygate.conform.cases import Case, Failed, Prepare, Skipped, Unreachable
+from paygate.conform.cases import CANCELLED, Case, Failed, Prepare, Skipped, Unreachable, WorldUsedUp
 from paygate.conform.tasks import Task
 from paygate.conform.trial import Settings, Trial
 from paygate.conform.wire import Wire
 from paygate.net.listen import ListenError
 from paygate.net.loop import Loop, Timer
+
+PROGRAM_END_MS: Final = 2_000
+"""How long the run waits for programs that it killed to be gone; SIGKILL takes a busy machine a moment."""
+_POLL_MS: Final = 10
 
 
 class Outcome(Enum):
@@ -37,13 +41,15 @@ class Result:
     """What was seen instead, of a failure; or why it was skipped."""
     wires: list[Wire] = field(default_factory=list)
     """What passed, of a failure."""
+    is_used_up: bool = False
+    """Whether it was skipped for want of something that the world has no more of."""
 
 
 class Run:
     """One run of some cases against one implementation, on a loop that the caller turns.
 
     `on_result` hears each case's result as it ends. `is_over` says when all have ended; `trouble` is then why no
-    case could be run at all, if so.
+    case could be run at all, if so. `cancel` breaks it off: what has not ended is skipped.
     """
 
     def __init__(
@@ -70,9 +76,31 @@ class Run:
         self._waiting = deque(case for case in together if not case.is_slow)
         self._alone = deque(case for case in chosen if case not in together)
         self._running: dict[Case, _Running] = {}
+        self._has_started = False
         self._began_ms = loop.now_ms()
         self._preparing = Trial(loop, settings, self._began_ms, None)
-        Task(loop, prepare(self._preparing), self._prepared)
+        self._ended_trials: list[Trial] = []
+        self._is_cancelled = False
+        self._task = Task(loop, prepare(self._preparing), self._prepared)
+
+    def cancel(self) -> None:
+        """Start no more cases, and end those that run; harmless when repeated or over."""
+        if self._is_cancelled or self.is_over:
+            return
+        self._is_cancelled = True
+        self._task.cancel()
+        running = list(self._running)
+        for case in running:
+            self._running[case].task.cancel()
+            self._ended(case, Skipped(CANCELLED), None)
+        # Slow ones are still in their list only if nothing has started.
+        left = [*(self._slow if not self._has_started else ()), *self._waiting, *self._alone]
+        self._waiting.clear()
+        self._alone.clear()
+        for case in left:
+            self._on_result(Result(case, Outcome.SKIPPED, 0, reason=CANCELLED))
+        if not running:
+            self._end()
 
     def _prepared(self, error: Exception | None, shared: Any) -> None:
         if isinstance(error, Unreachable | ListenError):
@@ -83,11 +111,16 @@ class Run:
             self._end()
             return
         self._shared = shared
+        self._has_started = True
         for case in self._slow:
             self._start(case)
         self._go_on()
 
     def _go_on(self) -> None:
+        if self._is_cancelled:
+            if not self._running:
+                self._end()
+            return
         busy_count = sum(not case.is_slow for case in self._running)
         while self._waiting and busy_count < self._jobs:
             self._start(self._waiting.popleft())
@@ -117,9 +150,18 @@ class Run:
         duration_ms = self._loop.now_ms() - running.began_ms
         self._on_result(_result(case, error, duration_ms, trial.wires))
         trial.end()
+        if trial.is_running:
+            self._ended_trials.append(trial)
         self._go_on()
 
     def _end(self) -> None:
+        self._end_by(self._loop.now_ms() + PROGRAM_END_MS)
+
+    def _end_by(self, deadline_ms: int) -> None:
+        # A program that still runs may write into the run's directory, which ends with what prepared the run.
+        if any(trial.is_running for trial in self._ended_trials) and self._loop.now_ms() < deadline_ms:
+            self._loop.call_later(_POLL_MS, partial(self._end_by, deadline_ms))
+            return
         self._preparing.end()
         self.is_over = True
 
@@ -136,7 +178,7 @@ def _result(case: Case, error: Exception | None, duration_ms: int, wires: list[W
     if error is None:
         return Result(case, Outcome.PASSED, duration_ms)
     if isinstance(error, Skipped):
-        return Result(case, Outcome.SKIPPED, duration_ms, reason=str(error))
+        return Result(case, Outcome.SKIPPED, duration_ms, reason=str(error), is_used_up=isinstance(error, WorldUsedUp))
     if isinstance(error, Failed):
         return Result(case, Outcome.FAILED, duration_ms, error.expected, error.got, wires)
     if isinstance(error, Unreachable):

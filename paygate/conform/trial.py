@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from paygate.clock import Now, system_now
-from paygate.conform.cases import Failed, Skipped, Unreachable
+from paygate.conform.cases import Failed, Unreachable
 from paygate.conform.programs import Program
 from paygate.conform.tasks import Signal, Story, Task
 from paygate.conform.wire import Wire
@@ -128,15 +128,16 @@ class Trial:
         return wire
 
     async def run_command(self, argv: Sequence[str]) -> int:
-        """Run a command of the tester's to its end; gives its exit code. Raises Skipped if it can't be started."""
+        """Run a command of the tester's to its end; gives its exit code. Fails the case if it can't be started."""
         return await self.start(argv).ended(COMMAND_MS)
 
     def start(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Program:
-        """Start a program, with more in its environment; it ends with the case at the latest. Raises Skipped."""
+        """Start a program, with more in its environment; it ends with the case at the latest. Or fail the case."""
         try:
             program = Program(self._loop, argv, environment or {})
         except OSError as error:
-            raise Skipped(f"{argv[0]} can't be started: {(error.strerror or str(error)).lower()}") from None
+            reason = (error.strerror or str(error)).lower()
+            raise Failed("a command that can be started", f"{argv[0]} can't be: {reason}") from None
         self._programs.append(program)
         return program
 
@@ -162,6 +163,11 @@ class Trial:
             wire.abort()
         for program in self._programs:
             program.kill()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a program that was killed has not been seen to end."""
+        return any(program.exit_code is None for program in self._programs)
 
 
 class Door:

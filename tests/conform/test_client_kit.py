@@ -4,11 +4,13 @@ import argparse
 import json
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -41,9 +43,7 @@ def run(command: list[str], timeout_s: int = TIMEOUT_S) -> subprocess.CompletedP
 def conform(
     world: Path, *arguments: str, address: str = f"{HOST}:0", timeout_s: int = TIMEOUT_S
 ) -> subprocess.CompletedProcess[str]:
-    sections = [argument for argument in arguments if argument.startswith("client.")]
-    rest = [argument for argument in arguments if not argument.startswith("client.")]
-    return run([*PROGRAM, "client", address, *sections, "--world", str(world), *rest], timeout_s)
+    return run([*PROGRAM, "client", address, "--world", str(world), *arguments], timeout_s)
 
 
 # -- command lines ---------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_what_needs_a_command_that_is_not_given_is_skipped_with_the_reason(world
 @pytest.mark.parametrize(
     ("options", "code", "expected"),
     [
-        (["--run", "no-such-client"], ExitCode.NO_CONNECTION, "there is no program no-such-client"),
+        (["--run", "no-such-client"], ExitCode.USAGE, "there is no program 'no-such-client'"),
         (["--run", "pay {nothing}"], ExitCode.USAGE, "no placeholder"),
         ([], ExitCode.USAGE, "only --run can be told of"),
     ],
@@ -180,6 +180,54 @@ def test_nothing_is_left_behind(world: Path, tmp_path: Path, monkeypatch: pytest
     assert "a frame or the end of the connection within 1000 ms" in done.stdout
     assert not Path(f"/proc/{pid_file.read_text(encoding='ascii').strip()}").exists()
     assert [path for path in tmp_path.iterdir() if path != pid_file] == []
+
+
+def started(world: Path, directory: Path, *arguments: str) -> tuple["subprocess.Popen[str]", int]:
+    """The kit with a client that never ends and ignores SIGTERM; gives the kit, and the client's process ID."""
+    pid_file = directory / "pid"
+    script = (
+        "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "open(sys.argv[1] + '.new', 'w').write(str(os.getpid())); os.rename(sys.argv[1] + '.new', sys.argv[1]); "
+        "time.sleep(600)"
+    )
+    stray = f"{sys.executable} -c {shlex.quote(script)} {pid_file}"
+    command = [*PROGRAM, "client", f"{HOST}:0", "client.paid", "client.declined.funds", "client.hello.first"]
+    command += ["--world", str(world), "--run", stray, "--jobs", "1", *arguments]
+    kit = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + TIMEOUT_S
+    while not pid_file.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return kit, int(pid_file.read_text(encoding="ascii"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_broken_off_leaves_nothing_and_tells_what_it_knows(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    junit = tmp_path / "junit.xml"
+    kit, pid = started(world, tmp_path, "--junit", str(junit))
+    kit.send_signal(number)
+    output, errors = kit.communicate(timeout=TIMEOUT_S)
+    assert kit.returncode == ExitCode.CANCELLED
+    assert errors == ""
+    assert output.count(": cancelled\n") == 3
+    assert "0 passed, 0 failed, 3 skipped" in output.splitlines()[-1]
+    assert junit.read_text(encoding="utf-8").count('<skipped message="cancelled"') == 3
+    assert not Path(f"/proc/{pid}").exists()
+    assert list(temporary.iterdir()) == []
+
+
+def test_output_that_nobody_takes_is_told_once_and_ends_the_run(world: Path) -> None:
+    command = [*PROGRAM, "client", f"{HOST}:0", "client", "--world", str(world), "--run", "true", "--patience", "100"]
+    with Path("/dev/full").open("w", encoding="ascii") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == ExitCode.INTERNAL
+    assert done.stderr.count("\n") == 1
+    assert "the output is incomplete: no space left on device" in done.stderr
 
 
 # -- with a person ---------------------------------------------------------------------------------------

@@ -375,12 +375,33 @@ def test_nobody_there_is_said_once(tmp_path: Path) -> None:
         (("bank", "127.0.0.1:1", "9.9"), "names no case of the bank; sections"),
         (("bank", "127.0.0.1:1", "--jobs", "0"), "expected a whole number from 1"),
         (("bank", "nowhere"), "is not host:port"),
+        (("bank", "127.0.0.1:1", "--nonsense", "5.3"), "unrecognized arguments: --nonsense 5.3"),
+        (("bank", "192.0.2.1:1"), "only loopback addresses such as 127.0.0.1 are allowed"),
+        (("bank", "127.0.0.1:1", "--junit", ""), "argument --junit: expected the name of a file"),
+        (("bank", "127.0.0.1:1", "--junit", "/nowhere/x.xml"), "could not write /nowhere/x.xml: no such file"),
+        (("bank", "127.0.0.1:1", "--drain-command", ""), "argument --drain-command: it is empty"),
+        (("bank", "127.0.0.1:1", "--drain-command", "kill 'x"), "--drain-command: it can't be split"),
+        (("bank", "127.0.0.1:1", "--drain-command", "no-such-x"), "there is no program 'no-such-x'"),
+        (("gateway", "127.0.0.1:1", "--restart-command", " "), "argument --restart-command: it is empty"),
+        (("bank", "127.0.0.1:1", "--flood", "0"), "argument --flood: expected a whole number from 1"),
+        (("bank", "127.0.0.1:1", "--flood=-5"), "argument --flood: expected a whole number from 1"),
     ],
 )
 def test_usage_is_told(tmp_path: Path, arguments: tuple[str, ...], expected: str) -> None:
     done = conform(*arguments, "--world", str(a_world(tmp_path)))
     assert done.returncode == ExitCode.USAGE
-    assert expected in done.stderr
+    assert expected in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [("5.3", "5.1"), ("--no-slow", "5.3", "--patience", "9000", "5.1")])
+def test_sections_may_stand_anywhere(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = conform("bank", "127.0.0.1:1", "--world", str(a_world(tmp_path)), *arguments)
+    assert "cannot connect to 127.0.0.1:1" in done.stderr
+
+
+def test_an_unknown_option_is_told_with_the_roles_own_usage() -> None:
+    done = conform("bank", "127.0.0.1:1", "--world", "w", "--nonsense")
+    assert done.stderr.startswith("usage: paygate-conform bank ")
 
 
 def test_a_world_is_made_for_our_own_servers(tmp_path: Path) -> None:
