@@ -13,6 +13,7 @@ from paygate.conform import (
     bank_link_cases,
     bank_money_cases,
     bank_resolve_cases,
+    bank_restart_cases,
     bank_transfer_cases,
 )
 from paygate.conform.answering import EVERY_END
@@ -34,5 +35,6 @@ __all__ = [
     "bank_link_cases",
     "bank_money_cases",
     "bank_resolve_cases",
+    "bank_restart_cases",
     "bank_transfer_cases",
 ]

@@ -122,7 +122,7 @@ async def one_of_two(t: Trial) -> None:
 @BANK.case(
     "transfer.foreign_gateway",
     "A request whose terms name another gateway gets BAD_VALUE, and its link is closed.",
-    *("7.1", "9", "PG-TRF-1"),
+    *("7.1", "9", "PG-TRF-1", "PG-ERR-6"),
 )
 async def foreign_gateway(t: Trial) -> None:
     await _foreign(t, gateway_id="another-gateway")

@@ -37,7 +37,7 @@ AT_ONCE_COUNT = 40
 GUESSING_CASES = {
     f"bank.decline.{name}"
     for name in ("credentials_alike", "user_id_exact", "locked", "lock_ends", "failures_forgotten", "guess_burst")
-} | {"bank.decline.wrong_password_not_looked_at"}
+} | {"bank.decline.wrong_password_not_looked_at", "bank.restart.lock"}
 SPENDING_CASES = {f"bank.transfer.{name}" for name in ("balance", "one_debit", "overdraft_burst", "token_burst")} | {
     case.case_id for case in BANK if case.case_id.startswith("bank.no_debit_by.")
 }

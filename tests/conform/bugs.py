@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from conform import faults, payment_faults
+from conform import faults, money_faults, payment_faults
 from conform.double import Fault
 from conform.faults import AltersReply
 from conform.payment_faults import HYBRID_ENVELOPE_SIZE, AltersKeyList, Answers
@@ -145,20 +145,23 @@ _OF_ONE_KIND: Final[dict[str, tuple[Callable[[], Fault], tuple[str, ...]]]] = {
         lambda: payment_faults.ExactIsTooLittle(_SPENDING_MINOR),
         ("transfer.balance",),
     ),
+    # a restart, which shows on the link after it
+    "signs anew after a restart": (payment_faults.RepeatsOnOneLinkOnly, ("restart.answers",)),
+    "forgets locks in a restart": (payment_faults.LocksOnOneLinkOnly, ("restart.lock",)),
     # what moves no money
     **{
         f"a debit {when.__name__.replace('_', ' ')}": (
-            partial(payment_faults.TakesMore, _SPENDING_MINOR, when),
+            partial(money_faults.TakesMore, _SPENDING_MINOR, when),
             (f"no_debit_by.{when.__name__.removeprefix('by_')}",),
         )
         for when in (
-            *(payment_faults.by_replay, payment_faults.by_resolve),
-            *(payment_faults.by_mismatch, payment_faults.by_fenced),
+            *(money_faults.by_replay, money_faults.by_resolve),
+            *(money_faults.by_mismatch, money_faults.by_fenced),
         )
     },
     **{
         f"a debit by a decline as {reason.name}": (
-            partial(payment_faults.TakesMore, _SPENDING_MINOR, payment_faults.by_decline(reason)),
+            partial(money_faults.TakesMore, _SPENDING_MINOR, money_faults.by_decline(reason)),
             ("no_debit_by.decline",),
         )
         for reason in (
@@ -166,11 +169,11 @@ _OF_ONE_KIND: Final[dict[str, tuple[Callable[[], Fault], tuple[str, ...]]]] = {
         )
     },
     "a debit by a second payment of a token": (
-        partial(payment_faults.TakesMore, _SPENDING_MINOR, payment_faults.by_decline(Reason.TOKEN_ALREADY_PAID)),
+        partial(money_faults.TakesMore, _SPENDING_MINOR, money_faults.by_decline(Reason.TOKEN_ALREADY_PAID)),
         ("transfer.token_burst",),
     ),
-    "one guess a segment": (payment_faults.OneGuessASegment, ("decline.guess_burst",)),
-    "knows all its gateways": (payment_faults.KnowsAllItsGateways, ("transfer.foreign_known_gateway",)),
+    "one guess a segment": (money_faults.OneGuessASegment, ("decline.guess_burst",)),
+    "knows all its gateways": (money_faults.KnowsAllItsGateways, ("transfer.foreign_known_gateway",)),
     # declined payments
     "posts anyway": (
         lambda: Answers(payment_faults.posts_anyway),
@@ -233,6 +236,8 @@ _OF_ONE_KIND: Final[dict[str, tuple[Callable[[], Fault], tuple[str, ...]]]] = {
 _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "limit.connections": {"flood": 20},
     "limit.shutting_down": {"drain_command": "true"},
+    "restart.answers": {"restart_command": "true"},
+    "restart.lock": {"restart_command": "true"},
 }
 
 REFUSALS: Final = (

@@ -1,6 +1,8 @@
 """Our own bank passes every case of the kit, and each bug that a bank can have fails the case that is for it."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,14 +14,14 @@ import pytest
 from conform.bench import Bench, copied, make_world, read_own_world
 from conform.bugs import BUGS, Bug
 from conform.double import Fault
-from local_system import LocalSystem
+from local_system import LocalSystem, program
 
 from paygate.cli import ExitCode
 from paygate.conform.bank_cases import BANK
 from paygate.conform.runner import Outcome, Result
 
 PROGRAM = [sys.executable, "-P", "-m", "paygate.conform"]
-NEEDS_OPTION = {"bank.limit.connections", "bank.limit.shutting_down"}
+NEEDS_OPTION = {"bank.limit.connections", "bank.limit.shutting_down", "bank.restart.answers", "bank.restart.lock"}
 RUN_TIMEOUT_S = 150
 
 
@@ -127,6 +129,26 @@ def test_connections_beyond_the_limit_are_turned_away(system: LocalSystem, tmp_p
     bench.close()
     mine.stop()
     assert [result.outcome for result in results] == [Outcome.PASSED], results
+
+
+def test_our_bank_knows_after_a_restart_what_it_answered(system: LocalSystem, tmp_path: Path) -> None:
+    mine = copied(system, tmp_path / "restart")
+    bank = mine.start_bank()
+    pid_path = mine.root / "bank.pid"
+    pid_path.write_text(str(bank.popen.pid))
+    again = [*program("bank"), "serve", "--state", str(mine.root / "bank"), "--port", str(bank.port)]
+    serve = f"{' '.join(again)} >/dev/null 2>&1 & echo $! >{pid_path}"
+    command = [*PROGRAM, "bank", bank.address, "bank.restart", "--world", str(tmp_path / "restart" / "world.json")]
+    command += ["--restart-command", f"sh -c 'kill -KILL $(cat {pid_path}); sleep 0.3; {serve}'", "--json"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False)
+    finally:
+        bank.popen.kill()
+        if (pid := int(pid_path.read_text())) != bank.popen.pid:
+            os.kill(pid, signal.SIGKILL)
+        mine.stop()
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["passed"]) == (ExitCode.OK, 2), done.stdout
 
 
 def test_our_bank_shuts_down_as_it_should(system: LocalSystem, tmp_path: Path) -> None:
