@@ -165,7 +165,9 @@ def _conform(options: argparse.Namespace) -> int:
     _check_commands(options)
     keys = KeyFiles(options.bank_root, options.link_key, options.second_link_key)
     jobs, allowance_ms = role.jobs_of(options), role.allowance_ms_of(options)
-    settings = Settings(options.address, read_world(options.world, keys), options.patience, vars(options), allowance_ms)
+    settings = Settings(
+        options.address, read_world(options.world, keys, options.role), options.patience, vars(options), allowance_ms
+    )
     try:
         chosen = role.catalogue.select(options.sections)
     except UnknownSelector as error:

@@ -21,7 +21,8 @@ bank, all the keys of that bank are made from `played_bank_seed`, so that they a
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -47,6 +48,16 @@ class Use(Enum):
     PAYING = "is rich, and pays whenever a case needs somebody who pays"
     GUESSED = "is rich, and wrong passwords are tried on their account"
     SPENDING = "has a small balance that one case uses up; a world serves as many runs as it has of them"
+
+
+NEEDS: Final[Mapping[str, Mapping[Use, int]]] = {
+    "bank": {Use.PAYING: 1, Use.GUESSED: 3, Use.SPENDING: 1},
+    "gateway": {Use.PAYING: 1},
+    "client": {Use.PAYING: 1},
+}
+"""How many customers of each use the cases of a role can't do without."""
+SPENDING_MINOR_MIN: Final = 100
+"""The least balance of who spends: cases pay a tenth of it and a third, and must be able to tell them apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +118,8 @@ class KeyFiles:
     second_link_key: Path | None = None
 
 
-def read_world(path: Path, keys: KeyFiles) -> World:
-    """Read a world. Raises BadWorld: what, where and how to mend it."""
+def read_world(path: Path, keys: KeyFiles, role: str | None = None) -> World:
+    """Read a world, which must do for this role's cases. Raises BadWorld: what, where and how to mend it."""
     try:
         data = json.loads(path.read_bytes())
     except OSError as error:
@@ -118,22 +129,64 @@ def read_world(path: Path, keys: KeyFiles) -> World:
         ) from None
     except ValueError as error:
         raise BadWorld(f"{path} is no JSON: {error}") from None
+    except RecursionError:
+        raise BadWorld(f"{path} is no world: it is nested too deeply") from None
     reader = _Reader(path, "", data)
     bank, gateway = reader.at("bank"), reader.at("gateway")
     second = reader.at("second_gateway") if reader.has("second_gateway") else None
-    return World(
+    customers, merchants = reader.items("customers"), reader.items("merchants")
+    tokens, expired_tokens = reader.items("tokens"), _expired(reader)
+    world = World(
         bank_id=bank.text("bank_id", IDENTIFIER),
         bank_code=bank.code("bank_code"),
         currency=bank.text("currency", CURRENCY),
         root_public_key=bank.key("root_public_key", keys.bank_root, "--bank-root"),
         gateway=_party(gateway, keys.link_key, "--link-key"),
         second_gateway=_party(second, keys.second_link_key, "--second-link-key") if second else None,
-        customers=tuple(_customer(item) for item in reader.items("customers")),
-        merchant_ids=tuple(item.text("merchant_id", IDENTIFIER) for item in reader.items("merchants")),
-        tokens=tuple(_token(item) for item in reader.items("tokens")),
+        customers=tuple(_customer(item) for item in customers),
+        merchant_ids=tuple(item.text("merchant_id", IDENTIFIER) for item in merchants),
+        tokens=tuple(_token(item) for item in tokens),
         played_bank_seed=reader.key("played_bank_seed", None, ""),
-        expired_tokens=tuple(_token(item) for item in _expired(reader)),
+        expired_tokens=tuple(_token(item) for item in expired_tokens),
     )
+    gateways = [gateway, second] if second else [gateway]
+    for one in (reader, bank, *gateways, *customers, *merchants, *tokens, *expired_tokens):
+        one.require_all_known()
+    for name, several in (
+        ("gateway_id", gateways),
+        ("user_id", customers),
+        ("merchant_id", merchants),
+        ("transaction_id", [*tokens, *expired_tokens]),
+    ):
+        _require_different(several, name)
+    _require_enough(path, world, NEEDS[role] if role is not None else {})
+    return world
+
+
+def _require_different(readers: Iterable["_Reader"], name: str) -> None:
+    seen: set[str] = set()
+    for reader in readers:
+        value = str(reader.value(name))
+        if value in seen:
+            raise reader.bad(name, f"another than {value}, which stands before it already")
+        seen.add(value)
+
+
+def _require_enough(path: Path, world: World, needs: Mapping[Use, int]) -> None:
+    for use, least in needs.items():
+        count = sum(1 for _ in world.customers_for(use))
+        if count < least:
+            raise BadWorld(
+                f"{path}: customers: expected at least {least} of use {use.name}, who {use.value}; {count} are"
+            )
+    if Use.SPENDING not in needs:
+        return
+    for customer in world.customers_for(Use.SPENDING):
+        if customer.balance_minor < SPENDING_MINOR_MIN:
+            raise BadWorld(
+                f"{path}: customers: expected a balance_minor of at least {SPENDING_MINOR_MIN} "
+                f"for {customer.user_id}, who is {Use.SPENDING.name}"
+            )
 
 
 def _expired(reader: "_Reader") -> "list[_Reader]":
@@ -146,7 +199,7 @@ def _party(reader: "_Reader", override: Path | None, option: str) -> Party:
 
 def _customer(reader: "_Reader") -> WorldCustomer:
     use = reader.value("use")
-    if use not in Use.__members__:
+    if not isinstance(use, str) or use not in Use.__members__:
         raise reader.bad("use", f"one of {', '.join(Use.__members__)}")
     return WorldCustomer(
         reader.text("user_id", USER_ID), reader.text("password", PASSWORD), reader.amount("balance_minor"), Use[use]
@@ -171,11 +224,19 @@ class _Reader:
         if not isinstance(data, dict):
             raise BadWorld(f"{path}: {where or 'the whole'}: expected an object")
         self._data: dict[str, Any] = data
+        self._known: set[str] = set()
 
     def has(self, name: str) -> bool:
+        self._known.add(name)
         return self._data.get(name) is not None
 
+    def require_all_known(self) -> None:
+        for name in self._data:
+            if name not in self._known:
+                raise self.bad(name, f"no such name; there are {', '.join(sorted(self._known))}")
+
     def value(self, name: str) -> Any:
+        self._known.add(name)
         if name not in self._data:
             raise self.bad(name, "a value; it is missing")
         return self._data[name]
@@ -210,6 +271,7 @@ class _Reader:
     def key(self, name: str, override: Path | None, option: str) -> bytes:
         """A key's bytes: from the option's file, the file that the world names, or the world itself."""
         value = self.value(name) if override is None else ""
+        self._known.add(name)
         if override is None and isinstance(value, str) and (key := _key_in(value)):
             return key
         if not isinstance(value, str):
@@ -320,8 +382,12 @@ def write_world(directory: Path, world: dict[str, Any], key_files: dict[str, str
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for path, text in zip(paths, files.values(), strict=True):
-            path.write_text(text, encoding="ascii")
-            path.chmod(0o600)
+            # Never open to others, not even for a moment, and in nobody's place.
+            number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(number, "w", encoding="ascii") as file:
+                file.write(text)
     except OSError as error:
-        raise BadWorld(f"could not write to {directory}: {(error.strerror or str(error)).lower()}") from None
+        raise BadWorld(
+            f"could not write {error.filename or directory}: {(error.strerror or str(error)).lower()}"
+        ) from None
     return paths

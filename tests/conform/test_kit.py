@@ -23,7 +23,7 @@ from paygate.codec.fields import fields_of
 from paygate.codec.frame import decode_frame, decode_head, decode_record, encode_record
 from paygate.codec.messages import BankKeys, Echo, EchoReply, Hello, Message, ResolveRequest, TransferRequest
 from paygate.codec.sealed import Terms
-from paygate.conform.cases import Catalogue, Failed, UnknownSelector
+from paygate.conform.cases import Catalogue, Failed, UnknownSelector, WorldUsedUp
 from paygate.conform.craft import bad_encodings, body_with, draft, leaves_of, longer_than_body, parts_of
 from paygate.conform.report import json_report, junit_report, result_lines
 from paygate.conform.runner import Outcome, Result, Run, turn_until
@@ -179,6 +179,28 @@ def run_of_one() -> Iterator[RunOfOne]:
         yield RunOfOne([], peer)
 
 
+def test_a_run_that_finds_the_world_used_up_says_so_apart(tmp_path: Path, run_of_one: RunOfOne) -> None:
+    async def finds_nothing(_t: Trial) -> None:
+        raise WorldUsedUp("no token is left")
+
+    async def connects(t: Trial) -> None:
+        await t.connect()
+        await finds_nothing(t)
+
+    result = run_of_one.go(connects, read_world(a_world(tmp_path), KeyFiles()), sends=b"")
+    assert (result.outcome, result.is_used_up) == (Outcome.SKIPPED, True)
+
+
+def test_a_command_that_can_not_be_started_fails_the_case(tmp_path: Path, run_of_one: RunOfOne) -> None:
+    async def starts(t: Trial) -> None:
+        await t.connect()
+        await t.run_command(["/nowhere/kill-it"])
+
+    result = run_of_one.go(starts, read_world(a_world(tmp_path), KeyFiles()), sends=b"")
+    assert result.outcome is Outcome.FAILED
+    assert result.reason == "/nowhere/kill-it can't be: no such file or directory"
+
+
 async def _sleeps(t: Trial) -> None:
     await t.connect()
     await t.sleep(500)
@@ -320,6 +342,10 @@ def test_keys_may_come_from_the_options(tmp_path: Path) -> None:
     assert read_world(path, KeyFiles(link_key=other)).gateway.link_key == bytes.fromhex("ab" * 32)
 
 
+def _only(*uses: str) -> Any:
+    return lambda world: world.update(customers=[c for c in world["customers"] if c["use"] in uses])
+
+
 def _without(name: str) -> Any:
     return lambda world: world.pop(name)
 
@@ -336,6 +362,17 @@ def _without(name: str) -> Any:
         (lambda w: w["bank"].update(root_public_key=1), "bank.root_public_key: expected 64 hexadecimal"),
         (lambda w: w["customers"][1].update(use="LIVING"), r"customers\[1\].use: expected one of PAYING"),
         (lambda w: w["customers"][0].update(balance_minor="1"), r"customers\[0\].balance_minor"),
+        (lambda w: w["customers"][1].update(use=[]), r"customers\[1\].use: expected one of PAYING"),
+        (lambda w: w["customers"][1].update(user_id={}), r"customers\[1\].user_id: expected"),
+        (lambda w: w.update(note="x"), "note: expected no such name; there are bank, customers"),
+        (lambda w: w["tokens"][2].update(amount=1), r"tokens\[2\].amount: expected no such name"),
+        (lambda w: w["second_gateway"].update(gateway_id="conform-gateway"), "second_gateway.gateway_id: .*another"),
+        (lambda w: w["tokens"].append(w["tokens"][0]), r"tokens\[400\].transaction_id: expected another than TX-"),
+        (lambda w: w["expired_tokens"].append(w["tokens"][0]), r"expired_tokens\[8\].transaction_id: .*another"),
+        (_only("GUESSED", "SPENDING"), "at least 1 of use PAYING.*; 0 are"),
+        (_only("PAYING", "SPENDING"), "at least 3 of use GUESSED.*; 0 are"),
+        (_only("PAYING", "GUESSED"), "at least 1 of use SPENDING.*; 0 are"),
+        (lambda w: w["customers"][-1].update(balance_minor=99), "balance_minor of at least 100 for spender-40"),
         (lambda w: w.update(tokens=[]), "tokens: expected a list of at least one"),
     ],
 )
@@ -345,7 +382,20 @@ def test_a_bad_world_is_told_where_it_is_bad(tmp_path: Path, change: Any, expect
     change(world)
     path.write_text(json.dumps(world))
     with pytest.raises(BadWorld, match=expected):
+        read_world(path, KeyFiles(), "bank")
+
+
+def test_a_world_that_is_nested_too_deeply_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "world.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(BadWorld, match="nested too deeply"):
         read_world(path, KeyFiles())
+
+
+def test_the_files_of_a_world_are_never_open_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "chmod", lambda *_: None)
+    paths = write_world(tmp_path / "new", default_world(b"1"))
+    assert {path.stat().st_mode & 0o777 for path in paths} == {0o600}
 
 
 # -- the program -----------------------------------------------------------------------------------------
