@@ -9,6 +9,7 @@ from conform import gateway_bank_faults as gb
 from conform import gateway_faults as gf
 from conform.double import Fault
 from conform.gateway_bank_faults import Asks, Hears, ToBank, is_of_another, terms_with
+from conform.gateway_bench import BUG_PATIENCE_MS
 from conform.gateway_faults import Says, answers_instead, is_, with_
 
 from paygate.codec.codes import Kind, PaymentStatus, Reason, Role, TokenStatus, TransferOutcome
@@ -35,6 +36,8 @@ from paygate.conform.world import default_world
 BANK_ID: Final = str(default_world(b"")["bank"]["bank_id"])
 _REFUSING_GROUPS: Final = ("hello", "header", "size", "frame", "value", "body", "timer")
 """Groups of cases about what must be refused, which need no token."""
+PATIENT_MS: Final = 10_000
+"""What must pass, or must not fail for being slow, has time: hundreds of others run in the same process."""
 _MANY: Final = {"results.out_of_order": 48}
 _TOKEN_COUNT: Final = 9
 """Tokens that a case takes at most, unless `_MANY` says more."""
@@ -69,6 +72,7 @@ class StationBug:
     to_clients: Callable[[], Fault] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     """Of the command line, if the case needs some."""
+    patience_ms: int = BUG_PATIENCE_MS
 
     def __str__(self) -> str:
         return self.name
@@ -465,8 +469,20 @@ STATION_BUGS: Final = [
     StationBug("few may wait", ("gateway.outage.many_waiting",), to_clients=gf.FewMayWait),
     StationBug("forgets at a restart", ("gateway.outage.restart",), gb.Forgets, options=_NO_RESTART),
     *(
-        StationBug(f"{name} after a restart", ("gateway.restart.keeps",), to_clients=fault, options=_NO_RESTART)
+        StationBug(
+            f"{name} after a restart", ("gateway.restart.keeps",), gb.ToBank, fault, _NO_RESTART, patience_ms=PATIENT_MS
+        )
         for name, fault in _AFTER_RESTART.items()
     ),
     StationBug("does not shut down", ("gateway.outage.shutting_down",), options={"drain_command": "true"}),
 ]
+
+LEGAL: Final = [
+    StationBug(
+        "one too many is told late",
+        ("gateway.outage.many_waiting",),
+        to_clients=gf.RefusesOneLate,
+        patience_ms=PATIENT_MS,
+    ),
+]
+"""No bugs, though unlike our own gateway: each of these must pass its cases."""

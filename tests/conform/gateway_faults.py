@@ -333,6 +333,27 @@ class FewMayWait(OfRequests):
             pipe.to_bank(frame)
 
 
+class RefusesOneLate(OfRequests):
+    """No bug: of many credentials on a link one gets TOO_MANY_REQUESTS, told behind an answer to the others."""
+
+    def __init__(self) -> None:
+        self._count: Counter[Pipe] = Counter()
+        self._refused: dict[Pipe, int] = {}
+
+    def asked(self, pipe: Pipe, frame: bytes, message: Message | None) -> None:
+        self._count[pipe] += isinstance(message, EncryptedCredentials)
+        if isinstance(message, EncryptedCredentials) and self._count[pipe] == 2:
+            self._refused[pipe] = correlation_of(frame)
+        else:
+            pipe.to_bank(frame)
+
+    def from_bank(self, pipe: Pipe, frame: bytes) -> None:
+        pipe.to_kit(frame)
+        if pipe in self._refused and is_kind(frame, Kind.PAYMENT_ACK):
+            error = Error(ErrorCode.TOO_MANY_REQUESTS, closes=False, text="")
+            pipe.message_to_kit(error, self._refused.pop(pipe))
+
+
 class AfterRestart(Fault):
     """Looks as if it were killed once a token is LOCKED, and from then on has another fault."""
 
