@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
-from paygate.conform.cases import Skipped
+from paygate.conform.cases import Skipped, WorldUsedUp
 from paygate.conform.world import WorldCustomer
 
 
@@ -33,7 +33,7 @@ class Spenders:
             if customer.user_id not in spent:
                 self._write(customer.user_id)
                 return customer
-        raise Skipped(
+        raise WorldUsedUp(
             "all SPENDING customers of this world have spent; make a new world with paygate-conform world DIR and set "
             f"the bank up from it (or, if this bank was set up anew from the same world, remove {self._note})"
         )

@@ -19,7 +19,7 @@ from paygate.codec.messages import (
     TokenQuery,
 )
 from paygate.conform.answering import AnsweringEnd
-from paygate.conform.cases import Catalogue, Failed, Skipped, Unreachable, require
+from paygate.conform.cases import Catalogue, Failed, Skipped, Unreachable, WorldUsedUp, require
 from paygate.conform.played_bank import PlayedBank
 from paygate.conform.trial import Trial
 from paygate.conform.wire import Wire
@@ -169,7 +169,7 @@ def new_token(t: Trial) -> WorldToken:
         told = (
             f"the {shared.unpaid_count} tokens of this world that were unpaid at this gateway at the start are used up"
         )
-        raise Skipped(f"{told}; {_NEW_WORLD}")
+        raise WorldUsedUp(f"{told}; {_NEW_WORLD}")
     return shared.tokens.popleft()
 
 
