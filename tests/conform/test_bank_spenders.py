@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from paygate.conform.bank_spenders import Spenders
-from paygate.conform.cases import Skipped
+from paygate.conform.cases import Skipped, WorldUsedUp
 from paygate.conform.world import Use, WorldCustomer
 
 CUSTOMERS = [WorldCustomer(f"spender {number} é", "secret", 10_000, Use.SPENDING) for number in range(3)]
@@ -23,7 +23,7 @@ def test_a_run_that_was_broken_off_leaves_nobody_to_the_next(tmp_path: Path) -> 
 def test_when_all_have_spent_it_is_said_what_to_do(tmp_path: Path) -> None:
     for customer in CUSTOMERS:
         assert Spenders.beside(tmp_path / "world.json", CUSTOMERS).take() == customer
-    with pytest.raises(Skipped, match=r"make a new world .*remove .*world-spent\.txt"):
+    with pytest.raises(WorldUsedUp, match=r"make a new world .*remove .*world-spent\.txt"):
         Spenders.beside(tmp_path / "world.json", CUSTOMERS).take()
 
 
