@@ -162,6 +162,8 @@ def _file(text: str) -> Path:
 def _conform(options: argparse.Namespace) -> int:
     role = ROLES[options.role]
     refuse_remote(options.address[0], "test at")
+    if getattr(options, "bank_listen", None):  # the gateway role's own option
+        refuse_remote(options.bank_listen[0], "listen on")
     _check_commands(options)
     keys = KeyFiles(options.bank_root, options.link_key, options.second_link_key)
     jobs, allowance_ms = role.jobs_of(options), role.allowance_ms_of(options)
