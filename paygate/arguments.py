@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from paygate.cli import ExitCode
+from paygate.cli import ExitCode, PaygateExit
 from paygate.codec.fields import IDENTIFIER
-from paygate.net.addresses import Address, AddressError, parse_host_port
+from paygate.net.addresses import Address, AddressError, is_loopback, parse_host_port
 
 
 def identifier(text: str) -> str:
@@ -27,6 +27,16 @@ def address(text: str) -> Address:
 def port(text: str) -> int:
     """A port number; 0 means any free one."""
     return address(f"127.0.0.1:{text}")[1]
+
+
+def refuse_remote(host: str, doing: str) -> None:
+    """v1 has no TLS, so nothing leaves this machine. Raises PaygateExit(USAGE) for any other address."""
+    if not is_loopback(host):
+        raise PaygateExit(
+            f"will not {doing} {host}: links are not encrypted by TLS yet, so only "
+            "loopback addresses such as 127.0.0.1 are allowed",
+            ExitCode.USAGE,
+        )
 
 
 Command = Callable[[argparse.Namespace], int]

@@ -15,11 +15,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Protocol
 
+from paygate.arguments import refuse_remote
 from paygate.cli import ExitCode, PaygateExit, log
 from paygate.clock import Now, system_now
 from paygate.effects import CloseLink, Commit, Continue, Effect, Send
 from paygate.files.sqlite import StoreFull
-from paygate.net.addresses import Address, is_loopback
+from paygate.net.addresses import Address
 from paygate.net.conn import CloseReason, Connection
 from paygate.net.limits import LINK_LIMITS, LISTEN_LIMITS, PEER_LIMITS, ConnectionLimits
 from paygate.net.listen import Listener, ListenError, RefuseReason
@@ -304,13 +305,3 @@ class Server:
         if conn is not None:
             self._close_reasons.setdefault(effect.link_id, effect.reason)
             conn.close_after_flush()
-
-
-def refuse_remote(host: str, doing: str) -> None:
-    """v1 has no TLS, so nothing leaves this machine. Raises PaygateExit(USAGE) for any other address."""
-    if not is_loopback(host):
-        raise PaygateExit(
-            f"will not {doing} {host}: links are not encrypted by TLS yet, so only "
-            "loopback addresses such as 127.0.0.1 are allowed",
-            ExitCode.USAGE,
-        )

@@ -35,7 +35,7 @@ PARTS: Final[dict[str, set[str]]] = {
     "link": {"codec"},
     "links": {"effects", "link"},
     "arguments": {"cli", "codec", "net"},
-    "shell": {"cli", "clock", "effects", "files", "net"},
+    "shell": {"arguments", "cli", "clock", "effects", "files", "net"},
     # Roles never import each other: they meet on the wire only.
     "bank": SHARED,
     "gateway": SHARED,

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from paygate.arguments import refuse_remote
 from paygate.cli import ExitCode, PaygateExit
 from paygate.clock import Now
 from paygate.effects import CloseLink, Commit, Continue, Effect, Send
@@ -18,7 +19,7 @@ from paygate.net.addresses import Address
 from paygate.net.limits import ConnectionLimits
 from paygate.net.loop import Loop
 from paygate.net.signals import ServerSignals
-from paygate.shell import DRAIN_MS_MAX, FULL_TOLD_EVERY_MS, Server, refuse_remote
+from paygate.shell import DRAIN_MS_MAX, FULL_TOLD_EVERY_MS, Server
 
 WAIT_S = 20.0
 LINGER_MS = 200

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from paygate.arguments import address
+from paygate.arguments import address, refuse_remote
 from paygate.cli import ExitCode, PaygateExit, run
 from paygate.conform.bank_keys import PlayedBankKeys
 from paygate.conform.cases import UnknownSelector
@@ -23,7 +23,6 @@ from paygate.net.addresses import format_host_port
 from paygate.net.listen import raise_descriptor_limit
 from paygate.net.loop import Loop
 from paygate.net.signals import Wakeup
-from paygate.shell import refuse_remote
 
 PROGRAM: Final = "paygate-conform"
 FAILED: Final = 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from paygate.arguments import refuse_remote
 from paygate.cli import ExitCode, PaygateExit, log
 from paygate.clock import Now, system_now
 from paygate.codec import limits
@@ -25,7 +26,7 @@ from paygate.net.connect import Backoff, connect
 from paygate.net.listen import raise_descriptor_limit
 from paygate.net.loop import Loop
 from paygate.net.signals import ServerSignals
-from paygate.shell import Server, refuse_remote
+from paygate.shell import Server
 
 PROGRAM: Final = "paygate-gateway"
 RECORDS_POLL_MS: Final = 1_000
