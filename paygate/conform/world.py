@@ -308,7 +308,7 @@ def _key_in(text: str) -> bytes:
 WORLD_NAME: Final = "world.json"
 _RICH_MINOR: Final = 10**14
 _SPENDING_MINOR: Final = 10_000
-_SPENDING_COUNT: Final = 120
+_SPENDING_COUNT: Final = 40
 _TOKEN_COUNT: Final = 400
 _EXPIRED_COUNT: Final = 8
 _MERCHANT_ID: Final = "M-CONFORM"

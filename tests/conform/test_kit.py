@@ -203,7 +203,7 @@ def test_a_command_that_can_not_be_started_fails_the_case(tmp_path: Path, run_of
 
 async def _sleeps(t: Trial) -> None:
     await t.connect()
-    await t.sleep(500)
+    await t.sleep(4_000)
 
 
 @pytest.mark.parametrize(
