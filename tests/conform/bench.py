@@ -31,9 +31,9 @@ GUESSED_COUNT = 40
 SPENDING_COUNT = 60
 PATIENCE_MS = 5_000
 BUG_PATIENCE_MS = 1_500
+"""How long the kit waits for a bank with a bug: most of them show in what never comes."""
 PATIENT_MS = 10_000
 """Where a bug must be found by what it does with money, and not by a machine that is slow just then."""
-"""How long the kit waits for a bank with a bug: most of them show in what never comes."""
 WARM_UP_MS = 60_000
 AT_ONCE_COUNT = 40
 GUESSING_CASES = {
