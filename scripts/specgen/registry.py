@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from paygate.codec import codes, errors, limits
+from paygate.codec import codes, limits
 from paygate.codec.codes import Code, PaymentStatus, Reason, TransferOutcome
 from paygate.codec.errors import ErrorCode
 from paygate.codec.fields import Blob, Boolean, Choice, Counted, Field, Nested, Opaque, Record, Text, Uint, fields_of
@@ -13,7 +13,7 @@ from paygate.codec.messages import MESSAGES
 from paygate.codec.money import CURRENCY_EXPONENTS
 from paygate.codec.seal import SUITES
 from specgen.declared import SEALED_RECORDS
-from specgen.document import Requirement
+from specgen.document import CODES, Requirement
 from specgen.tables import LABELS, TIMERS, documented_limits
 from specgen.words import SOCKET_KINDS, first_sentence, message_name, route_words, sizes_of
 
@@ -28,11 +28,7 @@ def render(edition: str, requirements: Sequence[Requirement]) -> str:
         "header": _record(Header),
         "kinds": [_kind(kind) for kind in MESSAGES],
         "records": {cls.__name__: _record(cls) for cls in SEALED_RECORDS},
-        "codes": {
-            cls.__name__: [_code(code) for code in cls]
-            for cls in (vars(codes) | vars(errors)).values()
-            if isinstance(cls, type) and issubclass(cls, Code) and cls is not Code
-        },
+        "codes": {cls.__name__: [_code(code) for code in cls] for cls in CODES.values()},
         "limits": {name: {"value": _number(value, 8), "why": why} for name, value, why in documented_limits()},
         "timers": {name: {"ms": ms, "since": since, "then": then} for name, (ms, since, then) in TIMERS.items()},
         "currency_decimals": {"default": 2, **CURRENCY_EXPONENTS},

@@ -17,9 +17,10 @@ from paygate.codec.errors import ErrorCode
 from paygate.codec.frame import body_size_range
 from paygate.codec.messages import MESSAGES, Hello, HelloAck, Message
 from specgen.vector_fixtures import LINK_KEY, fixed_bytes
-from specgen.vector_messages import DONORS, SOCKET_KINDS, ends_of, is_set, links_of, variants, with_ends
+from specgen.vector_messages import DONORS, ends_of, is_set, links_of, variants, with_ends
 from specgen.vector_samples import Fault, broken_rules, cuts, illegal_values, with_field
 from specgen.vector_values import encode, json_of, json_of_code
+from specgen.words import SOCKET_KINDS
 
 _AUTHENTICATED: Final = 0x0001
 _HELLO_CORRELATION_ID: Final = 1

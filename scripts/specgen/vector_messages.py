@@ -48,10 +48,10 @@ from specgen.vector_fixtures import (
     build_terms,
 )
 from specgen.vector_samples import at_lower_end, at_upper_end, with_field
+from specgen.words import SOCKET_KINDS
 
 R = TypeVar("R", bound=Record)
 
-SOCKET_KINDS: Final = [kind for kind, declared in MESSAGES.items() if declared.route is not Route.PIPE]
 _CALLERS: Final = {"client": (Role.CLIENT, Role.GATEWAY), "bank": (Role.GATEWAY, Role.BANK)}
 _PARTIES: Final = {Role.CLIENT: "client", Role.GATEWAY: GATEWAY_ID, Role.BANK: BANK_ID}
 _LINKS: Final = {

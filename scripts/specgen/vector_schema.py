@@ -9,7 +9,7 @@ from paygate.codec.errors import ErrorCode
 from paygate.codec.fields import Blob, Boolean, Choice, Counted, Field, Nested, Opaque, Record, Text, Uint, fields_of
 from paygate.codec.limits import FRAME_SIZE_MAX, KEY_LIST_SIZE_MAX
 from paygate.codec.messages import MESSAGES
-from specgen.vector_messages import SOCKET_KINDS
+from specgen.words import SOCKET_KINDS
 
 Schema = dict[str, Any]
 

@@ -3,8 +3,9 @@
 from typing import Any, Final
 
 import pytest
-from specgen.vector_messages import SOCKET_KINDS, variants
+from specgen.vector_messages import variants
 from specgen.vector_values import encode, json_of, record_of
+from specgen.words import SOCKET_KINDS
 from vectors.vector_files import load
 
 from paygate.codec import limits
