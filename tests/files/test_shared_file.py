@@ -1,5 +1,6 @@
 """A file that people and programs add to while a server runs: nothing that was added gets lost."""
 
+import contextlib
 import errno
 import os
 import random
@@ -883,8 +884,12 @@ import os, random, sys
 path, name, pieces, count, seed = *sys.argv[1:4], int(sys.argv[4]), sys.argv[5]
 chance = random.Random(seed)
 fd = os.open(path, os.O_WRONLY | os.O_APPEND)
-index = 0
+index = stop = 0
 while index < count:
+    if index >= stop:
+        # Each go-ahead is for 200 lines, so that a slow reader has ticks between them.
+        sys.stdin.buffer.read(1)
+        stop += 200
     batch = "".join(f"{name}-{number}|hunter2|{number}\\n" for number in range(index, index + chance.randrange(1, 5)))
     index += batch.count("\\n")
     cut = chance.randrange(len(batch)) if pieces == "pieces" else 0
@@ -903,25 +908,44 @@ print(index)
 def test_real_programs_append_while_everything_else_goes_on(server: Server, writer_count: int, pieces: str) -> None:
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(server.file.path), f"W{number}", pieces, "3000", f"{seed}{number}"],
-            stdout=subprocess.PIPE,
-        )
-        for number in range(writer_count)
-    ]
     paid: set[str] = set()
     tick_count = 0
-    while any(writer.poll() is None for writer in writers):
-        tick_count += 1
-        server.tick()
-        if chance.random() < 0.3:
-            server.file.rewrite(server.db.values())
-        keys = chance.sample(sorted(server.db), min(len(server.db), 3))
-        server.pay(*keys)
-        paid.update(keys)
-    assert tick_count > 5
-    counts = [int(writer.communicate()[0]) for writer in writers]
+    with contextlib.ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [
+                        sys.executable,
+                        "-c",
+                        WRITER,
+                        str(server.file.path),
+                        f"W{number}",
+                        pieces,
+                        "3000",
+                        f"{seed}{number}",
+                    ],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    bufsize=0,
+                )
+            )
+            for number in range(writer_count)
+        ]
+        while any(writer.poll() is None for writer in writers):
+            tick_count += 1
+            for writer in writers:
+                assert writer.stdin is not None
+                with contextlib.suppress(BrokenPipeError):  # it has written all
+                    writer.stdin.write(b".")
+            server.tick()
+            if chance.random() < 0.3:
+                server.file.rewrite(server.db.values())
+            keys = chance.sample(sorted(server.db), min(len(server.db), 3))
+            server.pay(*keys)
+            paid.update(keys)
+        counts = [int(writer.stdout.read()) for writer in writers if writer.stdout is not None]
+    assert len(counts) == writer_count
+    assert tick_count >= 3000 // 200
     server.ticks(5)
     expected = {f"W{writer}-{index}" for writer, count in enumerate(counts) for index in range(count)}
     assert set(server.db) == expected, f"seed {seed}"
