@@ -1,0 +1,1 @@
+"""`paygate-dump`: captures in, what happened out (R24)."""
