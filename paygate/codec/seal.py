@@ -206,13 +206,18 @@ class Credentials:
     password_key: bytes
 
 
-def open_envelope(key: SealingKey, key_id: bytes, terms: Terms, envelope: bytes) -> Credentials:
-    """Open an envelope under these terms. Raises NotOpened, whatever was wrong: one answer for every cause."""
+def open_plaintext(key: SealingKey, key_id: bytes, terms: Terms, envelope: bytes) -> CredentialsPlaintext:
+    """What an envelope holds under these terms, whoever made it: the user ID is any bytes. Raises NotOpened."""
     try:
         plaintext = _SUITES[key.kem_id].decrypt(envelope, key._hpke_key(), info=envelope_info(key_id, terms))
-        opened = decode_record(CredentialsPlaintext, plaintext)
+        return decode_record(CredentialsPlaintext, plaintext)
     except (InvalidTag, ValueError, RemoteProtocolError):
         raise NotOpened("the envelope does not open under these terms") from None
+
+
+def open_envelope(key: SealingKey, key_id: bytes, terms: Terms, envelope: bytes) -> Credentials:
+    """Open an envelope under these terms. Raises NotOpened, whatever was wrong: one answer for every cause."""
+    opened = open_plaintext(key, key_id, terms, envelope)
     user_id = utf8_text(opened.user_id[: opened.user_id_size])
     # The sealed bytes are a stranger's: a user ID that no message can hold would break whoever sends it on.
     if user_id is None or not USER_ID.is_legal(user_id):
