@@ -146,6 +146,8 @@ class StreamEvent(Enum):
     STARTED_LATE = "the capture began in mid-stream"
     RETRANSMITTED = "bytes that had come before, the same"
     OVERLAP_DIFFERS = "bytes that had come before, but others; the first ones count"
+    CAME_TOO_LATE = "bytes of a gap that was told already; they are left out"
+    IMPLAUSIBLE = "a sequence number that no window reaches; its bytes are left out"
     FINISHED = "sends no more (FIN)"
     RESET = "reset the connection (RST)"
     CLOSED = "both sides have finished, or one has reset"
