@@ -1,12 +1,17 @@
 """Kinds of command-line argument that more than one program takes; a bad one is a usage error that says why."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from paygate.cli import ExitCode, PaygateExit
+from paygate.cli import ExitCode, PaygateExit, log
 from paygate.codec.fields import IDENTIFIER
 from paygate.net.addresses import Address, AddressError, is_loopback, parse_host_port
+
+if TYPE_CHECKING:
+    from paygate.net.capture import CaptureFile
 
 
 def identifier(text: str) -> str:
@@ -37,6 +42,46 @@ def refuse_remote(host: str, doing: str) -> None:
             "loopback addresses such as 127.0.0.1 are allowed",
             ExitCode.USAGE,
         )
+
+
+def add_capture(parser: argparse.ArgumentParser) -> None:
+    """`--capture FILE`, for a command that uses the network; `capturing` does it."""
+    parser.add_argument(
+        "--capture",
+        type=_capture_path,
+        metavar="FILE",
+        help="write all that is sent and received to this new file, for paygate-dump and Wireshark (pcapng with TCP "
+        "made up around it); nothing in it is masked, passcodes neither, and it grows without bound",
+    )
+
+
+def _capture_path(text: str) -> Path:
+    if text in ("", "-"):
+        raise argparse.ArgumentTypeError("expected a new file; to watch it live: tail -c +1 -f FILE | paygate-dump -")
+    return Path(text)
+
+
+@contextmanager
+def capturing(path: Path | None, program: str) -> "Iterator[CaptureFile | None]":
+    """Capture to `path`, having warned of what that holds; None for no capture. Raises PaygateExit(USAGE)."""
+    if path is None:
+        yield None
+        return
+    from paygate.net.capture import CaptureFile  # late, since most who read a command line have no sockets
+
+    try:
+        capture = CaptureFile(path, program, on_failed=lambda text: log(program, text))
+    except FileExistsError:
+        raise PaygateExit(f"--capture {path}: the file exists; give another name", ExitCode.USAGE) from None
+    except OSError as error:
+        raise PaygateExit(f"--capture {path}: could not write there: {error.strerror}", ExitCode.USAGE) from None
+    with closing(capture):
+        log(
+            program,
+            f"capturing to {path} all that is sent and received, with nothing masked, passcodes neither (credentials "
+            "stay sealed); keep it secret, and delete it after use",
+        )
+        yield capture
 
 
 Command = Callable[[argparse.Namespace], int]

@@ -21,6 +21,7 @@ from paygate.clock import Now, system_now
 from paygate.effects import CloseLink, Commit, Continue, Effect, Send
 from paygate.files.sqlite import StoreFull
 from paygate.net.addresses import Address
+from paygate.net.capture import CaptureFile
 from paygate.net.conn import CloseReason, Connection
 from paygate.net.limits import LINK_LIMITS, LISTEN_LIMITS, PEER_LIMITS, ConnectionLimits
 from paygate.net.listen import Listener, ListenError, RefuseReason
@@ -121,7 +122,9 @@ class Server:
 
     # -- what the role's server does -------------------------------------------------------------------
 
-    def listen(self, host: str, port: int, limits: ConnectionLimits = PEER_LIMITS) -> Address:
+    def listen(
+        self, host: str, port: int, limits: ConnectionLimits = PEER_LIMITS, *, capture: CaptureFile | None = None
+    ) -> Address:
         """Listen, and give the address really bound. Raises PaygateExit if that can't be."""
         refuse_remote(host, "listen on")
         try:
@@ -134,6 +137,7 @@ class Server:
                 on_refused=self._refused,
                 limits=_LOOPBACK_LIMITS,
                 connection_limits=limits,
+                capture=capture,
             )
         except ListenError as error:
             hint = "; choose another with --port, or end the program that holds it"

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from paygate.arguments import Command, port, server_parser
+from paygate.arguments import Command, add_capture, port, server_parser
 from paygate.bank.decoding import make_verifiers
 from paygate.bank.keys import (
     add_gateway,
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("--host", default="127.0.0.1", help="loopback address to listen on (127.0.0.1)")
     server.add_argument("--port", type=port, default=15001, help="port to listen on; 0 for any free one (15001)")
     server.add_argument("--ignore-sigterm", action="store_true", help="ignore SIGTERM too; only SIGKILL ends it")
+    add_capture(server)
 
     account = add("add-account", _add_account, "Add a customer. The password never touches the disk.")
     account.add_argument("--customer", required=True, metavar="ID", help="customer ID")
@@ -136,7 +137,7 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    return serve(BankOptions(options.state, options.host, options.port, options.ignore_sigterm))
+    return serve(BankOptions(options.state, options.host, options.port, options.ignore_sigterm, options.capture))
 
 
 def _add_account(options: argparse.Namespace) -> int:

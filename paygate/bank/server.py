@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from paygate.arguments import capturing
 from paygate.bank.bank_clock import ClockWatch
 from paygate.bank.core import BankCore, Decode
 from paygate.bank.decoding import DecoderProcess, VerifierBatch, decoder_argv, make_verifiers
@@ -51,6 +52,8 @@ class BankOptions:
     host: str
     port: int
     ignore_sigterm: bool = False
+    capture_path: Path | None = None
+    """Where to capture the links of gateways: a new file."""
 
 
 def serve(options: BankOptions) -> int:
@@ -77,12 +80,13 @@ def serve(options: BankOptions) -> int:
     decoder = _start_decoder(loop, directory, core, server)
     performer.decoder = decoder
     signals = ServerSignals(loop, server.begin_drain, ignore_sigterm=options.ignore_sigterm)
-    host, port = server.listen(options.host, options.port, LINK_LIMITS)
-    _Poll(loop, directory, core, server, records, clock_watch)
-    sys.stdout.write(f"{PROGRAM}: listening on {format_host_port(host, port)}\n")
-    sys.stdout.flush()
-    server.run(signals)
-    server.close()
+    with capturing(options.capture_path, PROGRAM) as capture:
+        host, port = server.listen(options.host, options.port, LINK_LIMITS, capture=capture)
+        _Poll(loop, directory, core, server, records, clock_watch)
+        sys.stdout.write(f"{PROGRAM}: listening on {format_host_port(host, port)}\n")
+        sys.stdout.flush()
+        server.run(signals)
+        server.close()
     decoder.close()
     signals.close()
     records.close()

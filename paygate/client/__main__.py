@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from paygate.arguments import capturing
 from paygate.cli import ExitCode, PaygateExit, run
 from paygate.client.args import parser
 from paygate.client.client import PaygateClient
@@ -43,7 +44,10 @@ def _command(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     """Asks for one payment, or for all that were sent and have no receipt."""
-    with PaygateClient(state_dir=options.state, status_command=status_command(options.state)) as client:
+    with (
+        capturing(options.capture, PROGRAM) as capture,
+        PaygateClient(state_dir=options.state, status_command=status_command(options.state), capture=capture) as client,
+    ):
         is_all = options.payment == "all"
         asked = client.payments(open_only=True) if is_all else [client.store.load(options.payment)]
         _refuse_other_roots(asked, options)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from paygate.arguments import address
+from paygate.arguments import add_capture, address
 from paygate.cli import ExitCode
 from paygate.client.client import GATEWAY_DEFAULT, STATE_DIR_DEFAULT
 from paygate.codec import limits
@@ -109,6 +109,7 @@ def _add_pay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     pay.add_argument("--yes", action="store_true", help="don't ask whether to pay when all is given")
     pay.add_argument("--receipt", type=Path, metavar="FILE", help="write the receipt here (default: in the state)")
     pay.add_argument("--kem", choices=list(KemId.__members__), help="seal for this suite (default: the best one)")
+    add_capture(pay)
 
 
 def _add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -129,6 +130,7 @@ def _add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--bank-root", type=Path, metavar="FILE", help="refuse payments made with another root key than this one"
     )
     _add_common(status)
+    add_capture(status)
 
 
 def _add_root(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,7 @@ from paygate.codec.errors import LocalProtocolError
 from paygate.codec.fields import IDENTIFIER, PASSCODE
 from paygate.codec.sealed import ReceiptStatement
 from paygate.net.addresses import parse_host_port
+from paygate.net.capture import CaptureFile
 from paygate.net.loop import Loop
 
 GATEWAY_DEFAULT: Final = "127.0.0.1:15000"
@@ -97,11 +98,13 @@ class PaygateClient:
         clock: Callable[[], Now] = system_now,
         status_command: str = "paygate-client status",
         encoder_argv: Sequence[str] = ENCODER_ARGV,
+        capture: CaptureFile | None = None,
     ) -> None:
         """gateway: host and port; loopback only, until there is TLS. bank_root: the pinned root key, needed to pay.
 
         kem_id: seal for this suite instead of the best one that the bank's list holds. status_command: what texts
-        tell the customer to type. encoder_argv: how the encoder child is started.
+        tell the customer to type. encoder_argv: how the encoder child is started. capture: takes down all that is
+        sent and received, passcodes too; whoever made it closes it.
         Raises BadRoot, AddressError.
         """
         _check_thread()
@@ -112,6 +115,7 @@ class PaygateClient:
         self._clock = clock
         self._status_command = status_command
         self._encoder_argv = encoder_argv
+        self._capture = capture
         self._randomness = random.Random(int.from_bytes(os.urandom(8)))
         self._transaction_id = ""
         self.store = PendingStore(Path(state_dir))
@@ -290,7 +294,14 @@ class PaygateClient:
     def _start(self, core: Core, gateway: str, encoder_argv: Sequence[str] | None) -> Session:
         address = parse_host_port(gateway)
         self._session = Session(
-            self.loop, core, self.store, address, self._alarm, self._clock, encoder_argv=encoder_argv
+            self.loop,
+            core,
+            self.store,
+            address,
+            self._alarm,
+            self._clock,
+            encoder_argv=encoder_argv,
+            capture=self._capture,
         )
         return self._session
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from paygate.arguments import capturing
 from paygate.cli import ExitCode, PaygateExit
 from paygate.client.args import PASSWORD_FILE_VARIABLE
 from paygate.client.client import STATE_DIR_DEFAULT, PaygateClient, SessionFailed, TokenAnswer
@@ -45,6 +46,7 @@ def pay(options: argparse.Namespace) -> int:
         _check_receipt_path(options.receipt)
     with (
         _terminal_fd() as fd,
+        capturing(options.capture, PROGRAM) as capture,
         PaygateClient(
             options.gateway,
             bank_root=root,
@@ -52,6 +54,7 @@ def pay(options: argparse.Namespace) -> int:
             kem_id=KemId[options.kem] if options.kem else None,
             make_alarm=Alarm,
             status_command=status_command(options.state),
+            capture=capture,
         ) as client,
     ):
         terminal = None if fd is None else Terminal(fd, client.loop)

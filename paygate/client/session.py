@@ -19,6 +19,7 @@ from paygate.codec.frame import encode_frame
 from paygate.codec.messages import SealCredentials, SealedCredentials
 from paygate.files.state_dir import StateError
 from paygate.net.addresses import Address, is_loopback
+from paygate.net.capture import CaptureFile
 from paygate.net.child import Child
 from paygate.net.conn import CloseReason, Connection
 from paygate.net.connect import Connecting, connect
@@ -141,6 +142,7 @@ class Session:
         clock: Callable[[], Now],
         *,
         encoder_argv: Sequence[str] | None = None,
+        capture: CaptureFile | None = None,
     ) -> None:
         """`encoder_argv`: how to start an encoder, for sessions that will pay. Raises PaygateExit."""
         if not is_loopback(address[0]):
@@ -159,6 +161,7 @@ class Session:
         self._address = address
         self._alarm = alarm
         self._clock = clock
+        self._capture = capture
         self._connecting: Connecting | None = None
         self._conn: Connection | None = None
         self._conns: set[Connection] = set()  # with those that are closing
@@ -224,6 +227,7 @@ class Session:
                 timeout_ms=CONNECT_MS,
                 on_connected=self._connected,
                 on_failed=self._connect_failed,
+                capture=self._capture,
             )
         elif isinstance(effect, Send):
             if self._conn is not None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from paygate.arguments import Command, address, identifier, port, server_parser
+from paygate.arguments import Command, add_capture, address, identifier, port, server_parser
 from paygate.cli import ExitCode, PaygateExit, run
 from paygate.clock import system_now, utc_text
 from paygate.codec import limits
@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         help="length of a client's session, 3 to 30 (30)",
     )
     server.add_argument("--ignore-sigterm", action="store_true", help="ignore SIGTERM too; only SIGKILL ends it")
+    add_capture(server)
 
     issue = add("issue", _issue, "Issue a payment token, as a merchant would by adding a line to the file.")
     issue.add_argument("--transaction", required=True, metavar="ID", help="transaction ID: the merchant's order")
@@ -146,6 +147,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             ignore_sigterm=arguments.ignore_sigterm,
             session_ms=arguments.session_seconds,
             bank_wait_ms=arguments.bank_wait,
+            capture_path=arguments.capture,
         )
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from paygate.arguments import refuse_remote
+from paygate.arguments import capturing, refuse_remote
 from paygate.cli import ExitCode, PaygateExit, log
 from paygate.clock import Now, system_now
 from paygate.codec import limits
@@ -22,6 +22,7 @@ from paygate.gateway.settings import STORE_NAME, read_identity
 from paygate.gateway.sqlite_tokens import SqliteTokens
 from paygate.hardening import protect_process
 from paygate.net.addresses import Address, format_host_port
+from paygate.net.capture import CaptureFile
 from paygate.net.connect import Backoff, connect
 from paygate.net.listen import raise_descriptor_limit
 from paygate.net.loop import Loop
@@ -50,6 +51,8 @@ class GatewayOptions:
     session_ms: int = limits.SESSION_MS
     bank_wait_ms: int | None = None
     """How long to wait for the first link to the bank before giving up; None for ever."""
+    capture_path: Path | None = None
+    """Where to capture the links of clients and that to the bank: a new file."""
 
 
 def serve(options: GatewayOptions) -> int:
@@ -62,23 +65,29 @@ def serve(options: GatewayOptions) -> int:
     store = SqliteTokens(options.state_dir / STORE_NAME)
     records = _open_records(options.state_dir, store)
     # However it ends: what merchants added to a file that was replaced meanwhile must come into the new one.
-    with contextlib.closing(records):
-        _run(options, identity, store, records)
+    with contextlib.closing(records), capturing(options.capture_path, PROGRAM) as capture:
+        _run(options, identity, store, records, capture)
     store.close()
     state.close()
     _log("drained")
     return ExitCode.OK
 
 
-def _run(options: GatewayOptions, identity: GatewayIdentity, store: SqliteTokens, records: GatewayRecords) -> None:
+def _run(
+    options: GatewayOptions,
+    identity: GatewayIdentity,
+    store: SqliteTokens,
+    records: GatewayRecords,
+    capture: CaptureFile | None,
+) -> None:
     raise_descriptor_limit(DESCRIPTOR_COUNT)
     loop = Loop()
     core = GatewayCore(identity, os.urandom, random.SystemRandom().random, session_ms=options.session_ms)
     server = Server(PROGRAM, loop, core, store, _Performer(records))
     signals = ServerSignals(loop, server.begin_drain, ignore_sigterm=options.ignore_sigterm)
-    host, port = server.listen(options.host, options.port)
+    host, port = server.listen(options.host, options.port, capture=capture)
     server.defer(lambda now: core.resume(store.payments_in_flight(), now))
-    _BankConnector(loop, core, server, options)
+    _BankConnector(loop, core, server, options, capture)
     _RecordsPoll(loop, server, records)
     sys.stdout.write(f"{PROGRAM}: listening on {format_host_port(host, port)}\n")
     sys.stdout.flush()
@@ -109,11 +118,14 @@ class _Performer:
 class _BankConnector:
     """Keeps one connection to the bank, with capped, jittered back-off."""
 
-    def __init__(self, loop: Loop, core: GatewayCore, server: Server, options: GatewayOptions) -> None:
+    def __init__(
+        self, loop: Loop, core: GatewayCore, server: Server, options: GatewayOptions, capture: CaptureFile | None
+    ) -> None:
         self._loop = loop
         self._core = core
         self._server = server
         self._address = options.bank
+        self._capture = capture
         self._backoff = Backoff(RECONNECT_BASE_MS, RECONNECT_MS_MAX, random.SystemRandom())
         self._trouble = self._told = ""
         self._bank_wait_ms = options.bank_wait_ms
@@ -130,6 +142,7 @@ class _BankConnector:
             timeout_ms=CONNECT_TIMEOUT_MS,
             on_connected=self._connected,
             on_failed=self._failed,
+            capture=self._capture,
         )
 
     def _connected(self, sock: socket.socket) -> None:

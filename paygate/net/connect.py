@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from paygate.net.addresses import format_host_port
+from paygate.net.capture import CaptureFile
 from paygate.net.loop import EVENT_WRITE, Loop, Timer
 
 
@@ -21,15 +22,25 @@ def connect(
     timeout_ms: int,
     on_connected: Callable[[socket.socket], None],
     on_failed: Callable[[str], None],
+    capture: CaptureFile | None = None,
 ) -> "Connecting":
     """Connect to the first of the host's addresses that answers, within `timeout_ms` for all of them.
 
     Exactly one of the two callbacks is called, from the loop and never from inside this call, unless cancelled
     first. `on_connected` owns the socket and makes a Connection of it. `on_failed` gets one readable line.
 
-    A name is resolved before this returns and may take the resolver's time; an address doesn't.
+    A name is resolved before this returns and may take the resolver's time; an address doesn't. `capture` takes the
+    connection down, once there is one.
     """
-    return Connecting(loop, host, port, timeout_ms=timeout_ms, on_connected=on_connected, on_failed=on_failed)
+    return Connecting(
+        loop,
+        host,
+        port,
+        timeout_ms=timeout_ms,
+        on_connected=on_connected,
+        on_failed=on_failed,
+        capture=capture,
+    )
 
 
 class Connecting:
@@ -44,11 +55,13 @@ class Connecting:
         timeout_ms: int,
         on_connected: Callable[[socket.socket], None],
         on_failed: Callable[[str], None],
+        capture: CaptureFile | None,
     ) -> None:
         self._loop = loop
         self._name = format_host_port(host, port)
         self._on_connected = on_connected
         self._on_failed = on_failed
+        self._capture = capture
         self._sock: socket.socket | None = None
         self._timer: Timer | None = None
         self._failures: list[str] = []
@@ -104,6 +117,8 @@ class Connecting:
             code = errno.ECONNREFUSED
         if code == 0:
             self._candidates.clear()
+            if self._capture is not None:
+                sock = self._capture.connected(sock, address)
             self._on_connected(sock)
         else:
             sock.close()

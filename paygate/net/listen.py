@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from paygate.net.addresses import Address, address_group, format_host_port
+from paygate.net.capture import CaptureFile
 from paygate.net.conn import Connection, ConnectionHandler
 from paygate.net.limits import LISTEN_LIMITS, PEER_LIMITS, ConnectionLimits, ListenLimits
 from paygate.net.loop import EVENT_READ, Loop, Timer
@@ -59,7 +60,7 @@ class Listener:
 
     `on_accept(conn)` hears each new connection before its first byte is read, and may give it another handler or
     abort it. `on_refused(address, reason)` hears each that was turned away. With port 0 the system picks one;
-    `port` tells which. Raises ListenError.
+    `port` tells which. `capture` takes the accepted connections down. Raises ListenError.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Listener:
         on_refused: Callable[[Address, RefuseReason], None],
         limits: ListenLimits = LISTEN_LIMITS,
         connection_limits: ConnectionLimits = PEER_LIMITS,
+        capture: CaptureFile | None = None,
     ) -> None:
         self._loop = loop
         self._handler = handler
@@ -80,6 +82,7 @@ class Listener:
         self._on_refused = on_refused
         self._limits = limits
         self._connection_limits = connection_limits
+        self._capture = capture
         self._count_by_group: Counter[str] = Counter()
         self._connection_count = 0
         self._pause_timer: Timer | None = None
@@ -147,6 +150,8 @@ class Listener:
             sock.close()
             self._on_refused(address, reason)
             return
+        if self._capture is not None:
+            sock = self._capture.accepted(sock, address)
         conn = Connection(
             self._loop,
             sock,
