@@ -1,0 +1,154 @@
+"""What a sequence diagram shows of each item: one arrow, mark or note, the same in every form of diagram."""
+
+import re
+from collections.abc import Iterator
+from enum import Enum, IntEnum
+from typing import Final, NamedTuple
+
+from paygate.codec.codes import REPLY_BIT
+from paygate.codec.fields import Choice, fields_of
+from paygate.codec.messages import MESSAGES, Hello, HelloAck, Message
+from paygate.dump.model import Finding, Flow, Item, SeenFrame, Side, StreamEvent, StreamNote
+from paygate.dump.output import Colours
+from paygate.dump.participants import Ends, ends_of_hello, ends_of_kind
+from paygate.dump.summary import coloured_code, summary
+from paygate.escape import escape_line
+
+
+class Shape(Enum):
+    """How a row is drawn."""
+
+    REQUEST = "an arrow"
+    REPLY = "a dashed arrow"
+    EVENT = "a mark between two ends of a connection"
+    FINDING = "a note"
+
+
+class Tone(Enum):
+    """What a row means for the payment; each output has a colour for it."""
+
+    PLAIN = "neither"
+    GOOD = "paid, posted, valid"
+    BAD = "declined, refused, wrong"
+    DOUBT = "pending, unknown"
+
+
+class Row(NamedTuple):
+    """One line of a diagram. All texts are printable; none holds a secret unless that was asked for."""
+
+    shape: Shape
+    time_ns: int | None
+    flow: Flow | None
+    """None: about the input itself."""
+    side: Side
+    """Who sends; for a finding whose bytes are wrong."""
+    ends: Ends | None
+    """Sender and receiver, if the message itself tells."""
+    title: str
+    text: str = ""
+    outcome: str = ""
+    """The codes of the message that say how it went, such as `DECLINED FUNDS`."""
+    latency: str = ""
+    tone: Tone = Tone.PLAIN
+
+
+RESET_TITLE: Final = "reset"
+_EVENTS: Final = {
+    StreamEvent.OPENED: "connected",
+    StreamEvent.STARTED_LATE: "seen from mid-stream",
+    StreamEvent.FINISHED: "sends no more",
+    StreamEvent.RESET: RESET_TITLE,
+    StreamEvent.DROPPED: "forgotten",
+}
+"""Shown as marks. CLOSED only repeats what FINISHED and RESET have said; CAPTURE_ENDED is counted, since it comes for
+every open connection at once."""
+_BEGINNINGS: Final = frozenset({StreamEvent.OPENED, StreamEvent.STARTED_LATE})
+_COLOURS: Final = Colours(is_on=True)
+_TONES: Final = {
+    paint("-").replace("-", ""): tone
+    for paint, tone in ((_COLOURS.good, Tone.GOOD), (_COLOURS.bad, Tone.BAD), (_COLOURS.doubt, Tone.DOUBT))
+}
+
+
+def rows_of(item: Item, *, show_secrets: bool) -> Iterator[Row]:
+    """What to draw of an item: a frame is an arrow with its findings behind it; some notes are nothing."""
+    if isinstance(item, SeenFrame):
+        yield _frame_row(item, show_secrets)
+        for finding in item.findings:
+            yield _finding_row(finding, item)
+    elif isinstance(item, Finding):
+        yield _finding_row(item, None)
+    elif item.event in _EVENTS:
+        yield _event_row(item)
+
+
+def latency_text(latency_ns: int | None) -> str:
+    """Three digits and a unit, such as `412 µs`, `12.3 ms`; empty for None. Below zero only if clocks differ."""
+    if latency_ns is None:
+        return ""
+    for unit, size_ns in (("s", 1_000_000_000), ("ms", 1_000_000), ("µs", 1_000)):
+        # What would round to 1000 of a unit is shown as 1.00 of the next.
+        if abs(latency_ns) >= size_ns * 0.9995:
+            value = latency_ns / size_ns
+            digits = f"{value:.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
+            return f"{digits} {unit}"
+    return f"{latency_ns} ns"
+
+
+def _frame_row(frame: SeenFrame, show_secrets: bool) -> Row:
+    kind = frame.kind
+    message = frame.message
+    codes = _outcome(message) if message is not None else []
+    text = summary(frame, show_secrets=show_secrets)
+    for name, _ in codes:
+        # The outcome stands by itself, so the fields need not say it again.
+        text = re.sub(rf"(^| ){name}(?= |$)", "", text, count=1)
+    return Row(
+        Shape.REPLY if kind & REPLY_BIT else Shape.REQUEST,
+        frame.time_ns,
+        frame.flow,
+        frame.side,
+        ends_of_hello(message) if isinstance(message, Hello | HelloAck) else ends_of_kind(kind),
+        MESSAGES[kind].__name__,
+        text.strip(),
+        " ".join(dict.fromkeys(name for name, _ in codes)),
+        latency_text(frame.latency_ns),
+        codes[0][1] if codes else Tone.PLAIN,
+    )
+
+
+def _event_row(note: StreamNote) -> Row:
+    flow = note.flow
+    text = f"{flow.caller} to {flow.answerer}" if note.event in _BEGINNINGS else ""
+    return Row(Shape.EVENT, note.time_ns, flow, note.side, None, _EVENTS[note.event], escape_line(text))
+
+
+def _finding_row(finding: Finding, frame: SeenFrame | None) -> Row:
+    at = f" at {finding.path}" if finding.path else ""
+    byte = "" if finding.offset is None else f", byte {finding.offset}"
+    differs = [f"{word} {text}" for word, text in (("expected", finding.expected), ("got", finding.got)) if text]
+    section = f" (spec {finding.section})" if finding.section else ""
+    return Row(
+        Shape.FINDING,
+        finding.time_ns,
+        finding.flow if frame is None else frame.flow,
+        finding.side if frame is None else frame.side,
+        ends_of_kind(frame.kind) if frame is not None else None,
+        escape_line(f"{finding.name}{at}{byte}"),
+        escape_line(f"{', '.join(differs)}{section}"),
+        tone=Tone.BAD,
+    )
+
+
+def _outcome(message: Message) -> list[tuple[str, Tone]]:
+    """The message's codes that say how it went, by name."""
+    codes: list[tuple[str, Tone]] = []
+    for field in fields_of(type(message)):
+        if isinstance(field.type, Choice):
+            code: IntEnum = getattr(message, field.name)
+            # The colours know what each code means; a second table would sooner or later say something else.
+            tone = _TONES.get(coloured_code(code, _COLOURS).replace(code.name, ""))
+            # Zero is NONE: nothing to say.
+            if tone is not None and code:
+                codes.append((code.name, tone))
+    return codes
