@@ -20,7 +20,11 @@ from paygate.dump.model import NANOSECONDS_PER_SECOND, Finding, Item, SeenFrame,
 
 PAYMENT_DIGIT_COUNT_MIN: Final = 4
 """Hexadecimal digits of a payment ID: fewer would often name several."""
-TIME_FORMS: Final = "2026-12-31T23:59:59.5Z, 23:59:59 (UTC, of the day on which the capture begins), or +1.5 (seconds after its beginning)"
+TIME_FORMS: Final = (
+    "2026-12-31T23:59:59.5Z, 2026-12-31, 23:59:59 (UTC, of the day on which the capture begins), "
+    "or +1.5 (seconds after its beginning)"
+)
+
 
 _NANOSECONDS_PER_DAY: Final = 86_400 * NANOSECONDS_PER_SECOND
 _FRACTION = r"(?:\.(\d{1,9}))?"
