@@ -177,8 +177,11 @@ class OneWay:
             counts.keepalives += 1  # RFC 9293 section 3.8.4: a probe has a garbage byte before the next one, or none.
             return
         if 0 <= self.fin_offset < end:
-            counts.implausible_segments += 1  # RFC 9293 section 3.10.7.4: nothing follows a FIN
-            data = data[: max(self.fin_offset - start, 0)]
+            # RFC 9293 section 3.10.7.4: nothing follows a FIN.
+            counts.implausible_segments += 1
+            size = min(end - self.fin_offset, len(data))
+            items.append(StreamNote(self.flow, self.side, StreamEvent.IMPLAUSIBLE, self.fin_offset, size, *at))
+            data = data[: len(data) - size]
             lost_size = 0
         if self.takes_next and start == self.offset:
             if data:

@@ -1,0 +1,692 @@
+"""TCP segments become the bytes of streams: every state that a capture can be in, and what it costs."""
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import count
+
+import pytest
+from dump import tcp_cases as cases
+from dump.builders import ACK, PSH
+from dump.tcp_cases import SEQUENCE_COUNT, Wire, reassembled, streams, told
+
+from paygate.dump import one_way
+from paygate.dump import streams as streams_module
+from paygate.dump.held import PIECE_COST
+from paygate.dump.model import Endpoint, Segment, Side, StreamData, StreamEvent, StreamGap, StreamItem, StreamNote
+from paygate.dump.one_way import HELD_COST_MAX, RECENT_SIZE, START_COUNT
+from paygate.dump.streams import Reassembler, StreamCounts
+
+
+def tells(build: Callable[[], Wire]) -> list[str]:
+    return [told(item) for item in reassembled(build().segments)]
+
+
+def counted(wire: Wire) -> StreamCounts:
+    reassembler = Reassembler(count(1))
+    for segment in wire.segments:
+        reassembler.receive_segment(segment)
+    reassembler.finish()
+    return reassembler.counts
+
+
+def size_of(items: list[StreamItem]) -> int:
+    return sum(len(item.data) for item in items if isinstance(item, StreamData))
+
+
+# -- what each capture tells -----------------------------------------------------------------------------
+
+
+def test_bytes_in_order_come_at_once() -> None:
+    assert tells(cases.in_order) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: ask ",
+        "1 caller 4: more",
+        "1 answerer 0: answer",
+        "1 caller 8: FINISHED",
+        "1 answerer 6: FINISHED",
+        "1 answerer 6: CLOSED",
+    ]
+
+
+def test_segments_out_of_order_are_put_in_order() -> None:
+    assert tells(cases.out_of_order) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: def",
+        "1 caller 6: ghi",
+        "1 caller 9: jkl",
+        "1 caller 12: CAPTURE_ENDED",
+    ]
+
+
+def test_the_first_segment_may_be_out_of_order() -> None:
+    assert tells(cases.first_out_of_order) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: def",
+        "1 caller 6: CAPTURE_ENDED",
+    ]
+
+
+def test_data_may_stand_before_the_syn_in_the_capture() -> None:
+    assert tells(cases.data_before_syn) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: def",
+        "1 caller 6: ghi",
+        "1 answerer 0: ok",
+        "1 caller 9: CAPTURE_ENDED",
+    ]
+
+
+def test_the_answer_may_stand_before_the_syn_in_the_capture() -> None:
+    assert tells(cases.answer_before_syn) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 answerer 0: ok",
+        "1 answerer 2: CAPTURE_ENDED",
+    ]
+
+
+def test_bytes_sent_again_are_told_and_left_out() -> None:
+    assert tells(cases.retransmission) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: def",
+        "1 caller 0: RETRANSMITTED 3",
+        "1 caller 3: RETRANSMITTED 3",
+        "1 caller 6: CAPTURE_ENDED",
+    ]
+
+
+def test_the_new_tail_of_a_retransmission_counts() -> None:
+    assert tells(cases.retransmission_with_new_tail) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 0: RETRANSMITTED 3",
+        "1 caller 3: def",
+        "1 caller 2: RETRANSMITTED 4",
+        "1 caller 6: ghi",
+        "1 caller 9: CAPTURE_ENDED",
+    ]
+
+
+def test_held_bytes_sent_again_are_told_and_left_out() -> None:
+    assert tells(cases.retransmission_of_held_bytes) == [
+        "1 caller 0: OPENED",
+        "1 caller 6: RETRANSMITTED 3",
+        "1 caller 6: RETRANSMITTED 3",
+        "1 caller 11: RETRANSMITTED 2",
+        "1 caller 0: abc",
+        "1 caller 3: defghijkl",
+        "1 caller 12: mn",
+        "1 caller 14: CAPTURE_ENDED",
+    ]
+
+
+def test_of_differing_bytes_the_first_ones_count() -> None:
+    assert tells(cases.overlap_differs) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abcdef",
+        "1 caller 2: OVERLAP_DIFFERS 3",
+        "1 caller 6: gh",
+        "1 caller 8: CAPTURE_ENDED",
+    ]
+
+
+def test_of_differing_bytes_the_first_ones_count_while_they_are_held_too() -> None:
+    assert tells(cases.overlap_of_held_bytes_differs) == [
+        "1 caller 0: OPENED",
+        "1 caller 4: OVERLAP_DIFFERS 2",
+        "1 caller 2: OVERLAP_DIFFERS 1",
+        "1 caller 0: ab",
+        "1 caller 2: cdefghij",
+        "1 caller 10: CAPTURE_ENDED",
+    ]
+
+
+def test_a_capture_that_holds_every_packet_twice_gives_every_byte_once() -> None:
+    assert tells(cases.every_packet_twice) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 0: RETRANSMITTED 3",
+        "1 answerer 0: ok",
+        "1 answerer 0: RETRANSMITTED 2",
+        "1 caller 3: FINISHED",
+        "1 answerer 2: FINISHED",
+        "1 answerer 2: CLOSED",
+    ]
+
+
+def test_keepalive_probes_are_no_retransmissions() -> None:
+    assert tells(cases.keepalive) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: def",
+        "1 caller 6: CAPTURE_ENDED",
+    ]
+
+
+def test_a_keepalive_probe_does_not_begin_a_stream() -> None:
+    assert tells(cases.keepalive_first) == [
+        "1 caller 0: STARTED_LATE",
+        "1 caller 0: abc",
+        "1 answerer 0: ok",
+        "1 answerer 2: CAPTURE_ENDED",
+    ]
+
+
+def test_the_byte_of_a_zero_window_probe_counts() -> None:
+    assert tells(cases.zero_window_probe) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: d",
+        "1 caller 4: ef",
+        "1 caller 6: CAPTURE_ENDED",
+    ]
+
+
+def test_a_gap_is_told_as_soon_as_its_bytes_are_acknowledged() -> None:
+    assert tells(cases.gap_acknowledged) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: 5 missing",
+        "1 caller 8: ijk",
+        "1 caller 11: lmn",
+        "1 caller 14: CAPTURE_ENDED",
+    ]
+
+
+def test_a_gap_is_told_as_soon_as_something_comes_behind_acknowledged_bytes() -> None:
+    assert tells(cases.gap_acknowledged_before) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: 5 missing",
+        "1 caller 8: ijk",
+        "1 answerer 0: ok",
+        "1 caller 11: CAPTURE_ENDED",
+    ]
+
+
+def test_a_gap_may_be_at_the_start() -> None:
+    assert tells(cases.gap_at_the_start) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: 5 missing",
+        "1 caller 5: fgh",
+        "1 answerer 0: ok",
+        "1 caller 8: i",
+        "1 caller 9: CAPTURE_ENDED",
+    ]
+
+
+def test_a_gap_that_nobody_acknowledges_is_told_at_the_end() -> None:
+    assert tells(cases.gap_never_acknowledged) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: 5 missing",
+        "1 caller 8: ijk",
+        "1 caller 11: 9 missing",
+        "1 caller 20: uvw",
+        "1 caller 23: CAPTURE_ENDED",
+    ]
+
+
+def test_a_gap_before_the_fin_is_told_when_the_fin_is_acknowledged() -> None:
+    assert tells(cases.gap_before_fin) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: 3 missing",
+        "1 caller 6: FINISHED",
+        "1 answerer 0: FINISHED",
+        "1 answerer 0: CLOSED",
+    ]
+
+
+def test_bytes_that_are_acknowledged_and_never_came_are_missing_at_the_end() -> None:
+    assert tells(cases.gap_at_the_end) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 answerer 0: ok",
+        "1 caller 3: 7 missing",
+        "1 caller 10: CAPTURE_ENDED",
+    ]
+
+
+def test_bytes_of_a_gap_that_was_told_come_too_late() -> None:
+    assert tells(cases.gap_filled_too_late) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: 3 missing",
+        "1 caller 6: ghi",
+        "1 caller 3: CAME_TOO_LATE 3",
+        "1 caller 1: RETRANSMITTED 4",
+        "1 caller 9: jkl",
+        "1 caller 12: CAPTURE_ENDED",
+    ]
+
+
+def test_bytes_that_the_capture_cut_off_are_missing_at_once() -> None:
+    assert tells(cases.snapped) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: 7 missing",
+        "1 caller 10: klm",
+        "1 answerer 0: ok",
+        "1 answerer 2: 3 missing",
+        "1 caller 13: CAPTURE_ENDED",
+    ]
+
+
+def test_bytes_cut_off_of_a_segment_out_of_order_are_missing_in_their_place() -> None:
+    assert tells(cases.snapped_out_of_order) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: 2 missing",
+        "1 caller 5: fg",
+        "1 caller 7: 3 missing",
+        "1 caller 10: CAPTURE_ENDED",
+    ]
+
+
+def test_a_capture_may_begin_in_mid_stream() -> None:
+    assert tells(cases.mid_stream) == [
+        "1 caller 0: STARTED_LATE",
+        "1 caller 0: abc",
+        "1 answerer 0: ok",
+        "1 caller 3: def",
+        "1 caller 6: CAPTURE_ENDED",
+    ]
+
+
+def test_in_mid_stream_the_lower_port_answers() -> None:
+    assert tells(cases.mid_stream_from_the_server) == [
+        "1 answerer 0: STARTED_LATE",
+        "1 answerer 0: pushed",
+        "1 caller 0: taken",
+        "1 answerer 6: CAPTURE_ENDED",
+    ]
+
+
+def test_in_mid_stream_the_first_segment_may_be_out_of_order() -> None:
+    assert tells(cases.mid_stream_out_of_order) == [
+        "1 caller 0: STARTED_LATE",
+        "1 caller 0: abc",
+        "1 caller 3: def",
+        "1 answerer 0: ok",
+        "1 caller 6: CAPTURE_ENDED",
+    ]
+
+
+def test_a_capture_may_begin_with_a_fin() -> None:
+    assert tells(cases.mid_stream_fin) == [
+        "1 caller 0: STARTED_LATE",
+        "1 caller 0: FINISHED",
+        "1 answerer 0: last",
+        "1 answerer 4: FINISHED",
+        "1 answerer 4: CLOSED",
+    ]
+
+
+def test_ports_used_again_are_a_new_flow() -> None:
+    assert tells(cases.port_reuse_after_close) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: one",
+        "1 caller 3: FINISHED",
+        "1 answerer 0: FINISHED",
+        "1 answerer 0: CLOSED",
+        "2 caller 0: OPENED",
+        "2 caller 0: two",
+        "2 answerer 0: ok",
+        "2 caller 3: CAPTURE_ENDED",
+    ]
+
+
+def test_ports_used_again_close_a_connection_whose_end_is_not_in_the_capture() -> None:
+    assert tells(cases.port_reuse_without_close) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: one",
+        "1 answerer 0: first",
+        "1 caller 3: CLOSED",
+        "2 caller 0: OPENED",
+        "2 caller 0: two",
+        "2 answerer 0: second",
+        "2 caller 3: CAPTURE_ENDED",
+    ]
+
+
+def test_a_syn_sent_again_opens_nothing() -> None:
+    assert tells(cases.syn_retransmitted) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 answerer 0: ok",
+        "1 caller 3: CAPTURE_ENDED",
+    ]
+
+
+def test_sequence_numbers_wrap() -> None:
+    assert tells(cases.sequence_wrap) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: def",
+        "1 caller 6: ghi",
+        "1 answerer 0: ok",
+        "1 caller 9: j",
+        "1 caller 10: CAPTURE_ENDED",
+    ]
+
+
+def test_a_reset_ends_both_directions() -> None:
+    assert tells(cases.reset) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: 3 missing",
+        "1 caller 6: ghi",
+        "1 answerer 0: RESET",
+        "1 answerer 0: CLOSED",
+    ]
+
+
+def test_a_refused_connection_was_never_open() -> None:
+    assert tells(cases.refused) == [
+        "1 answerer 0: RESET",
+        "1 answerer 0: CLOSED",
+    ]
+
+
+def test_bytes_on_their_way_while_a_connection_is_reset_are_not_lost() -> None:
+    assert tells(cases.bytes_after_reset) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: RESET",
+        "1 caller 3: CLOSED",
+        "2 answerer 0: STARTED_LATE",
+        "2 answerer 0: on its way",
+        "2 answerer 10: CAPTURE_ENDED",
+    ]
+
+
+def test_a_half_closed_connection_goes_on_in_the_other_direction() -> None:
+    assert tells(cases.half_closed) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: ask",
+        "1 caller 3: FINISHED",
+        "1 answerer 0: one ",
+        "1 answerer 4: two",
+        "1 answerer 7: FINISHED",
+        "1 answerer 7: CLOSED",
+    ]
+
+
+def test_a_fin_may_carry_data() -> None:
+    assert tells(cases.fin_with_data) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: def",
+        "1 caller 6: FINISHED",
+        "1 answerer 0: ok",
+        "1 answerer 2: FINISHED",
+        "1 answerer 2: CLOSED",
+    ]
+
+
+def test_a_fin_may_come_before_the_data() -> None:
+    assert tells(cases.fin_before_data) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: def",
+        "1 caller 6: FINISHED",
+        "1 answerer 0: ok",
+        "1 caller 6: CAPTURE_ENDED",
+    ]
+
+
+def test_bytes_behind_a_fin_are_not_believed() -> None:
+    assert tells(cases.bytes_after_fin) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: FINISHED",
+        "1 caller 3: IMPLAUSIBLE 2",
+        "1 caller 3: CAPTURE_ENDED",
+    ]
+
+
+def test_of_two_callers_the_first_is_the_caller() -> None:
+    assert tells(cases.simultaneous_open) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 answerer 0: def",
+        "1 caller 3: CAPTURE_ENDED",
+    ]
+
+
+def test_a_syn_may_carry_data() -> None:
+    assert tells(cases.fast_open) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: early",
+        "1 caller 5:  late",
+        "1 answerer 0: ok",
+        "1 caller 10: CAPTURE_ENDED",
+    ]
+
+
+def test_data_of_a_syn_may_be_sent_again() -> None:
+    assert tells(cases.fast_open_refused) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: early",
+        "1 caller 0: RETRANSMITTED 5",
+        "1 caller 5:  late",
+        "1 answerer 0: ok",
+        "1 caller 10: CAPTURE_ENDED",
+    ]
+
+
+def test_a_sequence_number_that_no_window_reaches_is_not_believed() -> None:
+    assert tells(cases.bad_sequence) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: IMPLAUSIBLE 3",
+        "1 caller 3: def",
+        "1 caller 6: CAPTURE_ENDED",
+    ]
+
+
+def test_segments_without_acknowledgements_come_out_at_the_end() -> None:
+    assert tells(cases.no_acknowledgements) == [
+        "1 caller 0: STARTED_LATE",
+        "1 caller 0: abc",
+        "1 caller 3: def",
+        "1 caller 6: CAPTURE_ENDED",
+    ]
+
+
+# -- when things are told --------------------------------------------------------------------------------
+
+
+def test_every_capture_in_the_list_is_told_above() -> None:
+    told_above = {
+        name for function in globals().values() if hasattr(function, "__code__") for name in function.__code__.co_names
+    }
+    assert set(cases.CASES) <= told_above
+
+
+def test_a_gap_waits_for_the_acknowledgement_and_no_longer() -> None:
+    reassembler = Reassembler(count(1))
+    *before, acknowledgement, _, _ = cases.gap_acknowledged().segments
+    items = [item for segment in before for item in reassembler.receive_segment(segment)]
+    assert not any(isinstance(item, StreamGap) for item in items)
+    gap, data = reassembler.receive_segment(acknowledgement)
+    assert [told(gap), told(data)] == ["1 caller 3: 5 missing", "1 caller 8: ijk"]
+
+
+def test_items_carry_time_and_number_of_the_packet_that_completed_them() -> None:
+    items = reassembled(cases.out_of_order().segments)
+    assert [(item.number, item.time_ns) for item in items if isinstance(item, StreamData)] == [
+        (4, 4_000_000),
+        (7, 7_000_000),
+        (7, 7_000_000),
+        (7, 7_000_000),
+    ]
+
+
+def test_a_one_way_capture_from_mid_stream_is_shown_after_a_few_segments() -> None:
+    wire = Wire()
+    for at in range(START_COUNT + 2):
+        wire.client(at, b"x", ack=None)
+    reassembler = Reassembler(count(1))
+    sizes = [size_of(list(reassembler.receive_segment(segment))) for segment in wire.segments]
+    assert sizes == [0] * (START_COUNT - 1) + [START_COUNT, 1, 1]
+
+
+def test_a_known_server_port_answers_even_if_it_is_the_higher_one() -> None:
+    wire = Wire(client=("127.0.0.1", 99), server=("127.0.0.1", 15_000)).client(0, b"ask").server(0, b"ok", ack=3)
+    sides = {}
+    for server_ports in (frozenset[int](), frozenset({15_000})):
+        reassembler = Reassembler(count(1), server_ports)
+        items = [item for segment in wire.segments for item in reassembler.receive_segment(segment)]
+        (flow,) = {id(item.flow): item.flow for item in items}.values()
+        sides[server_ports] = flow.caller.port
+    assert sides == {frozenset(): 15_000, frozenset({15_000}): 99}
+
+
+def test_connections_that_tell_nothing_take_no_number() -> None:
+    wire = Wire(client=("127.0.0.1", 41_000)).client(0).server(0).client(0, flags=4)
+    other = Wire().open()
+    items = reassembled(wire.segments + other.segments)
+    assert [told(item) for item in items] == ["1 caller 0: OPENED", "1 caller 0: CAPTURE_ENDED"]
+
+
+def test_an_end_that_talks_to_itself_is_read() -> None:
+    wire = Wire(1_000, 1_000, client=("127.0.0.1", 15_000), server=("127.0.0.1", 15_000)).syn().client(0, b"me")
+    assert streams(reassembled(wire.segments)) == {(1, Side.CALLER): b"me"}
+
+
+# -- counts ----------------------------------------------------------------------------------------------
+
+
+def test_counts_tell_of_retransmissions_and_overlaps() -> None:
+    counts = counted(cases.retransmission_with_new_tail())
+    assert (counts.flows, counts.segments) == (1, 7)
+    assert (counts.retransmitted_segments, counts.retransmitted_size, counts.differing_segments) == (2, 7, 0)
+    assert counted(cases.overlap_differs()).differing_segments == 1
+
+
+def test_counts_tell_of_gaps_and_what_came_too_late_for_them() -> None:
+    counts = counted(cases.gap_filled_too_late())
+    assert (counts.gaps, counts.gap_size, counts.late_segments, counts.late_size) == (1, 3, 1, 3)
+
+
+def test_counts_tell_of_segments_out_of_order_probes_and_nonsense() -> None:
+    assert counted(cases.out_of_order()).out_of_order_segments == 1
+    assert counted(cases.in_order()).out_of_order_segments == 0
+    assert counted(cases.keepalive()).keepalives == 1  # The second probe has no byte at all.
+    assert counted(cases.keepalive()).retransmitted_segments == 0
+    assert counted(cases.bad_sequence()).implausible_segments == 1
+
+
+# -- long streams ----------------------------------------------------------------------------------------
+
+
+def test_offsets_go_on_beyond_4_gib() -> None:
+    size = 1 << 27
+    data = bytes(size)
+    reassembler = Reassembler(count(1))
+    source, target = Endpoint("127.0.0.1", 40_000), Endpoint("127.0.0.1", 15_000)
+    for number, segment in enumerate(Wire(999).open().segments):
+        reassembler.receive_segment(segment._replace(number=number))
+    for at in range(0, 3 * SEQUENCE_COUNT // 2, size):
+        sequence = (1_000 + at) % SEQUENCE_COUNT
+        (item,) = reassembler.receive_segment(Segment(1, 1, source, target, sequence, 5_001, ACK | PSH, data, 0))
+        assert isinstance(item, StreamData)
+        assert item.offset == at
+
+
+@pytest.mark.parametrize("start", [SEQUENCE_COUNT - 3, (1 << 31) - 3, 0])
+def test_any_first_sequence_number_is_as_good(start: int) -> None:
+    wire = Wire(start, start).open().client(3, b"def").client(0, b"abc").client(2, b"cdefgh").server(0, b"ok", ack=8)
+    assert streams(reassembled(wire.segments)) == {(1, Side.CALLER): b"abcdefgh", (1, Side.ANSWERER): b"ok"}
+
+
+# -- memory ----------------------------------------------------------------------------------------------
+
+
+def test_bytes_are_compared_as_far_back_as_they_are_kept() -> None:
+    wire = Wire().open()
+    for at in range(0, 4 * RECENT_SIZE, 1_024):
+        wire.client(at, b"a" * 1_024)
+    wire.client(4 * RECENT_SIZE - RECENT_SIZE, b"b" * 10)
+    wire.client(0, b"b" * 10)  # Too old: it counts as the same.
+    events = [(i.event, i.offset) for i in reassembled(wire.segments) if isinstance(i, StreamNote) and i.size]
+    assert events == [(StreamEvent.OVERLAP_DIFFERS, 3 * RECENT_SIZE), (StreamEvent.RETRANSMITTED, 0)]
+
+
+def test_a_gap_is_told_before_more_is_held_than_may_be() -> None:
+    reassembler = Reassembler(count(1))
+    wire = Wire().syn()
+    pieces = HELD_COST_MAX // 1_024 + 10
+    for number in range(pieces):
+        wire.client(1 + 1_024 * number, bytes(1_024))
+    received = [item for segment in wire.segments for item in reassembler.receive_segment(segment)]
+    assert [told(i) for i in received if isinstance(i, StreamGap)] == ["1 caller 0: 1 missing"]
+    assert size_of(received) == 1_024 * pieces
+
+
+def test_tiny_pieces_with_holes_are_held_within_the_same_bound() -> None:
+    wire = Wire().syn()
+    pieces = 30_000
+    for number in range(pieces):
+        wire.client(1 + 2 * number, b"x")
+    reassembler = Reassembler(count(1))
+    given = 0
+    held_max = 0
+    for number, segment in enumerate(wire.segments):
+        given += size_of(list(reassembler.receive_segment(segment)))
+        held_max = max(held_max, number - given)
+    assert held_max <= HELD_COST_MAX // (PIECE_COST + 1) + 1
+    assert given + size_of(list(reassembler.finish())) == pieces
+
+
+def test_all_connections_together_hold_no_more_than_their_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_way, "HELD_COST_TOTAL_MAX", 100_000)
+    reassembler = Reassembler(count(1))
+    sent = given = 0
+    for port in range(40_000, 40_050):
+        wire = Wire(client=("127.0.0.1", port)).syn()
+        for number in range(10):
+            wire.client(1_000 + 2_000 * number, bytes(1_000))
+        for segment in wire.segments:
+            sent += len(segment.payload)
+            given += size_of(list(reassembler.receive_segment(segment)))
+            assert sent - given <= 100_000
+    assert given + size_of(list(reassembler.finish())) == sent
+
+
+def test_all_connections_together_keep_no_more_than_their_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_way, "RECENT_SIZE_TOTAL_MAX", 10_000)
+    reassembler = Reassembler(count(1))
+    events: Counter[StreamEvent] = Counter()
+    for port in range(40_000, 40_020):
+        wire = Wire(client=("127.0.0.1", port)).open().client(0, b"a" * 1_000).client(0, b"b" * 1_000)
+        for segment in wire.segments:
+            events.update(i.event for i in reassembler.receive_segment(segment) if isinstance(i, StreamNote))
+    # Ten are compared; who comes when the bound is reached keeps nothing, and counts as the same.
+    assert events[StreamEvent.OVERLAP_DIFFERS] == 10
+    assert events[StreamEvent.RETRANSMITTED] == 10
+
+
+def test_the_connection_that_was_silent_for_longest_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams_module, "FLOW_COUNT_MAX", 2)
+    first, second, third = (Wire(client=("127.0.0.1", port)) for port in (40_001, 40_002, 40_003))
+    segments = first.open().segments + second.open().client(3, b"held").segments
+    first.segments = []
+    segments += first.client(0, b"alive").segments + third.open().segments
+    assert [told(item) for item in reassembled(segments)] == [
+        "1 caller 0: OPENED",
+        "2 caller 0: OPENED",
+        "1 caller 0: alive",
+        "2 caller 0: 3 missing",
+        "2 caller 3: held",
+        "2 caller 7: DROPPED",
+        "3 caller 0: OPENED",
+        "1 caller 5: CAPTURE_ENDED",
+        "3 caller 0: CAPTURE_ENDED",
+    ]
