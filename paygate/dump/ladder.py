@@ -21,12 +21,10 @@ from paygate.dump.display import cut, display_width, pad
 from paygate.dump.model import Item, StreamEvent, StreamNote
 from paygate.dump.output import Colours
 from paygate.dump.participants import Ends, Roles
-from paygate.dump.rows import RESET_TITLE, Row, Shape, Tone, rows_of
+from paygate.dump.rows import RESET_TITLE, TIME_WIDTH, Row, Shape, Tone, rows_of, since_text
 
 WIDTH_MIN: Final = 40
 """Columns below which no arrow has room; a narrower terminal gets lines of this width."""
-TIME_WIDTH: Final = 10
-"""Milliseconds up to a quarter of an hour with all decimals; later ones have fewer."""
 FLOW_WIDTH: Final = 5
 """`#9999`; larger numbers lose their first digits."""
 _LEFT: Final = TIME_WIDTH + 1 + FLOW_WIDTH + 1
@@ -139,31 +137,29 @@ class Ladder:
         number = f"#{row.flow.number}" if row.flow is not None else ""
         if len(number) > FLOW_WIDTH:
             number = number[-FLOW_WIDTH:]
-        return self._colours.faint(f"{self._time(row.time_ns):>{TIME_WIDTH}} {number:>{FLOW_WIDTH}}") + " "
-
-    def _time(self, time_ns: int | None) -> str:
-        if time_ns is None or self._begin_ns is None:
-            return ""
-        text = f"{(time_ns - self._begin_ns) / 1_000_000:.3f}"
-        return text if len(text) <= TIME_WIDTH else text[:TIME_WIDTH].rstrip(".")
+        time_ns, begin_ns = row.time_ns, self._begin_ns
+        time = since_text(time_ns, begin_ns) if time_ns is not None and begin_ns is not None else ""
+        return self._colours.faint(f"{time:>{TIME_WIDTH}} {number:>{FLOW_WIDTH}}") + " "
 
     def _arrow(self, row: Row, ends: Ends) -> str:
         """Lifelines with the arrow of one row between two of them, and what it tells between the others."""
         glyphs, colours = self._glyphs, self._colours
-        left_room = self._label_room
-        paint = colours.faint if row.shape is Shape.EVENT else colours.kind
-        title = cut(row.title, left_room, glyphs.ellipsis)
-        left_room -= len(title)
-        label, beside = paint(title), []
+        room = self._label_room
+        title = cut(row.title, room, glyphs.ellipsis)
+        room -= len(title)
+        label = colours.faint(title) if row.shape is Shape.EVENT else colours.kind(title)
+        beside = []
         extras = [(code, self._paints[row.tone]) for code in row.outcome.split()]
-        for extra, paint in [*extras, (self._text(row.latency), colours.faint)]:
+        if row.latency:
+            extras.append((self._text(row.latency), colours.faint))
+        for extra, paint in extras:
             # What has no room on the arrow stands beside it.
-            if len(extra) + 1 > left_room:
+            if len(extra) + 1 > room:
                 beside.append(extra)
-            elif extra:
-                left_room -= len(extra) + 1
+            else:
+                room -= len(extra) + 1
                 label += f" {paint(extra)}"
-        arrow = self._stroked(row, label, left_room, is_rightward=ends.sender < ends.receiver)
+        arrow = self._stroked(row, label, room, is_rightward=ends.sender < ends.receiver)
         text = self._beside(row, " ".join([*beside, self._text(row.text)]))
         left, right = (arrow, text) if Role.CLIENT in ends else (text, arrow)
         return f"{glyphs.lifeline}{left}{glyphs.lifeline}{right}{glyphs.lifeline}"

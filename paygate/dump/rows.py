@@ -52,6 +52,8 @@ class Row(NamedTuple):
     tone: Tone = Tone.PLAIN
 
 
+TIME_WIDTH: Final = 10
+"""Milliseconds up to a quarter of an hour with all decimals."""
 RESET_TITLE: Final = "reset"
 _EVENTS: Final = {
     StreamEvent.OPENED: "connected",
@@ -93,6 +95,12 @@ def latency_text(latency_ns: int | None) -> str:
             digits = f"{value:.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
             return f"{digits} {unit}"
     return f"{latency_ns} ns"
+
+
+def since_text(time_ns: int, begin_ns: int) -> str:
+    """Milliseconds from one to the other, in at most TIME_WIDTH columns: the longer, the fewer decimals."""
+    text = f"{(time_ns - begin_ns) / 1_000_000:.3f}"
+    return text if len(text) <= TIME_WIDTH else text[:TIME_WIDTH].rstrip(".")
 
 
 def _frame_row(frame: SeenFrame, show_secrets: bool) -> Row:
