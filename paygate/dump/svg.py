@@ -21,8 +21,10 @@ CHAR_WIDTH: Final = FONT_SIZE * _WIDTH_OF_SIZE
 SMALL_WIDTH: Final = SMALL_SIZE * _WIDTH_OF_SIZE
 GAP_MIN: Final = 220
 """Between two lifelines: room for the name of the longest kind."""
-GAP_MAX: Final = 440
+GAP_MAX: Final = 480
 """Longer texts are cut: wider pictures need scrolling in a document."""
+EDGE: Final = 100
+"""Beside the outer lifelines: room for half of a head."""
 MARGIN: Final = 24
 TIME_WIDTH: Final = 96
 """Left of the first lifeline: room for times up to ten digits."""
@@ -98,9 +100,10 @@ class _Picture:
         self._drawing = drawing
         self._gap = _gap_of(drawing)
         self._begin_ns = next((p.row.time_ns for p in drawing.placed if p.row.time_ns is not None), None)
-        half = self._gap / 2
-        self._first_x = MARGIN + TIME_WIDTH + half
-        self._width = self._first_x + (len(drawing.labels) - 1) * self._gap + half + MARGIN
+        self._first_x = float(MARGIN + TIME_WIDTH + EDGE)
+        last_x = self._x(len(drawing.labels) - 1)
+        has_loop = any(p.sender == p.receiver for p in drawing.placed)
+        self._width = last_x + (self._gap if has_loop else EDGE) + MARGIN
         self._parts: list[str] = []
 
     def text(self) -> str:
@@ -140,7 +143,7 @@ class _Picture:
         top = TOP - 16 - HEAD_HEIGHT
         for column, label in enumerate(self._drawing.labels):
             x = self._x(column)
-            text = cut(label, int((self._gap - 4 * _HEAD_PAD) / CHAR_WIDTH))
+            text = cut(label, int(2 * (EDGE - _HEAD_PAD) / CHAR_WIDTH))
             width = display_width(text) * CHAR_WIDTH + 2 * _HEAD_PAD
             parts += [
                 f'<line class="life" x1="{x:.1f}" y1="{top + HEAD_HEIGHT}" x2="{x:.1f}" y2="{bottom:.1f}"/>',
@@ -172,7 +175,7 @@ class _Picture:
         if is_loop:
             out = begin + LOOP_WIDTH
             path = f"M{begin:.1f} {y - 5:.1f}H{out:.1f}V{y + 5:.1f}H{end + 8:.1f}"
-            y_tip, middle, room = y + 5, begin + self._gap / 4 + LOOP_WIDTH / 2, self._gap / 2 - LOOP_WIDTH
+            y_tip, middle, room = y + 5, out, self._gap - LOOP_WIDTH - _HEAD_PAD
         else:
             path = f"M{begin:.1f} {y:.1f}H{end + 8 * toward:.1f}"
             y_tip, middle, room = y, (begin + end) / 2, abs(end - begin) - 2 * _HEAD_PAD
@@ -235,14 +238,14 @@ _TONE_CLASSES: Final = {Tone.PLAIN: "plain", Tone.GOOD: "good", Tone.BAD: "bad",
 
 def _gap_of(drawing: Drawing) -> float:
     """Between two lifelines: what the longest label or text of an arrow between neighbours needs, within bounds."""
-    needed = [display_width(label) * CHAR_WIDTH + 4 * _HEAD_PAD for label in drawing.labels]
+    needed = [float(GAP_MIN)]
     for row, sender, receiver in drawing.placed:
         if row.shape is not Shape.FINDING and abs(sender - receiver) == 1:
             label = " ".join(word for word in (row.title, row.outcome, row.latency) if word)
             needed.append(display_width(label) * CHAR_WIDTH + 2 * _HEAD_PAD)
             needed.append(display_width(row.text) * SMALL_WIDTH + 2 * _HEAD_PAD)
     # Rounded up, so that what was just computed to fit does.
-    return float(min(max([*needed, GAP_MIN]) + 1, GAP_MAX))
+    return float(min(max(needed) + 1, GAP_MAX))
 
 
 def _xml(text: str) -> str:
