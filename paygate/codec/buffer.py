@@ -39,7 +39,7 @@ class FrameBuffer:
             raise self._error
         if self._head is None and len(self._data) - self._start >= limits.HEADER_SIZE:
             try:
-                self._head = decode_head(bytes(self._data[self._start : self._start + limits.HEADER_SIZE]))
+                self._head = decode_head(self._data, self._start)
             except RemoteProtocolError as error:
                 self._error = error
                 raise

@@ -104,13 +104,13 @@ class Choice(Field):
         self.choices = choices
         self.size_min = self.size_max = width
         self.expected = f"a code of the registry {choices.__name__}"
-        self._by_code = {int(c): c for c in choices}
+        self.by_code = {int(c): c for c in choices}
 
     def is_legal(self, value: Any) -> bool:
         return isinstance(value, self.choices)
 
     def _decode(self, obj: Any, context: Any, path: str) -> Any:
-        return self._check(self._by_code.get(obj), path)
+        return self._check(self.by_code.get(obj), path)
 
 
 class Boolean(Field):
@@ -180,7 +180,7 @@ class Text(Field):
         self.maximum = maximum
         self.charset = charset
         self.words = words
-        self._matches = re.compile(charset).fullmatch if charset is not None else None
+        self.matches = re.compile(charset).fullmatch if charset is not None else None
         self.size_min = self.PREFIX_SIZE + minimum
         self.size_max = self.PREFIX_SIZE + maximum
         self.expected = f"{minimum} to {maximum} bytes of {words}"
@@ -196,7 +196,7 @@ class Text(Field):
             return False
         if not value and self.minimum == 0:
             return True
-        return self._matches(value) is not None if self._matches else is_plain_text(value)
+        return self.matches(value) is not None if self.matches else is_plain_text(value)
 
     def _decode(self, obj: Any, context: Any, path: str) -> Any:
         return self._check(utf8_text(obj), path)

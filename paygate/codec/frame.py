@@ -3,19 +3,27 @@
 Strategy: a header is checked field by field in the order of its error codes before a byte of the body is
 awaited (T24); a body is parsed by the layout of its kind, must end where `body_size` says, and must hold
 only legal values. Whatever a peer sends, the result is a message or a `RemoteProtocolError`, nothing else.
+
+What is legal goes the fast way, by functions compiled from the declaration (`compiled.py`). Only what they refuse
+goes through construct, which finds out what is wrong with it, and has the last word. The environment variable
+PAYGATE_CODEC changes that, to find out whose fault something is: with `construct` every record goes through
+construct; with `check` every record goes both ways, and an AssertionError tells where they differ.
 """
 
 import hashlib
 import hmac
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from os import environ
+from typing import Any, Final, NamedTuple, TypeVar
 
 import construct
 
 from paygate.codec import limits
 from paygate.codec.codes import Kind
+from paygate.codec.compiled import REFUSALS, Compiled, compile_record, maker_of, struct_of
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from paygate.codec.fields import BadValue, Nested, Record, Uint, fields_of, public, record
 from paygate.codec.messages import MESSAGES, Message
@@ -61,6 +69,46 @@ def encode_record(value: Record) -> bytes:
 
     Raises LocalProtocolError, naming the field, for a value that may not stand on the wire.
     """
+    return _encode(value)
+
+
+def decode_record(cls: type[R], data: bytes) -> R:
+    """Decode bytes that hold exactly one record.
+
+    Raises RemoteProtocolError: TRUNCATED_FIELD, TRAILING_BYTES or BAD_VALUE with the field's path.
+    """
+    value: R = _decode(cls, data, 0)
+    return value
+
+
+# -- the two ways through the codec ----------------------------------------------------------------------
+
+
+class _Compilations(dict[type[Record], Compiled]):
+    """Each record's functions, written at its first use: a program uses few of the records, and starts sooner."""
+
+    def __missing__(self, cls: type[Record]) -> Compiled:
+        made = self[cls] = compile_record(cls)
+        return made
+
+
+_compiled: Final = _Compilations()
+
+
+def _encode_fast(value: Record) -> bytes:
+    encoded = _encode_compiled(value)
+    return _encode_construct(value) if encoded is None else encoded
+
+
+def _encode_compiled(value: Record) -> bytes | None:
+    codec = _compiled[value.__class__]
+    try:
+        return codec.encode(value)
+    except REFUSALS:
+        return None
+
+
+def _encode_construct(value: Record) -> bytes:
     try:
         encoded: bytes = _layout(type(value)).build(value)
     except construct.ConstructError as error:
@@ -72,20 +120,68 @@ def encode_record(value: Record) -> bytes:
     return encoded
 
 
-def decode_record(cls: type[R], data: bytes) -> R:
-    """Decode bytes that hold exactly one record.
-
-    Raises RemoteProtocolError: TRUNCATED_FIELD, TRAILING_BYTES or BAD_VALUE with the field's path.
-    """
+def _encode_both(value: Record) -> bytes:
+    compiled = _encode_compiled(value)
     try:
-        value: R = _layout(cls).parse(data)
+        reference = _encode_construct(value)
+    except LocalProtocolError:
+        assert compiled is None, f"only the compiled codec encodes this {type(value).__name__}"
+        raise
+    assert compiled == reference, f"compiled codec and construct encode a {type(value).__name__} differently"
+    return reference
+
+
+def _decode_fast(cls: type[Record], data: bytes, at: int) -> Any:
+    value = _decode_compiled(cls, data, at)
+    # Outside of the handler, so that nothing that holds a received value is chained to the error.
+    return _decode_construct(cls, data, at) if value is None else value
+
+
+def _decode_compiled(cls: type[Record], data: bytes, at: int) -> Any:
+    codec = _compiled[cls]
+    try:
+        return codec.decode(data, at, len(data))
+    except REFUSALS:
+        return None
+
+
+def _decode_construct(cls: type[Record], data: bytes, at: int) -> Any:
+    try:
+        return _layout(cls).parse(data[at:])
     except BadValue as error:
         raise RemoteProtocolError(ErrorCode.BAD_VALUE, _field_path(error), error.expected) from None
     except construct.TerminatedError:
         raise RemoteProtocolError(ErrorCode.TRAILING_BYTES, "", f"the end of a {cls.__name__}") from None
     except construct.StreamError as error:
         raise RemoteProtocolError(ErrorCode.TRUNCATED_FIELD, _field_path(error), "more bytes") from None
-    return value
+
+
+def _decode_both(cls: type[Record], data: bytes, at: int) -> Any:
+    compiled = _decode_compiled(cls, data, at)
+    try:
+        reference = _decode_construct(cls, data, at)
+    except RemoteProtocolError:
+        assert compiled is None, f"only the compiled codec takes this {cls.__name__}"
+        raise
+    assert type(compiled) is type(reference), f"only construct takes this {cls.__name__}"
+    assert compiled == reference, f"compiled codec and construct decode a {cls.__name__} differently"
+    return reference
+
+
+class _Way(NamedTuple):
+    encode: Callable[[Record], bytes]
+    decode: Callable[[type[Record], bytes, int], Any]
+
+
+WAYS: Final = {
+    "compiled": _Way(_encode_fast, _decode_fast),
+    "construct": _Way(_encode_construct, _decode_construct),
+    "check": _Way(_encode_both, _decode_both),
+}
+"""What PAYGATE_CODEC may say."""
+
+# A KeyError here is what a misspelt debug switch should end in: it must not be taken for another.
+_encode, _decode = WAYS[environ.get("PAYGATE_CODEC", "compiled")]
 
 
 def _field_path(error: construct.ConstructError) -> str:
@@ -135,7 +231,8 @@ class Frame:
 
     def message(self) -> Message:
         """Decode the body. Raises RemoteProtocolError."""
-        return decode_record(MESSAGES[self.kind], self.body)
+        message: Message = _decode(MESSAGES[self.kind], self.signed, limits.HEADER_SIZE)
+        return message
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,39 +251,65 @@ class FrameHead:
         return limits.HEADER_SIZE + self.body_size + (limits.MAC_SIZE if self.is_authenticated else 0)
 
 
-def decode_head(data: bytes) -> FrameHead:
-    """Check the 20 bytes of a header, in the order of the error codes.
+# These are made for every frame, so they are made as the compiled records are.
+_make_frame: Final = maker_of(Frame)
+_make_head: Final = maker_of(FrameHead)
 
-    Raises RemoteProtocolError: BAD_MAGIC to BODY_TOO_LARGE. The checksum needs the body: `decode_frame`.
+_HEADER: Final = struct_of(Header)
+_CHECKSUM_SIZE: Final = 4
+_UNCHECKED: Final = struct.Struct(_HEADER.format[:-1])
+"""The header without its checksum."""
+
+assert _HEADER.size == _UNCHECKED.size + _CHECKSUM_SIZE == limits.HEADER_SIZE
+
+_KINDS: Final = {int(kind): (kind, *size_range) for kind, size_range in _BODY_SIZE_RANGES.items()}
+
+
+def decode_head(data: bytes | bytearray, at: int = 0) -> FrameHead:
+    """Check the 20 bytes of the header that lies in the data at `at`, in the order of the error codes.
+
+    Raises RemoteProtocolError: BAD_MAGIC to BODY_TOO_LARGE; TRUNCATED_FIELD if the data ends within the header. The
+    checksum needs the body: `decode_frame`.
     """
-    header = decode_record(Header, data)
-    if header.magic != _MAGIC_NUMBER:
-        raise RemoteProtocolError(ErrorCode.BAD_MAGIC, "magic", "the letters PG")
-    if header.version != limits.PROTOCOL_VERSION:
-        raise RemoteProtocolError(ErrorCode.UNSUPPORTED_VERSION, "version", str(limits.PROTOCOL_VERSION))
-    try:
-        kind = Kind(header.kind)
-    except ValueError:
-        raise RemoteProtocolError(ErrorCode.UNKNOWN_KIND, "kind", "a kind of spec section 4.2") from None
-    if header.flags & ~FLAGS_KNOWN:
-        raise RemoteProtocolError(ErrorCode.UNKNOWN_FLAG, "flags", "no flag but AUTHENTICATED")
-    size_min, size_max = body_size_range(kind)
-    if header.body_size < size_min:
-        raise RemoteProtocolError(ErrorCode.BODY_TOO_SMALL, "body_size", f"at least {size_min} for {kind.name}")
-    if header.body_size > size_max:
-        raise RemoteProtocolError(ErrorCode.BODY_TOO_LARGE, "body_size", f"at most {size_max} for {kind.name}")
-    return FrameHead(
-        kind, bool(header.flags & FLAG_AUTHENTICATED), header.body_size, header.correlation_id, header.checksum
-    )
+    if len(data) - at < limits.HEADER_SIZE:
+        _decode(Header, bytes(data[at:]), 0)
+    magic, version, kind_code, flags, body_size, correlation_id, checksum = _HEADER.unpack_from(data, at)
+    known = _KINDS.get(kind_code)
+    if magic == _MAGIC_NUMBER and version == limits.PROTOCOL_VERSION and known and not flags & ~FLAGS_KNOWN:
+        kind, size_min, size_max = known
+        if size_min <= body_size <= size_max:
+            return _make_head(kind, flags == FLAG_AUTHENTICATED, body_size, correlation_id, checksum)
+    raise _head_error(magic, version, kind_code, flags, body_size)
 
 
-def decode_frame(head: FrameHead, data: bytes) -> Frame:
-    """Make a Frame of a checked header and the whole frame's bytes. Raises RemoteProtocolError(BAD_CHECKSUM)."""
-    assert len(data) == head.frame_size
-    signed = data[: limits.HEADER_SIZE + head.body_size]
+def _head_error(magic: int, version: int, kind_code: int, flags: int, body_size: int) -> RemoteProtocolError:
+    """What is wrong with a header: the first of its fields that is wrong."""
+    if magic != _MAGIC_NUMBER:
+        return RemoteProtocolError(ErrorCode.BAD_MAGIC, "magic", "the letters PG")
+    if version != limits.PROTOCOL_VERSION:
+        return RemoteProtocolError(ErrorCode.UNSUPPORTED_VERSION, "version", str(limits.PROTOCOL_VERSION))
+    if kind_code not in _KINDS:
+        return RemoteProtocolError(ErrorCode.UNKNOWN_KIND, "kind", "a kind of spec section 4.2")
+    if flags & ~FLAGS_KNOWN:
+        return RemoteProtocolError(ErrorCode.UNKNOWN_FLAG, "flags", "no flag but AUTHENTICATED")
+    kind, size_min, size_max = _KINDS[kind_code]
+    if body_size < size_min:
+        return RemoteProtocolError(ErrorCode.BODY_TOO_SMALL, "body_size", f"at least {size_min} for {kind.name}")
+    return RemoteProtocolError(ErrorCode.BODY_TOO_LARGE, "body_size", f"at most {size_max} for {kind.name}")
+
+
+def decode_frame(head: FrameHead, data: bytes, at: int = 0) -> Frame:
+    """Make a Frame of a checked header and the whole frame's bytes, which lie in the data at `at`.
+
+    Raises RemoteProtocolError(BAD_CHECKSUM).
+    """
+    body_end = at + limits.HEADER_SIZE + head.body_size
+    end = at + head.frame_size
+    assert len(data) >= end
+    signed = data[at:body_end]
     if frame_checksum(signed) != head.checksum:
         raise RemoteProtocolError(ErrorCode.BAD_CHECKSUM, "checksum", "the CRC-32 of header and body")
-    return Frame(head.kind, head.correlation_id, signed, data[len(signed) :])
+    return _make_frame(head.kind, head.correlation_id, signed, data[body_end:end])
 
 
 def encode_frame(message: Message, correlation_id: int, link_key: bytes | None = None) -> bytes:
@@ -194,22 +317,17 @@ def encode_frame(message: Message, correlation_id: int, link_key: bytes | None =
 
     Raises LocalProtocolError if a field may not stand on the wire.
     """
-    body = encode_record(message)
+    body = _encode(message)
     if len(body) > limits.BODY_SIZE_MAX:
         raise LocalProtocolError(f"{type(message).__name__} is larger than a frame can hold")
+    kind = message.kind
     flags = 0 if link_key is None else FLAG_AUTHENTICATED
-    header = Header(
-        magic=_MAGIC_NUMBER,
-        version=limits.PROTOCOL_VERSION,
-        kind=int(message.kind),
-        flags=flags,
-        body_size=len(body),
-        correlation_id=correlation_id,
-        checksum=0,
-    )
-    unchecked = encode_record(header) + body
-    checksum = frame_checksum(unchecked)
-    signed = unchecked[:16] + struct.pack(">I", checksum) + body
+    if correlation_id.__class__ is not int or not 0 <= correlation_id <= limits.UINT64_MAX:
+        # Its declaration says what is wrong with it.
+        _encode(Header(_MAGIC_NUMBER, limits.PROTOCOL_VERSION, int(kind), flags, len(body), correlation_id, 0))
+    unchecked = _UNCHECKED.pack(_MAGIC_NUMBER, limits.PROTOCOL_VERSION, kind, flags, len(body), correlation_id)
+    checksum = zlib.crc32(body, zlib.crc32(unchecked))
+    signed = b"".join((unchecked, checksum.to_bytes(_CHECKSUM_SIZE), body))
     return signed if link_key is None else signed + frame_mac(link_key, signed)
 
 
