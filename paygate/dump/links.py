@@ -30,7 +30,7 @@ from paygate.dump.link_rules import (
     state_fault,
     unexpected,
 )
-from paygate.dump.model import Finding, Flow, FlowKind, Item, SeenFrame, Side, StreamEvent, StreamNote
+from paygate.dump.model import Finding, Flow, FlowKind, Item, SeenFrame, StreamEvent, StreamNote
 
 UNANSWERED: Final = "UNANSWERED"
 """The finding: requests had no answer when their connection ended, or the capture did."""
@@ -53,6 +53,11 @@ class Links:
         self._identities = Identities(opener)
         self._links: OrderedDict[Flow, LinkSeen] = OrderedDict()
         self._waiting_count = 0
+
+    @property
+    def waiting_count(self) -> int:
+        """How many requests are held because their answer has not been seen yet."""
+        return self._waiting_count
 
     def receive(self, item: Item) -> Iterable[Item]:
         """The item again, completed, and findings that it leads to."""
@@ -126,7 +131,6 @@ class Links:
         if not has_sides:
             # Pasted bytes may come from several links, one behind the other.
             link.is_whole = False
-            frame.side = Side.CALLER if traits.is_request else Side.ANSWERER
         if traits.tells_ends:
             learn_ends(flow, frame, traits)
         # The state is judged before the answer that may change it.
