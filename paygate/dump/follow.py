@@ -78,6 +78,11 @@ class Follow:
         self._held_count = 0
 
     @property
+    def held_count(self) -> int:
+        """How many frames are kept of payments that may turn out to be the one that is asked for."""
+        return self._held_count
+
+    @property
     def stories(self) -> list[Story]:
         """What became of each payment that was followed, in the order in which they began."""
         return list(self._stories.values())
