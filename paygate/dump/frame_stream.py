@@ -1,12 +1,12 @@
 """One direction's bytes to frames: where each begins and ends, and how the reading goes on behind what is none.
 
 Strategy: while frames follow one another, whole ones are cut straight out of what came. At the first fault there is one
-finding, and the search begins: the earliest later place where a header is good and the checksum of the whole frame
-holds, or, if the faulty header told its size, where that frame ends and another good header stands. What lies between
-is told as SKIPPED. Every decision rests on places in the stream alone, never on how its bytes were cut on the way.
+finding, and the search begins: for the earliest later place where a header is good and the checksum of the whole frame
+holds, or, if the faulty header tells its size, for where that frame ends, if another header begins there. What lies
+between is told as SKIPPED. Every decision rests on places in the stream alone, never on how its bytes were cut.
 
 The search is bounded (T24): one regular expression finds what may be a header, one frame at a time is awaited, which is
-never larger than its kind's maximum, and the bytes that checksums are tried on are rationed per byte passed.
+never larger than its kind's maximum, and the bytes that checksums are tried on are rationed.
 """
 
 import re
@@ -38,26 +38,28 @@ LARGEST_FRAME_SIZE: Final = limits.HEADER_SIZE + max(body_size_range(kind)[1] fo
 LATE_SEARCH_SIZE_MAX: Final = 2 * LARGEST_FRAME_SIZE
 """Wherever a stream of good frames is entered, a whole frame ends within this."""
 CHECKED_SIZE_FREE: Final = 4 * LARGEST_FRAME_SIZE
-"""Bytes that checksums are tried on in one lost region without a thought: candidates by chance are very rare."""
+"""Bytes that searches may try checksums on at the beginning of a stream: by chance nothing looks like a header."""
 CHECKED_PER_BYTE: Final = 16
-"""Beyond that, so many for each byte of the lost region. CRC-32 does a gigabyte a second, so bytes made of headers that
-lie are still read at tens of megabytes a second; a frame that stands behind many of them may be missed."""
+"""So many more for each byte of the stream. CRC-32 does about a gigabyte a second, so bytes that were made of headers
+which lie are still read at tens of megabytes a second; in such bytes a good frame may be missed."""
 MARK_COST: Final = 100
 """Bytes that remembering one packet's time takes, while its bytes are held."""
 
 _HEADER_SIZE: Final = limits.HEADER_SIZE
 
 
+_HEADER_START: Final = MAGIC + bytes([limits.PROTOCOL_VERSION])
+
+
 def _header_beginning() -> re.Pattern[bytes]:
     # All that a header fixes before its size: magic, version, a kind and known flags.
     kinds = b"".join(re.escape(bytes([kind])) for kind in Kind)
     flags = b"|".join(re.escape(bits.to_bytes(2)) for bits in range(FLAGS_KNOWN + 1) if not bits & ~FLAGS_KNOWN)
-    start = re.escape(MAGIC + bytes([limits.PROTOCOL_VERSION]))
-    return re.compile(start + b"[" + kinds + b"](?:" + flags + b")", re.DOTALL)
+    return re.compile(re.escape(_HEADER_START) + b"[" + kinds + b"](?:" + flags + b")", re.DOTALL)
 
 
 _SEARCH: Final = _header_beginning().search
-_BEGINNING_SIZE: Final = 6
+_BEGINNING_SIZE: Final = len(_HEADER_START) + 3
 
 ShowFrame = Callable[[Frame, Side, int, int | None, int], SeenFrame]
 """Makes what is shown of a frame from its side, offset, time and packet number."""
@@ -108,7 +110,7 @@ class FrameStream:
         self._is_late = False  # searching since the capture began in mid-stream, and not because of a fault
         self._lost_from = 0  # where the search began, and with it what is skipped
         self._missing_size = 0  # bytes since then that the capture lacks
-        self._checked_size = 0  # bytes since then that checksums were tried on
+        self._checked_size = 0  # bytes that checksums were tried on in searches
         self._described_end = -1  # where the faulty frame ends, by its own header; -1 if it does not say
         self.has_header = False
         """Whether a frame was awaited whose first three bytes were a header's."""
@@ -175,7 +177,7 @@ class FrameStream:
             self._start_search()
         self._base = gap.offset + gap.size
         self._missing_size += gap.size
-        # Lost packets mostly end where a frame does: there a good header will do.
+        # Lost packets mostly end where a frame does: there a header's beginning will do.
         self._described_end = self._base
         return out
 
@@ -194,7 +196,7 @@ class FrameStream:
         elif self._lost_from != truncated_at:
             self._tell_skipped(out)
         self._lost_from = self._described_end = self._base
-        self._missing_size = self._checked_size = 0
+        self._missing_size = 0
         return out
 
     # -- frame by frame ------------------------------------------------------------------------------------
@@ -204,7 +206,7 @@ class FrameStream:
         if offset > 0 or self._is_late:
             self._is_late = True
             self._start_search()
-            # A capture mostly begins with a whole packet, and that with a frame: there a good header will do.
+            # A capture mostly begins with a whole packet, and that with a frame: there a header's beginning will do.
             self._described_end = offset
 
     def _advance(self, out: list[Item], *, is_final: bool) -> None:
@@ -281,37 +283,44 @@ class FrameStream:
         self._is_aligned = False
         self._lost_from = self._base
         self._missing_size = 0
-        self._checked_size = 0
         self._described_end = -1
 
     def _search_frame(self, out: list[Item], *, is_final: bool) -> bool:
         """Look at the next place where a frame may begin; False while more bytes are needed."""
         pending = self.pending
         found = _SEARCH(pending)
+        start = len(pending) if found is None else found.start()
+        after = self._described_end - self._base
+        if 0 <= after <= start and after + len(_HEADER_START) <= len(pending):
+            if pending.startswith(_HEADER_START, after):
+                self._drop(after)
+                return self._resume(out)
+            self._described_end = -1
         if found is None:
-            # Its last bytes may be the first of a header.
-            self._drop(max(len(pending) - (0 if is_final else _BEGINNING_SIZE - 1), 0))
+            # The last bytes may be the first of a header.
+            self._drop(max(start - (0 if is_final else _BEGINNING_SIZE - 1), 0))
             self._need = 0
             self._tell_late(out)
             return False
-        self._drop(found.start())
+        self._drop(start)
         try:
             if len(pending) < _HEADER_SIZE:
                 return self._await(_HEADER_SIZE, is_final=is_final)
             head = decode_head(bytes(pending[:_HEADER_SIZE]))
-            if self._base != self._described_end:
-                size = head.frame_size
-                if len(pending) < size:
-                    return self._await(size, is_final=is_final)
-                passed_size = self._base - self._lost_from
-                if self._checked_size + size > CHECKED_SIZE_FREE + CHECKED_PER_BYTE * passed_size:
-                    self._drop(1)
-                    return True
-                self._checked_size += size
-                decode_frame(head, bytes(pending[:size]))
+            size = head.frame_size
+            if len(pending) < size:
+                return self._await(size, is_final=is_final)
+            if self._checked_size + size > CHECKED_SIZE_FREE + CHECKED_PER_BYTE * self._base:
+                self._drop(1)
+                return True
+            self._checked_size += size
+            decode_frame(head, bytes(pending[:size]))
         except RemoteProtocolError:
             self._drop(1)
             return True
+        return self._resume(out)
+
+    def _resume(self, out: list[Item]) -> bool:
         self._tell_skipped(out)
         self._is_aligned = True
         self._is_late = False

@@ -21,14 +21,14 @@ def load_link_key(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             mode = path.stat().st_mode
-            data = file.read(KEY_FILE_SIZE_MAX)
+            data = file.read(KEY_FILE_SIZE_MAX + 1)
     except OSError as error:
         raise _unusable(path, f"could not be read: {error.strerror}") from None
     # T29, as bank and gateway do; what the shell hands in through a pipe has no mode of its own.
     if stat.S_ISREG(mode) and mode & _OTHERS_MAY_READ:
         raise _unusable(path, f"others may read it (mode {stat.S_IMODE(mode):04o}); chmod 600 it first")
     try:
-        key = bytes.fromhex(data.decode("ascii").strip())
+        key = bytes.fromhex(data.decode("ascii").strip()) if len(data) <= KEY_FILE_SIZE_MAX else b""
     except ValueError:  # a UnicodeDecodeError is one too, and holds the bytes
         key = b""
     if len(key) != LINK_KEY_SIZE:
