@@ -1,10 +1,16 @@
 """Records as JSON objects, for people and scripts: derived from the same declarations as the wire format (R20).
 
-Bytes are hexadecimal text, enums are their names, nested records are objects, counted fields are lists. The
-form holds secrets as they are: it is for the children's `--text` mode and for files, never for logs.
+Bytes are hexadecimal text, enums are their names, nested records are objects, counted fields are lists.
+
+`to_json` holds secrets as they are: it is for the children's `--text` mode and for files, never for logs.
+`to_wide_json` is for other people's programs: its 64-bit numbers are decimal strings whatever their value, since a
+JSON number holds 53 bits everywhere and no more, and it can mask what may not be shown. `from_json` takes both.
 """
 
-from typing import Any, TypeVar
+import re
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, Final, TypeVar
 
 from paygate.codec.fields import (
     Blob,
@@ -15,12 +21,17 @@ from paygate.codec.fields import (
     Nested,
     Opaque,
     Record,
+    Sensitivity,
     Text,
     Uint,
+    WireField,
     fields_of,
 )
 
 R = TypeVar("R", bound=Record)
+_WIDE: Final = 8
+"""Bytes of a number that passes 2**53."""
+_DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,19}")
 
 
 class BadJson(ValueError):
@@ -35,10 +46,30 @@ class BadJson(ValueError):
         self.expected = expected
         super().__init__(f"{path or 'the object'}: expected {expected}")
 
+    def within(self, member: str) -> "BadJson":
+        """The same of a value that is a member of another object."""
+        return type(self)(f"{member}.{self.path}" if self.path else member, self.expected)
+
+
+class MaskedJson(BadJson):
+    """A mask stands where a value belongs: nobody can make the record of it."""
+
+    def __init__(self, path: str, expected: str = "a value, which is masked here") -> None:
+        super().__init__(path, expected)
+
+
+MASK: Final = "masked"
+"""The one member name that tells a mask from a record: `{"masked": "secret"}`, `{"masked": "sized", "size": 304}`."""
+
 
 def to_json(value: Record) -> dict[str, Any]:
     """A record's fields in wire order, as values that `json.dumps` takes. Secrets are in it."""
-    return {f.name: _to_json(f.type, getattr(value, f.name)) for f in fields_of(type(value))}
+    return _record_to_json(value, is_wide=False, masks=False)
+
+
+def to_wide_json(value: Record, *, masks: bool) -> dict[str, Any]:
+    """The same with 64-bit numbers as decimal strings; `masks`: each field shows what its declaration allows."""
+    return _record_to_json(value, is_wide=True, masks=masks)
 
 
 def from_json(cls: type[R], data: object) -> R:
@@ -49,17 +80,67 @@ def from_json(cls: type[R], data: object) -> R:
     return _record_from_json(cls, data, "")
 
 
-def _to_json(field: Field, value: Any) -> Any:
-    if isinstance(field, Nested):
-        return to_json(value)
-    if isinstance(field, Counted):
-        return [_to_json(field.item, item) for item in value]
-    if isinstance(field, Opaque | Blob):
-        return value.hex()
-    return value.name if isinstance(field, Choice) else value
+_Writer = Callable[[Any], Any]
+
+
+def _record_to_json(value: Record, *, is_wide: bool, masks: bool) -> dict[str, Any]:
+    return {name: write(get(value)) for name, get, write in _writers(type(value), is_wide, masks)}
+
+
+_found_writers: Final[dict[tuple[type[Record], bool, bool], list[tuple[str, _Writer, _Writer]]]] = {}
+
+
+def _writers(cls: type[Record], is_wide: bool, masks: bool) -> list[tuple[str, _Writer, _Writer]]:
+    """What reads and writes each field of a record, found once."""
+    found = _found_writers.get((cls, is_wide, masks))
+    if found is None:
+        found = _found_writers[cls, is_wide, masks] = _find_writers(cls, is_wide, masks)
+    return found
+
+
+def _find_writers(cls: type[Record], is_wide: bool, masks: bool) -> list[tuple[str, _Writer, _Writer]]:
+    return [
+        (f.name, attrgetter(f.name), _mask_of(f) if masks and f.sensitivity is not Sensitivity.PUBLIC else write)
+        for f in fields_of(cls)
+        for write in [_writer(f.type, is_wide, masks)]
+    ]
+
+
+def _mask_of(field: WireField) -> _Writer:
+    if field.sensitivity is Sensitivity.SIZED:
+        return lambda value: {MASK: "sized", "size": len(value)}
+    # Whatever else is not public is not shown: a new sensitivity fails closed.
+    return lambda _: {MASK: "secret"}
+
+
+def _writer(field: Field, is_wide: bool, masks: bool) -> _Writer:
+    match field:
+        case Nested():
+            return lambda value: _record_to_json(value, is_wide=is_wide, masks=masks)
+        case Counted():
+            item = _writer(field.item, is_wide, masks)
+            return lambda value: [item(one) for one in value]
+        case Opaque() | Blob():
+            return bytes.hex
+        case Choice():
+            return attrgetter("name")
+        case Uint() if is_wide and field.width == _WIDE:
+            return str
+    return _itself
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def value_from_json(field: Field, data: object, path: str) -> Any:
+    """One value that stands outside of a record, at `path`. Raises BadJson."""
+    return _from_json(field, data, path)
 
 
 def _from_json(field: Field, data: object, path: str) -> Any:
+    if isinstance(data, dict) and MASK in data:
+        raise MaskedJson(path)
     if isinstance(field, Nested):
         return _record_from_json(field.record, data, path)
     value = _plain_value(field, data, path)
@@ -78,6 +159,8 @@ def _plain_value(field: Field, data: object, path: str) -> Any:
     if isinstance(field, Choice):
         return field.choices.__members__.get(data) if isinstance(data, str) else None
     assert isinstance(field, Uint | Boolean | Text)
+    if isinstance(field, Uint) and field.width == _WIDE and isinstance(data, str) and _DECIMAL.fullmatch(data):
+        return int(data)
     return data
 
 
