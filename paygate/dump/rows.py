@@ -1,11 +1,10 @@
 """What a sequence diagram shows of each item: one arrow, mark or note, the same in every form of diagram."""
 
-import re
 from collections.abc import Iterator
-from enum import Enum, IntEnum
+from enum import Enum
 from typing import Final, NamedTuple
 
-from paygate.codec.codes import REPLY_BIT
+from paygate.codec.codes import REPLY_BIT, Code
 from paygate.codec.fields import Choice, fields_of
 from paygate.codec.messages import MESSAGES, Hello, HelloAck, Message
 from paygate.dump.model import Finding, Flow, Item, SeenFrame, Side, StreamEvent, StreamNote
@@ -66,10 +65,31 @@ _EVENTS: Final = {
 every open connection at once."""
 _BEGINNINGS: Final = frozenset({StreamEvent.OPENED, StreamEvent.STARTED_LATE})
 _COLOURS: Final = Colours(is_on=True)
-_TONES: Final = {
-    paint("-").replace("-", ""): tone
-    for paint, tone in ((_COLOURS.good, Tone.GOOD), (_COLOURS.bad, Tone.BAD), (_COLOURS.doubt, Tone.DOUBT))
+
+
+def _tones_of(registry: type[Code]) -> dict[Code, Tone]:
+    """What each code that says how something went means; zero is NONE and says nothing."""
+    # The colours know it; a second table would sooner or later say something else.
+    paints = {Tone.GOOD: _COLOURS.good, Tone.BAD: _COLOURS.bad, Tone.DOUBT: _COLOURS.doubt}
+    return {
+        code: tone
+        for code in registry
+        for tone, paint in paints.items()
+        if code and coloured_code(code, _COLOURS) == paint(code.name)
+    }
+
+
+_OUTCOMES: Final = {
+    kind: [
+        (field.name, tones)
+        for field in fields_of(cls)
+        if isinstance(field.type, Choice)
+        and issubclass(field.type.choices, Code)
+        and (tones := _tones_of(field.type.choices))
+    ]
+    for kind, cls in MESSAGES.items()
 }
+"""Of each kind the fields that say how something went."""
 
 
 def rows_of(item: Item, *, show_secrets: bool) -> Iterator[Row]:
@@ -106,11 +126,11 @@ def since_text(time_ns: int, begin_ns: int) -> str:
 def _frame_row(frame: SeenFrame, show_secrets: bool) -> Row:
     kind = frame.kind
     message = frame.message
-    codes = _outcome(message) if message is not None else []
-    text = summary(frame, show_secrets=show_secrets)
-    for name, _ in codes:
-        # The outcome stands by itself, so the fields need not say it again.
-        text = re.sub(rf"(^| ){name}(?= |$)", "", text, count=1)
+    outcome = _outcome(message) if message is not None else []
+    text = f" {summary(frame, show_secrets=show_secrets)} "
+    for name, _ in outcome:
+        # It stands by itself, so the fields need not say it again.
+        text = text.replace(f" {name} ", " ", 1)
     return Row(
         Shape.REPLY if kind & REPLY_BIT else Shape.REQUEST,
         frame.time_ns,
@@ -119,9 +139,10 @@ def _frame_row(frame: SeenFrame, show_secrets: bool) -> Row:
         ends_of_hello(message) if isinstance(message, Hello | HelloAck) else ends_of_kind(kind),
         MESSAGES[kind].__name__,
         text.strip(),
-        " ".join(dict.fromkeys(name for name, _ in codes)),
+        # FENCED is an outcome and its reason.
+        " ".join(dict.fromkeys(name for name, _ in outcome)),
         latency_text(frame.latency_ns),
-        codes[0][1] if codes else Tone.PLAIN,
+        outcome[0][1] if outcome else Tone.PLAIN,
     )
 
 
@@ -149,14 +170,11 @@ def _finding_row(finding: Finding, frame: SeenFrame | None) -> Row:
 
 
 def _outcome(message: Message) -> list[tuple[str, Tone]]:
-    """The message's codes that say how it went, by name."""
-    codes: list[tuple[str, Tone]] = []
-    for field in fields_of(type(message)):
-        if isinstance(field.type, Choice):
-            code: IntEnum = getattr(message, field.name)
-            # The colours know what each code means; a second table would sooner or later say something else.
-            tone = _TONES.get(coloured_code(code, _COLOURS).replace(code.name, ""))
-            # Zero is NONE: nothing to say.
-            if tone is not None and code:
-                codes.append((code.name, tone))
-    return codes
+    """The message's codes that say how it went, the most important first."""
+    found = []
+    for name, tones in _OUTCOMES[message.kind]:
+        code: Code = getattr(message, name)
+        tone = tones.get(code)
+        if tone is not None:
+            found.append((code.name, tone))
+    return found

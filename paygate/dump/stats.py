@@ -2,7 +2,7 @@
 
 Everything is counted as it comes, in a bounded memory, so a night's capture is as good as a minute's. An answer's
 latency runs from the request's last byte to the answer's last byte, where the capture was made. A payment begins with
-its first EncryptedCredentials and ends with the first answer that says what became of it, by PaymentAck or StatusAck, on
+its first EncryptedCredentials and ends with the first answer that says what became of it, PaymentAck or StatusAck, on
 whichever connection it comes. Percentiles are within 1 %.
 """
 
