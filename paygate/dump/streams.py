@@ -87,6 +87,16 @@ class Reassembler:
                     return (way.deliver(payload, time_ns, number),)
         return self._receive_rare(way, connection, segment)
 
+    @property
+    def held_size(self) -> int:
+        """What bytes that came before their turn take now, in bytes."""
+        return self._memory.held_cost
+
+    @property
+    def recent_size(self) -> int:
+        """Bytes that are kept for comparison now."""
+        return self._memory.recent_size
+
     def finish(self) -> Sequence[StreamItem]:
         """The capture has ended: what is held comes out, and every flow that is still open is told as that."""
         items: list[StreamItem] = []
