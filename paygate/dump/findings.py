@@ -12,6 +12,7 @@ from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.fields import Boolean, Choice, Sensitivity, Text, Uint, utf8_text
 from paygate.codec.frame import Header, frame_checksum
+from paygate.codec.limits import HEADER_SIZE
 from paygate.codec.messages import MESSAGES
 from paygate.codec.walk import Fault, Part, Span, walk
 from paygate.escape import escape_line
@@ -85,6 +86,9 @@ MESSAGE_SECTIONS: Final[dict[Kind, str]] = {
 }
 """Where spec/protocol.md declares each message: what a wrong value is held against."""
 
+HEADER_PLACES: Final = {span.path: (span.start, span.end) for span in walk(Header, bytes(HEADER_SIZE)).spans}
+"""Where each field of a header begins and ends."""
+
 _HEX_SHOWN_MAX: Final = 32
 """Bytes of a value that are told: all identifiers, hashes and MACs of the protocol, so only a text is ever cut."""
 
@@ -94,25 +98,26 @@ def body_section(code: ErrorCode, kind: Kind) -> str:
     return MESSAGE_SECTIONS[kind] if code is ErrorCode.BAD_VALUE else SECTIONS[code]
 
 
-def body_fault(kind: Kind, signed: bytes, header_size: int) -> tuple[Fault, str]:
-    """What is wrong first in a body that its decoder refused, with offsets within the frame, and what stands there."""
-    fault = walk(MESSAGES[kind], signed, header_size).fault
+def body_fault(kind: Kind, signed: bytes) -> tuple[Fault, str]:
+    """What is wrong first in the body of a frame that was refused, with offsets in the frame, and what stands there."""
+    fault = walk(MESSAGES[kind], signed, HEADER_SIZE).fault
     assert fault is not None, "the walk finds what the decoder refuses"
     return fault, _got(fault, signed)
 
 
 def header_fault(error: RemoteProtocolError, header: bytes) -> tuple[int, str]:
     """Where in a header the field stands that `decode_head` refused, and what stands there."""
-    span = next(span for span in walk(Header, header).spans if span.path == error.path)
+    start, end = HEADER_PLACES[error.path]
+    there = header[start:end]
     # Codes and flags are written in hexadecimal in the spec's tables, sizes and versions in decimal.
-    is_size = error.code in (ErrorCode.BODY_TOO_SMALL, ErrorCode.BODY_TOO_LARGE, ErrorCode.UNSUPPORTED_VERSION)
-    return span.start, str(span.value) if is_size else f"0x{header[span.start : span.end].hex()}"
+    is_number = error.code in (ErrorCode.BODY_TOO_SMALL, ErrorCode.BODY_TOO_LARGE, ErrorCode.UNSUPPORTED_VERSION)
+    return start, str(int.from_bytes(there)) if is_number else f"0x{there.hex()}"
 
 
 def checksum_fault(signed: bytes) -> tuple[int, str, str]:
     """Of a frame with a bad checksum: where the checksum stands, the right one and the one that stands there."""
-    span = next(span for span in walk(Header, signed).spans if span.path == "checksum")
-    return span.start, f"0x{frame_checksum(signed):08x}", f"0x{span.value:08x}"
+    start, end = HEADER_PLACES["checksum"]
+    return start, f"0x{frame_checksum(signed):08x}", f"0x{signed[start:end].hex()}"
 
 
 def _got(fault: Fault, data: bytes) -> str:

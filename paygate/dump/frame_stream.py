@@ -23,14 +23,12 @@ from paygate.codec.frame import (
     FLAGS_KNOWN,
     MAGIC,
     Frame,
-    Header,
     body_size_range,
     decode_frame,
     decode_head,
 )
 from paygate.codec.messages import MESSAGES
-from paygate.codec.walk import walk
-from paygate.dump.findings import SECTIONS, OwnFinding, bytes_text, checksum_fault, header_fault
+from paygate.dump.findings import HEADER_PLACES, SECTIONS, OwnFinding, bytes_text, checksum_fault, header_fault
 from paygate.dump.model import Finding, Flow, Item, SeenFrame, Side, StreamData, StreamEvent, StreamGap, StreamNote
 
 LARGEST_FRAME_SIZE: Final = limits.HEADER_SIZE + max(body_size_range(kind)[1] for kind in MESSAGES) + limits.MAC_SIZE
@@ -41,7 +39,7 @@ CHECKED_SIZE_FREE: Final = 4 * LARGEST_FRAME_SIZE
 """Bytes that searches may try checksums on at the beginning of a stream: by chance nothing looks like a header."""
 CHECKED_PER_BYTE: Final = 16
 """So many more for each byte of the stream. CRC-32 does about a gigabyte a second, so bytes that were made of headers
-which lie are still read at tens of megabytes a second; in such bytes a good frame may be missed."""
+which lie are still read at some megabytes a second; in such bytes a good frame may be missed."""
 MARK_COST: Final = 100
 """Bytes that remembering one packet's time takes, while its bytes are held."""
 
@@ -391,7 +389,6 @@ def _described_size(code: ErrorCode, header: bytes) -> int | None:
     """How large a frame is by a header that was refused; None if its size is not to be believed."""
     if code is ErrorCode.BAD_MAGIC:
         return None
-    values = {span.path: span.value for span in walk(Header, header).spans}
-    mac_size = limits.MAC_SIZE if values["flags"] & FLAG_AUTHENTICATED else 0
-    size: int = _HEADER_SIZE + values["body_size"] + mac_size
+    flags, body_size = (int.from_bytes(header[slice(*HEADER_PLACES[name])]) for name in ("flags", "body_size"))
+    size = _HEADER_SIZE + body_size + (limits.MAC_SIZE if flags & FLAG_AUTHENTICATED else 0)
     return size if size <= LARGEST_FRAME_SIZE else None

@@ -78,7 +78,7 @@ class _FlowFrames:
         try:
             message = frame.message()
         except RemoteProtocolError:
-            fault, got = body_fault(frame.kind, frame.signed, limits.HEADER_SIZE)
+            fault, got = body_fault(frame.kind, frame.signed)
             findings = (
                 Finding(
                     name=fault.code.name,

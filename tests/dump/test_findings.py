@@ -11,6 +11,7 @@ from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.fields import Sensitivity, fields_of
 from paygate.codec.frame import decode_record, encode_record
+from paygate.codec.limits import HEADER_SIZE
 from paygate.codec.messages import MESSAGES
 from paygate.codec.walk import holds_secrets
 from paygate.dump.findings import MESSAGE_SECTIONS, SECTIONS, OwnFinding, body_fault, body_section, bytes_text
@@ -85,7 +86,7 @@ def test_what_stands_there_is_told_unless_it_is_or_may_be_secret(
 ) -> None:
     body = bytearray(encode_record(example(kind)))
     body[at] = byte
-    fault, told = body_fault(kind, bytes(body), 0)
+    fault, told = body_fault(kind, bytes(HEADER_SIZE) + body)
     assert (fault.path, told) == (path, got)
 
 
@@ -100,7 +101,7 @@ def test_no_damage_makes_a_finding_show_a_secret(kind: Kind) -> None:
         try:
             decode_record(MESSAGES[kind], damaged)
         except RemoteProtocolError:
-            fault, got = body_fault(kind, damaged, 0)
+            fault, got = body_fault(kind, bytes(HEADER_SIZE) + damaged)
             text = f"{fault.path} {fault.expected} {got}"
             assert not any(part in text for part in SECRET_PARTS), text
             refused_count += 1
