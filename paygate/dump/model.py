@@ -148,7 +148,7 @@ class StreamEvent(Enum):
     OVERLAP_DIFFERS = "bytes that had come before, but others; the first ones count"
     CAME_TOO_LATE = "bytes of a gap that was told already; they are left out"
     IMPLAUSIBLE = "a sequence number that no window reaches; its bytes are left out"
-    SKIPPED = "bytes that are no frame, up to the next good one or the end; what they begin with is a finding before"
+    SKIPPED = "skipped what is no frame, up to the next good one or the end"
     FINISHED = "sends no more (FIN)"
     RESET = "reset the connection (RST)"
     CLOSED = "both sides have finished, or one has reset"
