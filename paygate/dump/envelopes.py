@@ -17,13 +17,10 @@ from paygate.codec.fields import Sensitivity, fields_of, utf8_text
 from paygate.codec.messages import MESSAGES, EncryptedCredentials, TokenAck
 from paygate.codec.seal import NotOpened, SealingKey, open_plaintext
 from paygate.codec.sealed import CredentialsPlaintext, Terms
+from paygate.dump.findings import OwnFinding
 from paygate.dump.model import Finding, SeenFrame
 from paygate.escape import escape_line
 
-ENVELOPE_NOT_OPENED: Final = "ENVELOPE_NOT_OPENED"
-"""The finding: an envelope does not open with the key whose ID it carries."""
-DECODE_KEY_UNUSED: Final = "DECODE_KEY_UNUSED"
-"""The finding: no envelope of the whole input was sealed for any of the keys that were given."""
 KEY_FILE_SIZE_MAX: Final = 1_024
 """Bytes: the hybrid's key takes 193 in hexadecimal, so a wrong file is refused before it is read whole."""
 OTHER_KEY_COUNT_MAX: Final = 8
@@ -108,7 +105,7 @@ class EnvelopeOpener:
         if self._was_used or not self._other_key_ids:
             return None
         return Finding(
-            name=DECODE_KEY_UNUSED,
+            name=OwnFinding.DECODE_KEY_UNUSED.name,
             expected=f"an envelope for {_listed(self._keys)}, the keys given with --decode-key",
             got=f"envelopes for {_listed(self._other_key_ids)}",
             section="8.2",
@@ -128,7 +125,7 @@ def _not_opened(frame: SeenFrame, key_id: bytes, terms: Terms, other_terms: Term
     else:
         cause = "it was sealed under other terms or for another key, or its bytes were changed on the way"
     return Finding(
-        name=ENVELOPE_NOT_OPENED,
+        name=OwnFinding.ENVELOPE_NOT_OPENED.name,
         expected=f"an envelope that key {key_id.hex()} opens under this payment's terms",
         got=f"one that does not open: {cause}",
         section="8.2",

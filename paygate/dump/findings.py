@@ -27,6 +27,9 @@ class OwnFinding(Enum):
     )
     NO_FRAME_FOUND = "begun in mid-stream, and no frame stands where one must have begun by now"
     FRAME_FORGOTTEN = "an incomplete frame was let go, to keep the memory bounded"
+    UNANSWERED = "requests had no answer when their connection ended, or the capture did"
+    ENVELOPE_NOT_OPENED = "an envelope does not open with the key whose ID it carries"
+    DECODE_KEY_UNUSED = "no envelope of the input was sealed for any key that was given"
 
 
 SECTIONS: Final[dict[ErrorCode, str]] = {

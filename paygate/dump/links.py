@@ -17,6 +17,7 @@ from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import Error
 from paygate.dump.envelopes import EnvelopeOpener
+from paygate.dump.findings import OwnFinding
 from paygate.dump.identities import Identities
 from paygate.dump.link_rules import (
     REPLY_KINDS,
@@ -32,9 +33,6 @@ from paygate.dump.link_rules import (
 )
 from paygate.dump.model import Finding, Flow, FlowKind, Item, SeenFrame, StreamEvent, StreamNote
 
-UNANSWERED: Final = "UNANSWERED"
-"""The finding: requests had no answer when their connection ended, or the capture did."""
-
 FLOW_COUNT_MAX: Final = 16_384
 """Flows that are remembered at once; more than a server's descriptors allow, and some 10 MB."""
 FLOW_WAITING_COUNT_MAX: Final = 8_192
@@ -42,7 +40,7 @@ FLOW_WAITING_COUNT_MAX: Final = 8_192
 WAITING_COUNT_MAX: Final = 16_384
 """Requests that may wait in all flows: four full links; some 50 MB if each holds the largest envelope."""
 LISTED_COUNT_MAX: Final = 4
-"""Requests that an UNANSWERED names; it counts the others."""
+"""Requests that an UNANSWERED finding names; it counts the others."""
 
 
 class Links:
@@ -233,7 +231,7 @@ def _unanswered(flow: Flow, link: LinkSeen, note: StreamNote | None) -> Finding 
         listed.append(f"{len(requests) - LISTED_COUNT_MAX} more")
     is_closed = note is not None and note.event is StreamEvent.CLOSED
     return Finding(
-        name=UNANSWERED,
+        name=OwnFinding.UNANSWERED.name,
         expected="a reply before the connection ended" if is_closed else "a reply, perhaps after the capture's end",
         got=f"none to {', '.join(listed)}",
         section="5.2",

@@ -15,9 +15,7 @@ from paygate.codec.codes import KemId, Kind
 from paygate.codec.messages import EncryptedCredentials, TokenQuery, TransferRequest
 from paygate.codec.sealed import CredentialsPlaintext, Terms
 from paygate.dump.envelopes import (
-    DECODE_KEY_UNUSED,
     ENVELOPE_KINDS,
-    ENVELOPE_NOT_OPENED,
     EnvelopeOpener,
     load_decode_key,
     opened_fields,
@@ -105,7 +103,7 @@ def test_an_envelope_under_other_terms_is_a_finding_that_says_what_could_be_wron
     frame = LinkTape(tape, is_bank_link=True, is_whole=False).ask(transfer, 5)
     through(links_with(KemId.X25519), tape.items)
     (finding,) = frame.findings
-    assert (finding.name, finding.path, finding.section) == (ENVELOPE_NOT_OPENED, "envelope", "8.2")
+    assert (finding.name, finding.path, finding.section) == ("ENVELOPE_NOT_OPENED", "envelope", "8.2")
     assert transfer.key_id.hex() in finding.expected
     assert "sealed under other terms or for another key, or its bytes were changed" in finding.got
 
@@ -131,7 +129,7 @@ def test_a_changed_envelope_is_a_finding_and_shows_nothing_of_itself() -> None:
     frame = LinkTape(tape, is_bank_link=True, is_whole=False).ask(changed, 5)
     through(links_with(KemId.X25519), tape.items)
     (finding,) = frame.findings
-    assert finding.name == ENVELOPE_NOT_OPENED
+    assert finding.name == "ENVELOPE_NOT_OPENED"
     assert changed.envelope.hex()[:16] not in repr(finding)
 
 
@@ -141,7 +139,7 @@ def test_envelopes_for_other_keys_only_are_one_finding_at_the_end() -> None:
     for number in (5, 6):
         link.ask(transfer_of(KemId.MLKEM768_X25519), number)
     found = findings_in(through(links_with(KemId.X25519), tape.items))
-    assert [finding.name for finding in found] == ["UNANSWERED", DECODE_KEY_UNUSED]
+    assert [finding.name for finding in found] == ["UNANSWERED", "DECODE_KEY_UNUSED"]
     key_ids = [builders.sealing_key(kem_id).public_suite_key().key_id.hex() for kem_id in KemId]
     assert key_ids[0] in found[1].expected
     assert found[1].got == f"envelopes for {key_ids[1]}"

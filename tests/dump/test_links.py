@@ -15,7 +15,7 @@ from paygate.codec.codes import Kind, Role
 from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import Echo, Hello, HelloAck
 from paygate.dump import links
-from paygate.dump.links import UNANSWERED, Links
+from paygate.dump.links import Links
 from paygate.dump.model import FlowKind, Item, SeenFrame, Side, StreamEvent, StreamNote
 
 each_session = pytest.mark.parametrize("payment", SESSIONS, ids=lambda payment: payment.name)
@@ -86,7 +86,7 @@ def test_roles_and_names_come_from_hello_and_hello_ack() -> None:
 
 def test_a_transfer_that_is_lost_with_its_connection_is_unanswered() -> None:
     (finding,) = findings_in(through(Links(), session(FENCED, with_lost=True)))
-    assert finding.name == UNANSWERED
+    assert finding.name == "UNANSWERED"
     assert finding.got == "none to TransferRequest 3"
     assert finding.section == "5.2"
 
@@ -358,7 +358,7 @@ def test_what_still_waits_when_the_capture_ends_is_told_mildly(has_note: bool) -
     if has_note:
         link.note(StreamEvent.CAPTURE_ENDED)
     (finding,) = findings_in(through(Links(), tape.items))
-    assert (finding.name, finding.expected) == (UNANSWERED, "a reply, perhaps after the capture's end")
+    assert (finding.name, finding.expected) == ("UNANSWERED", "a reply, perhaps after the capture's end")
 
 
 def test_a_flow_that_was_forgotten_is_not_accused() -> None:
