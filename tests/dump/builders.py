@@ -1,4 +1,4 @@
-"""Builds captures, byte by byte: TCP and IP packets, link layers, pcap and pcapng files, all from their published formats.
+"""Builds captures byte by byte, from the published formats: TCP and IP packets, link layers, pcap and pcapng files.
 
 Checksums are left at 0: no reader in these tests checks them, since captures at a sender hold those of before offload.
 """
@@ -277,7 +277,6 @@ def enhanced_packet(packet: Captured, *, order: str = "<", resolution: int | Non
 
 def ticks(time_ns: int, resolution: int | None) -> int:
     """A time in units of if_tsresol."""
-    per_second = 10 ** (6 if resolution is None else resolution)
-    if resolution is not None and resolution & 0x80:
-        per_second = 2 ** (resolution & 0x7F)
-    return time_ns * per_second // 1_000_000_000
+    exponent = 6 if resolution is None else resolution & 0x7F
+    base = 2 if resolution is not None and resolution & 0x80 else 10
+    return time_ns * int(base**exponent) // 1_000_000_000
