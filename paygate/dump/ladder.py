@@ -21,7 +21,8 @@ from paygate.dump.display import cut, display_width, pad
 from paygate.dump.model import Item, StreamEvent, StreamNote
 from paygate.dump.output import Colours
 from paygate.dump.participants import Ends, Roles
-from paygate.dump.rows import RESET_TITLE, TIME_WIDTH, Row, Shape, Tone, rows_of, since_text
+from paygate.dump.rows import TIME_WIDTH, Row, Rows, Shape, Tip, Tone, since_text
+from paygate.escape import escape_line
 
 WIDTH_MIN: Final = 40
 """Columns below which no arrow has room; a narrower terminal gets lines of this width."""
@@ -81,7 +82,7 @@ class Ladder:
         self._span = (self._width - _LEFT - 1) // 2
         # Around a label stand a stroke, a blank at both ends, and the arrow's head.
         self._label_room = self._span - 1 - 4
-        self._show_secrets = show_secrets
+        self._rows_of = Rows(show_secrets=show_secrets).of
         self._glyphs = glyphs
         self._roles = Roles()
         self._begin_ns: int | None = None
@@ -99,7 +100,7 @@ class Ladder:
         if isinstance(item, StreamNote) and item.event is StreamEvent.CAPTURE_ENDED:
             self._unfinished_count += 1
             return
-        for row in rows_of(item, show_secrets=self._show_secrets):
+        for row in self._rows_of(item):
             if not self._has_head:
                 self._draw_head(row.time_ns)
             self._draw(row)
@@ -167,12 +168,9 @@ class Ladder:
     def _stroked(self, row: Row, label: str, rest: int, *, is_rightward: bool) -> str:
         glyphs = self._glyphs
         stroke = {Shape.REQUEST: glyphs.request, Shape.REPLY: glyphs.reply}.get(row.shape, glyphs.event)
-        if is_rightward:
-            return f"{stroke} {label} {stroke * rest}{self._head(row, glyphs.right)}"
-        return f"{self._head(row, glyphs.left)} {label} {stroke * (rest + 1)}"
-
-    def _head(self, row: Row, head: str) -> str:
-        return head if row.title != RESET_TITLE else self._glyphs.finding
+        head = glyphs.right if is_rightward else glyphs.left
+        tip = {Tip.HEAD: head, Tip.CROSS: glyphs.finding, Tip.NOTHING: stroke}[row.tip]
+        return f"{stroke} {label} {stroke * rest}{tip}" if is_rightward else f"{tip} {label} {stroke * (rest + 1)}"
 
     def _beside(self, row: Row, text: str) -> str:
         room = self._span - 2
@@ -184,7 +182,13 @@ class Ladder:
         """Ends that stand on none of the three lines: one line of text with their addresses."""
         assert row.flow is not None
         sender, receiver = row.flow.endpoint(row.side), row.flow.endpoint(row.side.other)
-        words = [f"{sender} {self._glyphs.right} {receiver}", row.title, row.outcome, row.latency, row.text]
+        words = [
+            escape_line(f"{sender} {self._glyphs.right} {receiver}"),
+            row.title,
+            row.outcome,
+            row.latency,
+            row.text,
+        ]
         self._draw_text(margin, " ".join(word for word in words if word), self._paints[row.tone])
 
     def _draw_finding(self, row: Row, margin: str) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from paygate.dump.display import cut
 from paygate.dump.model import Item
-from paygate.dump.rows import RESET_TITLE, Shape
+from paygate.dump.rows import Shape, Tip
 from paygate.dump.sheet import Placed, Sheet, left_out_text
 
 TEXT_WIDTH: Final = 60
@@ -21,8 +21,8 @@ DIAGRAM_SIZE_MAX: Final = 49_000
 """Characters: Mermaid refuses a text of more than 50,000 unless it is told otherwise (`maxTextSize`)."""
 _INDENT: Final = "    "
 _TO_ESCAPE: Final = re.compile(r"[^A-Za-z0-9 .,_=+()/-]")
-_ARROWS: Final = {Shape.REQUEST: "->>", Shape.REPLY: "-->>", Shape.EVENT: "--)"}
-_CROSS: Final = "--x"
+_ARROWS: Final = {Shape.REQUEST: "->>", Shape.REPLY: "-->>"}
+_EVENT_ARROWS: Final = {Tip.HEAD: "--)", Tip.CROSS: "--x", Tip.NOTHING: "-->"}
 
 
 class Mermaid:
@@ -68,7 +68,7 @@ def _statement(placed: Placed) -> str:
     text = "<br/>".join(mermaid_text(cut(line, TEXT_WIDTH)) for line in (head, row.text) if line)
     if row.shape is Shape.FINDING:
         return _note(sender, sender if row.flow is not None else receiver, text)
-    arrow = _CROSS if row.title == RESET_TITLE and row.shape is Shape.EVENT else _ARROWS[row.shape]
+    arrow = _ARROWS.get(row.shape) or _EVENT_ARROWS[row.tip]
     return f"P{sender}{arrow}P{receiver}: {text}"
 
 

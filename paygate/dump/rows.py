@@ -1,6 +1,5 @@
 """What a sequence diagram shows of each item: one arrow, mark or note, the same in every form of diagram."""
 
-from collections.abc import Iterator
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -32,6 +31,14 @@ class Tone(Enum):
     DOUBT = "pending, unknown"
 
 
+class Tip(Enum):
+    """What an arrow ends with."""
+
+    HEAD = "it goes to somebody"
+    CROSS = "the connection breaks"
+    NOTHING = "it has no direction"
+
+
 class Row(NamedTuple):
     """One line of a diagram. All texts are printable; none holds a secret unless that was asked for."""
 
@@ -49,21 +56,30 @@ class Row(NamedTuple):
     """The codes of the message that say how it went, such as `DECLINED FUNDS`."""
     latency: str = ""
     tone: Tone = Tone.PLAIN
+    tip: Tip = Tip.HEAD
 
 
 TIME_WIDTH: Final = 10
 """Milliseconds up to a quarter of an hour with all decimals."""
-RESET_TITLE: Final = "reset"
+ENDING_FLOW_COUNT_MAX: Final = 16_384
+"""Connections that have begun to end and are remembered for that; more than a server's descriptors allow."""
 _EVENTS: Final = {
     StreamEvent.OPENED: "connected",
     StreamEvent.STARTED_LATE: "seen from mid-stream",
     StreamEvent.FINISHED: "sends no more",
-    StreamEvent.RESET: RESET_TITLE,
+    StreamEvent.RESET: "reset",
+    StreamEvent.CLOSED: "closed",
     StreamEvent.DROPPED: "forgotten",
 }
-"""Shown as marks. CLOSED only repeats what FINISHED and RESET have said; CAPTURE_ENDED is counted, since it comes for
-every open connection at once."""
+"""Shown as marks. CAPTURE_ENDED is none, since it comes for every open connection at once."""
+_TIPS: Final = {
+    StreamEvent.RESET: Tip.CROSS,
+    StreamEvent.CLOSED: Tip.NOTHING,
+    StreamEvent.DROPPED: Tip.NOTHING,
+    StreamEvent.STARTED_LATE: Tip.NOTHING,
+}
 _BEGINNINGS: Final = frozenset({StreamEvent.OPENED, StreamEvent.STARTED_LATE})
+_ENDINGS: Final = frozenset({StreamEvent.CLOSED, StreamEvent.DROPPED, StreamEvent.CAPTURE_ENDED})
 _COLOURS: Final = Colours(is_on=True)
 
 
@@ -92,16 +108,33 @@ _OUTCOMES: Final = {
 """Of each kind the fields that say how something went."""
 
 
-def rows_of(item: Item, *, show_secrets: bool) -> Iterator[Row]:
-    """What to draw of an item: a frame is an arrow with its findings behind it; some notes are nothing."""
-    if isinstance(item, SeenFrame):
-        yield _frame_row(item, show_secrets)
-        for finding in item.findings:
-            yield _finding_row(finding, item)
-    elif isinstance(item, Finding):
-        yield _finding_row(item, None)
-    elif item.event in _EVENTS:
-        yield _event_row(item)
+class Rows:
+    """Makes rows of items. A connection's end is two rows at most: who sends no more first, and that it is closed."""
+
+    def __init__(self, *, show_secrets: bool) -> None:
+        self._show_secrets = show_secrets
+        self._ending: dict[Flow, StreamEvent] = {}
+
+    def of(self, item: Item) -> list[Row]:
+        """What to draw of an item: a frame is an arrow with its findings behind it; some notes are nothing."""
+        if isinstance(item, SeenFrame):
+            return [_frame_row(item, self._show_secrets), *(_finding_row(finding, item) for finding in item.findings)]
+        if isinstance(item, Finding):
+            return [_finding_row(item, None)]
+        return [_event_row(item)] if self._is_shown(item) else []
+
+    def _is_shown(self, note: StreamNote) -> bool:
+        event, flow = note.event, note.flow
+        if event in _ENDINGS:
+            # A reset has said already that it is closed.
+            return self._ending.pop(flow, None) is not StreamEvent.RESET and event in _EVENTS
+        if event in (StreamEvent.FINISHED, StreamEvent.RESET):
+            if event is StreamEvent.FINISHED and flow in self._ending:
+                return False
+            if len(self._ending) >= ENDING_FLOW_COUNT_MAX:
+                self._ending.clear()
+            self._ending[flow] = event
+        return event in _EVENTS
 
 
 def latency_text(latency_ns: int | None) -> str:
@@ -148,8 +181,16 @@ def _frame_row(frame: SeenFrame, show_secrets: bool) -> Row:
 
 def _event_row(note: StreamNote) -> Row:
     flow = note.flow
-    text = f"{flow.caller} to {flow.answerer}" if note.event in _BEGINNINGS else ""
-    return Row(Shape.EVENT, note.time_ns, flow, note.side, None, _EVENTS[note.event], escape_line(text))
+    return Row(
+        Shape.EVENT,
+        note.time_ns,
+        flow,
+        note.side,
+        None,
+        _EVENTS[note.event],
+        escape_line(f"{flow.caller} to {flow.answerer}") if note.event in _BEGINNINGS else "",
+        tip=_TIPS.get(note.event, Tip.HEAD),
+    )
 
 
 def _finding_row(finding: Finding, frame: SeenFrame | None) -> Row:

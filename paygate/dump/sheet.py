@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from paygate.dump.model import Item
 from paygate.dump.participants import Lifelines, Roles, lifelines_of
-from paygate.dump.rows import Row, rows_of
+from paygate.dump.rows import Row, Rows
 
 ROW_COUNT_MAX: Final = 500
 """More rows nobody reads as a diagram."""
@@ -39,14 +39,14 @@ class Sheet:
     """Collects the rows of a diagram."""
 
     def __init__(self, *, show_secrets: bool) -> None:
-        self._show_secrets = show_secrets
+        self._rows_of = Rows(show_secrets=show_secrets).of
         self._roles = Roles()
         self._rows: list[Row] = []
         self._left_out_count = 0
 
     def receive(self, item: Item) -> None:
         """Keep what is to be drawn of it, up to ROW_COUNT_MAX rows; count the rest."""
-        for row in rows_of(item, show_secrets=self._show_secrets):
+        for row in self._rows_of(item):
             if len(self._rows) < ROW_COUNT_MAX:
                 self._rows.append(row)
             else:

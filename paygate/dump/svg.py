@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from paygate.clock import utc_text
 from paygate.dump.display import cut, display_width
 from paygate.dump.model import Item
-from paygate.dump.rows import RESET_TITLE, Row, Shape, Tone, since_text
+from paygate.dump.rows import Row, Shape, Tip, Tone, since_text
 from paygate.dump.sheet import Drawing, Placed, Sheet, left_out_text
 
 FONT_SIZE: Final = 13
@@ -177,14 +177,13 @@ class _Picture:
             path = f"M{begin:.1f} {y - 5:.1f}H{out:.1f}V{y + 5:.1f}H{end + 8:.1f}"
             y_tip, middle, room = y + 5, out, self._gap - LOOP_WIDTH - _HEAD_PAD
         else:
-            path = f"M{begin:.1f} {y:.1f}H{end + 8 * toward:.1f}"
+            path = f"M{begin:.1f} {y:.1f}H{end + (0 if row.tip is Tip.NOTHING else 8 * toward):.1f}"
             y_tip, middle, room = y, (begin + end) / 2, abs(end - begin) - 2 * _HEAD_PAD
         self._parts.append(f'<path class="arrow{shape}" d="{path}"/>')
-        if row.shape is Shape.EVENT and row.title == RESET_TITLE:
-            x = end + 8 * toward
-            cross = f"M{x - 5:.1f} {y_tip - 5:.1f}l10 10m0 -10l-10 10"
+        if row.tip is Tip.CROSS:
+            cross = f"M{end + 8 * toward - 5:.1f} {y_tip - 5:.1f}l10 10m0 -10l-10 10"
             self._parts.append(f'<path class="cross" d="{cross}"/>')
-        else:
+        elif row.tip is Tip.HEAD:
             tip = f"M{end:.1f} {y_tip:.1f}l{9 * toward} -5v10z"
             self._parts.append(f'<path class="tip{shape}" d="{tip}"/>')
         if is_loop:
