@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from paygate.dump import schema
 from specgen import document, kaitai, registry, session_text, vectors, wireshark
 
 SPEC = Path(__file__).parent.parent.parent / "spec"
@@ -27,6 +28,7 @@ def outputs(spec: Path) -> dict[str, str]:
         "registry.json": registry.render(document.edition(written), document.requirements(written)),
         "paygate.ksy": kaitai.render(),
         "paygate.lua": wireshark.render(),
+        "dump.schema.json": schema.text(),
     }
 
 
