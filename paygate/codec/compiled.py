@@ -47,7 +47,7 @@ REFUSALS: Final = (struct.error, IndexError, KeyError, UnicodeError)
 _FORMATS: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}  # struct's letters for unsigned integers, by width
 _BUILTINS: Final = ("bool", "bytes", "int", "len", "range", "str", "tuple")  # what the functions call by name
 _ONE_BYTE: Final = tuple(bytes([number]) for number in range(256))
-# A charset of this form is checked by deleting the characters that it allows: half the time of the expression.
+# A charset of this form is checked by `bytes.translate`, in less than half the time of the expression.
 _CLASS: Final = r"\[([^\]\[\\^]+)\]"
 _CLASSES: Final = re.compile(rf"(?:{_CLASS})?{_CLASS}(\*|\+|\{{(\d+)\}})")
 
@@ -171,7 +171,7 @@ class _Function:
         """The name under which the function finds an object: parameters and variables are found faster, but these
         are found as fast as any global."""
         for known, other in self.objects.items():
-            if other is value:
+            if other is value or (type(other) is type(value) is bytes and other == value):
                 return known
         chosen = self.variable(name)
         self.objects[chosen] = value
@@ -501,7 +501,9 @@ def _check_text(function: _Function, field: Text, variable: str) -> None:
 
 def _check_ascii(function: _Function, charset: _Charset, field: Text, variable: str, size: str) -> None:
     """Check `bytes` against a charset of classes; their number is within the field's range already."""
-    conditions = [f"{variable}.translate(None, {function.object('allowed', charset.later)})"]
+    # The table changes every byte that is not allowed, and so does the translation differ from the text.
+    table = bytes(byte if byte in charset.later else (byte + 1) % 256 for byte in range(256))
+    conditions = [f"{variable}.translate({function.object('allowed', table)}) != {variable}"]
     if charset.first != charset.later:
         conditions = [f"{variable}[0] not in {function.object('allowed_first', charset.first)}", *conditions]
     if charset.size_min > field.minimum:

@@ -272,8 +272,10 @@ def is_plain_text(value: str) -> bool:
 
     Bidirectional overrides and zero-width characters could make a log line lie about what it says (T21).
     """
-    return unicodedata.is_normalized("NFC", value) and all(
-        unicodedata.category(c)[0] != "C" and unicodedata.category(c) not in ("Zl", "Zp") for c in value
+    # To Python, printable is what is in none of the categories C and Z, but the space: most texts need no closer look.
+    return unicodedata.is_normalized("NFC", value) and (
+        value.isprintable()
+        or all(unicodedata.category(c)[0] != "C" and unicodedata.category(c) not in ("Zl", "Zp") for c in value)
     )
 
 

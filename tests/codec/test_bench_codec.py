@@ -1,0 +1,64 @@
+"""The hand-written codec of the bench is a fair peer: same bytes, same objects, same checks; and a short race."""
+
+import pytest
+from bench_codec import measure
+from builders import example, with_changes
+from hand_codec import BY_HAND, HAND_REFUSALS
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import illegal_values, records
+
+from paygate.codec.codes import Kind, Route
+from paygate.codec.errors import LocalProtocolError, RemoteProtocolError
+from paygate.codec.fields import fields_of
+from paygate.codec.frame import decode_record, encode_record
+from paygate.codec.messages import MESSAGES
+
+each_kind = pytest.mark.parametrize("kind", BY_HAND, ids=lambda kind: kind.name)
+
+
+def test_every_kind_of_the_socket_is_written_by_hand() -> None:
+    assert set(BY_HAND) == {kind for kind, cls in MESSAGES.items() if cls.route is not Route.PIPE}
+
+
+@each_kind
+@given(data=st.data())
+def test_by_hand_legal_messages_are_the_same_bytes_and_objects(kind: Kind, data: st.DataObject) -> None:
+    encode, decode = BY_HAND[kind]
+    message = data.draw(records(MESSAGES[kind]))
+    encoded = encode_record(message)
+    assert encode(message) == encoded
+    assert decode(encoded) == message
+
+
+@each_kind
+@given(data=st.data())
+def test_by_hand_the_same_bytes_are_refused(kind: Kind, data: st.DataObject) -> None:
+    changed = bytearray(encode_record(data.draw(records(MESSAGES[kind]))))
+    at = data.draw(st.integers(0, len(changed)))
+    changed[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    try:
+        expected = decode_record(MESSAGES[kind], bytes(changed))
+    except RemoteProtocolError:
+        with pytest.raises(HAND_REFUSALS):
+            BY_HAND[kind][1](bytes(changed))
+    else:
+        assert BY_HAND[kind][1](bytes(changed)) == expected
+
+
+@each_kind
+def test_by_hand_no_illegal_value_is_encoded(kind: Kind) -> None:
+    valid = example(kind)
+    for field in fields_of(type(valid)):
+        for wrong in illegal_values(field.type):
+            with pytest.raises((LocalProtocolError, UnicodeEncodeError)):
+                BY_HAND[kind][0](with_changes(valid, **{field.name: wrong}))
+
+
+@pytest.mark.parametrize("kind", [Kind.ECHO, Kind.TRANSFER_REQUEST, Kind.TRANSFER_RESULT], ids=lambda kind: kind.name)
+def test_the_compiled_codec_is_several_times_as_fast_as_construct(kind: Kind) -> None:
+    # The bench asks for more; here a third of what it shows will do, so that a busy machine does not matter.
+    found = measure(kind, rounds=10, count=100)
+    assert found.compiled * 5 < found.construct
+    assert found.by_hand is not None
+    assert found.compiled < found.by_hand * 3
