@@ -15,7 +15,7 @@ from paygate.dump.model import Item
 from paygate.dump.rows import Shape, Tip
 from paygate.dump.sheet import Placed, Sheet, left_out_text
 
-TEXT_WIDTH: Final = 60
+TEXT_WIDTH: Final = 64
 """Columns of a text; Mermaid moves lifelines apart until the longest text fits, and then nothing is readable."""
 DIAGRAM_SIZE_MAX: Final = 49_000
 """Characters: Mermaid refuses a text of more than 50,000 unless it is told otherwise (`maxTextSize`)."""
