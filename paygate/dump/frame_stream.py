@@ -40,8 +40,8 @@ CHECKED_SIZE_FREE: Final = 4 * LARGEST_FRAME_SIZE
 CHECKED_PER_BYTE: Final = 16
 """So many more for each byte of the stream. CRC-32 does about a gigabyte a second, so bytes that were made of headers
 which lie are still read at some megabytes a second; in such bytes a good frame may be missed."""
-MARK_COST: Final = 100
-"""Bytes that remembering one packet's time takes, while its bytes are held."""
+MARK_COST: Final = 200
+"""Bytes that remembering one packet's time takes, while its bytes are held: a tuple and its numbers."""
 
 _HEADER_SIZE: Final = limits.HEADER_SIZE
 

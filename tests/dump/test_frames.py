@@ -9,10 +9,12 @@ import pytest
 from builders import LINK_KEY, example
 from hypothesis import given
 from hypothesis import strategies as st
+from specgen.vector_fixtures import LINK_KEY as SPEC_LINK_KEY
+from specgen.vector_session import payment_steps
 
 from paygate.codec import limits
 from paygate.codec.codes import Kind
-from paygate.codec.errors import RemoteProtocolError
+from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.frame import Frame, FrameHead, body_size_range, decode_frame, decode_head, encode_frame
 from paygate.codec.walk import decoder_path
 from paygate.dump import frame_stream, frames
@@ -458,6 +460,13 @@ def test_an_end_in_mid_frame_is_told_with_its_cause(event: StreamEvent | None, w
     assert not capture.skipped
 
 
+def test_a_flow_that_is_forgotten_says_that_of_its_incomplete_frame() -> None:
+    capture = Capture().send(BEFORE + BEFORE[:21]).note(StreamEvent.DROPPED).end()
+    (finding,) = capture.findings
+    assert (finding.name, finding.section) == ("FRAME_FORGOTTEN", "")
+    assert finding.got == "21 bytes, then nothing more, since it was let go to keep the memory bounded"
+
+
 def test_an_end_within_a_header_is_told_too() -> None:
     capture = Capture().send(BEFORE + BEFORE[:19]).note(StreamEvent.FINISHED).note(StreamEvent.CLOSED).end()
     (finding,) = capture.findings
@@ -622,6 +631,31 @@ def test_gaps_and_ends_anywhere_break_nothing(steps: list[tuple[int, int, int]])
                 capture.send(STORY[at : at + size])
     capture.send(bytes(LARGEST_FRAME_SIZE)).send(BEFORE).end()
     assert capture.seen()[-1] == BEFORE
+
+
+def test_the_search_looks_for_all_that_a_header_may_begin_with_and_for_nothing_else() -> None:
+    for kind in range(256):
+        for flags in (0, 1, 2, 3, 0x0100, 0x8000):
+            beginning = b"PG\1" + bytes([kind]) + flags.to_bytes(2)
+            try:
+                decode_head(beginning + bytes(14))
+                is_plausible = True
+            except RemoteProtocolError as error:
+                is_plausible = error.code is ErrorCode.BODY_TOO_SMALL
+            assert (frame_stream._SEARCH(b"PG\1" + beginning) is not None) is is_plausible
+
+
+def test_the_session_of_the_spec_is_read_without_a_finding() -> None:
+    reader = FrameReader(ports=frozenset({PORT}), link_keys=(SPEC_LINK_KEY,))
+    links: dict[frozenset[str], Capture] = {}
+    sent = list(payment_steps())
+    for _, sender, receiver, data in sent:
+        link = links.setdefault(frozenset({sender, receiver}), Capture(reader=reader))
+        side = Side.CALLER if sender == "client" or receiver == "bank" else Side.ANSWERER
+        link.send(data[:30], side).send(data[30:], side)
+    seen = sorted((frame for link in links.values() for frame in link.frames), key=lambda frame: frame.index)
+    assert [frame.data for frame in seen] == [data for *_, data in sent]
+    assert not any(link.findings for link in links.values())
 
 
 # -- bounds ----------------------------------------------------------------------------------------------
