@@ -56,7 +56,7 @@ class Connection:
             flags=flags | (PSH if data else 0),
         )
         self._next[side] += len(data) + bool(flags & (SYN | FIN))
-        return ethernet(packet, size_min=60)
+        return ethernet(packet)
 
     def open(self) -> list[bytes]:
         """The handshake."""
