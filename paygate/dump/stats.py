@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
+from paygate.clock import utc_text
 from paygate.codec.codes import REPLY_BIT, Code, Kind, PaymentStatus, Role
 from paygate.codec.fields import Choice, fields_of
 from paygate.codec.messages import MESSAGES, EncryptedCredentials, Message, PaymentAck, StatusAck
@@ -242,7 +243,7 @@ class Stats:
         frame_count = sum(counts.count for counts in self._kinds.values())
         size = sum(counts.size for counts in self._kinds.values())
         if self._begin_ns is not None and self._end_ns is not None:
-            begin, end = _time_json(self._begin_ns), _time_json(self._end_ns)
+            begin, end = (utc_text(time_ns // 1_000_000) for time_ns in (self._begin_ns, self._end_ns))
             yield f"time      {begin} to {end}, {latency_text(self._span_ns)}"
         yield f"frames    {frame_count:,}, {size:,} bytes, connections {self._flow_count:,}"
         yield from self._payment_lines()
