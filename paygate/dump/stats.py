@@ -244,8 +244,8 @@ class Stats:
         size = sum(counts.size for counts in self._kinds.values())
         if self._begin_ns is not None and self._end_ns is not None:
             begin, end = (utc_text(time_ns // 1_000_000) for time_ns in (self._begin_ns, self._end_ns))
-            yield f"time      {begin} to {end}, {latency_text(self._span_ns)}"
-        yield f"frames    {frame_count:,}, {size:,} bytes, connections {self._flow_count:,}"
+            yield f"time        {begin} to {end}, {latency_text(self._span_ns)}"
+        yield f"frames      {frame_count:,}, {size:,} bytes, connections {self._flow_count:,}"
         yield from self._payment_lines()
         if frame_count:
             yield ""
@@ -269,14 +269,14 @@ class Stats:
         statuses = [
             f"{count:,} {coloured_code(status, self._colours)}" for status, count in sorted(payments.answered.items())
         ]
-        yield f"payments  {payments.begun_count:,} begun, {', '.join([*statuses, f'{payments.open_count:,} open'])}"
+        yield f"payments    {payments.begun_count:,} begun, {', '.join([*statuses, f'{payments.open_count:,} open'])}"
         rate = self._payments_per_second
         if rate is not None:
-            yield f"          {rate:,.2f} answered a second"
+            yield f"            {rate:,.2f} answered a second"
         times = payments.end_to_end
         if times.count:
             shown = [f"{name.replace('_', '.')} {latency_text(times.per_mille(p))}" for name, p in PERCENTILES.items()]
-            yield f"          end to end {', '.join([*shown, f'max {latency_text(times.maximum)}'])}"
+            yield f"end to end  {' '.join([*shown, f'max {latency_text(times.maximum)}'])}"
 
     def _outcome_lines(self) -> Iterator[str]:
         rows = [

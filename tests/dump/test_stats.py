@@ -124,7 +124,7 @@ def test_an_input_without_traffic_counts_to_nothing() -> None:
     found = counted([])
     assert (found["frames"], found["kinds"], found["span_ns"]) == (0, {}, None)
     assert found["payments"]["answered_per_second"] is None
-    assert written([]) == "frames    0, 0 bytes, connections 0\n"
+    assert written([]) == "frames      0, 0 bytes, connections 0\n"
 
 
 def test_people_get_the_same_numbers_within_80_columns() -> None:
@@ -132,9 +132,9 @@ def test_people_get_the_same_numbers_within_80_columns() -> None:
     for line in text.splitlines():
         assert display_width(line) <= 80
     for line in (
-        "time      2026-01-02T00:00:00.001Z to 2026-01-02T00:00:12.010Z, 12.0 s",
-        "frames    48, 6,788 bytes, connections 3",
-        "payments  3 begun, 1 PAID, 2 DECLINED, 0 open",
+        "time        2026-01-02T00:00:00.001Z to 2026-01-02T00:00:12.010Z, 12.0 s",
+        "frames      48, 6,788 bytes, connections 3",
+        "payments    3 begun, 1 PAID, 2 DECLINED, 0 open",
         "kind                    count      bytes     p50     p90     p99   p99.9     max",
         "PaymentAck                  3        767 41.0 ms  2.01 s  2.01 s  2.01 s  2.01 s",
         "PaymentAck.reason              1  CREDENTIALS",
