@@ -10,18 +10,25 @@ class FrameBuffer:
 
     It holds at most one unfinished frame and what came behind it in one read: a body is awaited only after
     its header was accepted. After an error the stream has no boundaries left, so the buffer refuses to go on.
+
+    A read that begins with a frame is kept as it came, and its frames are cut out of it one after another; only the
+    piece of a frame at its end is copied, once, to wait for the rest.
     """
 
     def __init__(self) -> None:
-        self._data = bytearray()
-        self._start = 0  # everything before it was given out; cut off once a read
+        # Bytes as they were read, or a piece of a frame that grows.
+        self._data: bytes | bytearray = b""
+        self._start = 0  # everything before it was given out
         self._head: FrameHead | None = None
         self._error: RemoteProtocolError | None = None
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes as they came from the stream."""
-        if self._start:
-            del self._data[: self._start]
+        if not self._data:
+            self._data = bytes(data)  # no copy of what is bytes already
+            return
+        if isinstance(self._data, bytes):
+            self._data = bytearray(self._data[self._start :])
             self._start = 0
         self._data += data
 
@@ -51,16 +58,25 @@ class FrameBuffer:
         Raises RemoteProtocolError; again at each further call.
         """
         head = self.next_head()
-        if head is None or len(self._data) - self._start < head.frame_size:
+        if head is None:
             return None
-        end = self._start + head.frame_size
+        start = self._start
+        end = start + head.frame_size
+        data = self._data
+        if end > len(data):
+            return None
+        if data.__class__ is not bytes:
+            data = self._data = bytes(data)  # The piece is whole now: no more will be put behind it.
         try:
-            frame = decode_frame(head, bytes(self._data[self._start : end]))
+            frame = decode_frame(head, data, start)
         except RemoteProtocolError as error:
             self._error = error
             raise
-        self._start = end
         self._head = None
+        if end == len(data):  # An idle connection holds on to nothing.
+            self._data, self._start = b"", 0
+        else:
+            self._start = end
         return frame
 
     def receive_eof(self) -> None:

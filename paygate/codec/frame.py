@@ -304,7 +304,7 @@ def decode_frame(head: FrameHead, data: bytes, at: int = 0) -> Frame:
     Raises RemoteProtocolError(BAD_CHECKSUM).
     """
     body_end = at + limits.HEADER_SIZE + head.body_size
-    end = at + head.frame_size
+    end = body_end + limits.MAC_SIZE if head.is_authenticated else body_end
     assert len(data) >= end
     signed = data[at:body_end]
     if frame_checksum(signed) != head.checksum:
