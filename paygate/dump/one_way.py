@@ -25,15 +25,16 @@ WINDOW_SIZE_MAX: Final = 1 << 30
 HELD_COST_MAX: Final = 1 << 20
 """In one direction: sixteen of the largest frames, more than any end of ours has on its way at once."""
 HELD_COST_TOTAL_MAX: Final = 32 << 20
-"""Of all connections: who would pass it waits no longer. As many connections at their own maximum as payments flow
-at once on a busy gateway's bank links."""
+"""Of all connections: who would pass it waits no longer. Enough for 32 that wait for as much as one may, which no
+capture has but one made for it; and little on any machine."""
 START_COUNT: Final = 16
 """Pieces that may wait for the beginning of a stream joined in the middle: a first flight has 10 (RFC 6928)."""
 RECENT_SIZE: Final = 64 << 10
 """Bytes kept for comparison in one direction, at least; at most twice that. The largest frame, so that one sent
 again is compared whole. What is older counts as the same."""
 RECENT_SIZE_TOTAL_MAX: Final = 32 << 20
-"""Of all connections: while so much is kept, the streams that come next keep none."""
+"""Of all connections: while so much is kept, the streams that come next keep none. As much as is held, and enough for
+thousands of payments at once, since one has some 10 KB."""
 GAP_COUNT_KEPT: Final = 16
 """The latest gaps of one direction, to tell bytes that come too late from those sent again."""
 
