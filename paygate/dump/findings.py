@@ -21,6 +21,15 @@ from paygate.escape import escape_line
 class OwnFinding(Enum):
     """Names of findings for which the protocol has no ErrorCode, with their meaning."""
 
+    INPUT_UNREADABLE = "reading the input failed; what came before counts"
+    GZIP_TRUNCATED = "compressed data ends before its end"
+    GZIP_DAMAGED = "compressed data is no gzip any more, or its checksum does not hold"
+    CAPTURE_TRUNCATED = "a capture file ends within a packet or a block"
+    CAPTURE_DAMAGED = "a record of a capture file is not what its format says"
+    BAD_HEX = "a line among hexadecimal text is none"
+    BAD_HEX_OFFSET = "the offset before a line of hexadecimal text does not follow the line before"
+    UNKNOWN_LINK_TYPE = "packets of a link type that is not known are ignored"
+    MALFORMED_PACKET = "a packet's headers contradict themselves or its size"
     BYTES_MISSING = "the capture lacks bytes of the stream; frames in them, or in part in them, were not seen"
     OVERLAP_DIFFERS = (
         "bytes came again and were others; the first ones count here, the receiver may have taken the others"

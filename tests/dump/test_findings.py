@@ -7,6 +7,7 @@ import pytest
 from builders import example, with_changes
 
 import paygate
+from paygate import dump
 from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.fields import Sensitivity, fields_of
@@ -52,6 +53,20 @@ def test_a_wrong_value_cites_the_section_that_declares_its_message(kind: Kind) -
 def test_own_names_are_no_error_codes_and_have_a_meaning() -> None:
     assert not {own.name for own in OwnFinding} & {code.name for code in ErrorCode}
     assert all(own.value and own.value[0].islower() for own in OwnFinding)
+
+
+def test_every_name_that_a_step_gives_a_finding_is_told_here() -> None:
+    own = {own.name for own in OwnFinding}
+    sources = {path.name: path.read_text() for path in Path(dump.__path__[0]).glob("*.py")}
+    # A step names its findings by a member, or by a constant that has the member's name for its value.
+    named = {
+        (name, text) for name, source in sources.items() for text in re.findall(r': Final = "([A-Z_]{3,})"', source)
+    }
+    assert [(name, text) for name, text in sorted(named) if text not in own] == []
+    used = {text for _, text in named} | {
+        member for source in sources.values() for member in re.findall(r"OwnFinding\.([A-Z_]+)", source)
+    }
+    assert own <= used
 
 
 def test_one_byte_is_not_bytes() -> None:
