@@ -34,7 +34,7 @@ RECENT_SIZE: Final = 64 << 10
 again is compared whole. What is older counts as the same."""
 RECENT_SIZE_TOTAL_MAX: Final = 32 << 20
 """Of all connections: while so much is kept, the streams that come next keep none. As much as is held, and enough for
-thousands of payments at once, since one has some 10 KB."""
+thousands of payments at once, since one has some 3 KB on both links."""
 GAP_COUNT_KEPT: Final = 16
 """The latest gaps of one direction, to tell bytes that come too late from those sent again."""
 
