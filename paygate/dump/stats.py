@@ -23,6 +23,7 @@ from paygate.dump.output import Colours
 from paygate.dump.rows import latency_text
 from paygate.dump.streams import StreamCounts
 from paygate.dump.summary import coloured_code
+from paygate.escape import escape_line
 
 PAYMENT_COUNT_MAX: Final = 65_536
 """Payments without an answer that are remembered, and as many with one; the oldest are forgotten. Some 20 MB."""
@@ -289,17 +290,17 @@ class Stats:
         ]
         if rows:
             yield ""
-            yield self._colours.faint(f"{'outcome':<22}{'count':>10}")
+            yield self._colours.faint(f"{'count':>10}  outcome")
         for name, code, count in rows:
-            yield f"{name:<22}{count:>10,}  {coloured_code(code, self._colours)}"
+            yield f"{count:>10,}  {name:<22} {coloured_code(code, self._colours)}"
 
 
 def _section(colours: Colours, head: str, counted: Mapping[str, tuple[int, Callable[[str], str]]]) -> Iterator[str]:
     if counted:
         yield ""
-        yield colours.faint(f"{head:<22}{'count':>10}")
+        yield colours.faint(f"{'count':>10}  {head}")
         for name, (count, paint) in counted.items():
-            yield f"{paint(name)}{' ' * (22 - len(name))}{count:>10,}"
+            yield f"{count:>10,}  {paint(escape_line(name))}"
 
 
 def _time_json(time_ns: int | None) -> str | None:
