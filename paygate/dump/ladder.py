@@ -151,8 +151,8 @@ class Ladder:
         label = colours.faint(title) if row.shape is Shape.EVENT else colours.kind(title)
         beside = []
         extras = [(code, self._paints[row.tone]) for code in row.outcome.split()]
-        if row.latency:
-            extras.append((self._text(row.latency), colours.faint))
+        extras += [(row.amount, str)] if row.amount else []
+        extras += [(self._text(row.latency), colours.faint)] if row.latency else []
         for extra, paint in extras:
             # What has no room on the arrow stands beside it.
             if len(extra) + 1 > room:

@@ -63,9 +63,8 @@ def mermaid_text(text: str) -> str:
 
 def _statement(placed: Placed) -> str:
     row, sender, receiver = placed
-    head = " ".join(word for word in (row.title, row.outcome, row.latency) if word)
     # A line break of ours, the only markup.
-    text = "<br/>".join(mermaid_text(cut(line, TEXT_WIDTH)) for line in (head, row.text) if line)
+    text = "<br/>".join(mermaid_text(cut(line, TEXT_WIDTH)) for line in (row.label, row.text) if line)
     if row.shape is Shape.FINDING:
         return _note(sender, sender if row.flow is not None else receiver, text)
     arrow = _ARROWS.get(row.shape) or _EVENT_ARROWS[row.tip]

@@ -1,11 +1,12 @@
 """What a sequence diagram shows of each item: one arrow, mark or note, the same in every form of diagram."""
 
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from paygate.codec.codes import REPLY_BIT, Code
-from paygate.codec.fields import Choice, fields_of
+from paygate.codec.codes import REPLY_BIT, Code, Kind
+from paygate.codec.fields import Choice, Nested, Record, fields_of
 from paygate.codec.messages import MESSAGES, Hello, HelloAck, Message
+from paygate.codec.money import format_amount
 from paygate.dump.model import Finding, Flow, Item, SeenFrame, Side, StreamEvent, StreamNote
 from paygate.dump.output import Colours
 from paygate.dump.participants import Ends, ends_of_hello, ends_of_kind
@@ -54,9 +55,16 @@ class Row(NamedTuple):
     text: str = ""
     outcome: str = ""
     """The codes of the message that say how it went, such as `DECLINED FUNDS`."""
+    amount: str = ""
+    """What the payment is about, such as `1250.00 INR`."""
     latency: str = ""
     tone: Tone = Tone.PLAIN
     tip: Tip = Tip.HEAD
+
+    @property
+    def label(self) -> str:
+        """What stands on an arrow: title, outcome, amount and latency, as far as there are any."""
+        return " ".join([word for word in (self.title, self.outcome, self.amount, self.latency) if word])
 
 
 TIME_WIDTH: Final = 10
@@ -106,6 +114,22 @@ _OUTCOMES: Final = {
     for kind, cls in MESSAGES.items()
 }
 """Of each kind the fields that say how something went."""
+
+
+def _amount_holders() -> dict[Kind, str]:
+    """Of each kind that tells an amount the field whose record holds it; empty if it is the message itself."""
+    holders = {}
+    for kind, cls in MESSAGES.items():
+        parts: dict[str, type[Record]] = {"": cls} | {
+            f.name: f.type.record for f in fields_of(cls) if isinstance(f.type, Nested)
+        }
+        for name, record in parts.items():
+            if {"amount_minor", "currency"} <= {f.name for f in fields_of(record)}:
+                holders[kind] = name
+    return holders
+
+
+_AMOUNT_HOLDERS: Final = _amount_holders()
 
 
 class Rows:
@@ -160,10 +184,11 @@ def _frame_row(frame: SeenFrame, show_secrets: bool) -> Row:
     kind = frame.kind
     message = frame.message
     outcome = _outcome(message) if message is not None else []
+    amount = _amount(message) if message is not None else ""
     text = f" {summary(frame, show_secrets=show_secrets)} "
-    for name, _ in outcome:
+    for word in (*(name for name, _ in outcome), amount):
         # It stands by itself, so the fields need not say it again.
-        text = text.replace(f" {name} ", " ", 1)
+        text = text.replace(f" {word} ", " ", 1) if word else text
     return Row(
         Shape.REPLY if kind & REPLY_BIT else Shape.REQUEST,
         frame.time_ns,
@@ -174,6 +199,7 @@ def _frame_row(frame: SeenFrame, show_secrets: bool) -> Row:
         text.strip(),
         # FENCED is an outcome and its reason.
         " ".join(dict.fromkeys(name for name, _ in outcome)),
+        amount,
         latency_text(frame.latency_ns),
         outcome[0][1] if outcome else Tone.PLAIN,
     )
@@ -219,3 +245,11 @@ def _outcome(message: Message) -> list[tuple[str, Tone]]:
         if tone is not None:
             found.append((code.name, tone))
     return found
+
+
+def _amount(message: Message) -> str:
+    name = _AMOUNT_HOLDERS.get(message.kind)
+    if name is None:
+        return ""
+    holder: Any = getattr(message, name) if name else message
+    return f"{format_amount(holder.amount_minor, holder.currency)} {holder.currency}" if holder.amount_minor else ""

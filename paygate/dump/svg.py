@@ -58,7 +58,7 @@ _DARK: Final = _Palette("#e6edf3", "#9aa4af", "#5a636e", "#0d1117", "#21262d", "
 def _colour_rules(p: _Palette) -> str:
     # Not custom properties: several programs that turn SVG into pictures don't know them.
     return (
-        f"text,.kind,.plain{{fill:{p.ink};stroke:{p.paper}}}.small,.faint{{fill:{p.faint}}}"
+        f"text,.kind,.plain,.amount{{fill:{p.ink};stroke:{p.paper}}}.small,.faint{{fill:{p.faint}}}"
         f".good{{fill:{p.good}}}.bad{{fill:{p.bad}}}.doubt{{fill:{p.doubt}}}.paper{{fill:{p.paper}}}"
         f".head{{fill:{p.box};stroke:{p.line}}}.note{{fill:{p.box};stroke:{p.bad}}}.life{{stroke:{p.line}}}"
         f".arrow{{stroke:{p.ink}}}.tip{{fill:{p.ink}}}.arrow.event{{stroke:{p.faint}}}.tip.event{{fill:{p.faint}}}"
@@ -197,11 +197,16 @@ class _Picture:
                 )
 
     def _label(self, row: Row, x: float, y: float, room: float, anchor: str) -> None:
-        """Kind, outcome and latency, as far as they have room."""
+        """Kind, outcome, amount and latency, as far as they have room."""
         left = int(room / CHAR_WIDTH)
         spans = []
         kind = "faint" if row.shape is Shape.EVENT else "kind"
-        for css, word in ((kind, row.title), (_TONE_CLASSES[row.tone], row.outcome), ("faint", row.latency)):
+        for css, word in (
+            (kind, row.title),
+            (_TONE_CLASSES[row.tone], row.outcome),
+            ("amount", row.amount),
+            ("faint", row.latency),
+        ):
             if not word or left < 2:
                 continue
             text = cut(word, left)
@@ -240,8 +245,7 @@ def _gap_of(drawing: Drawing) -> float:
     needed = [float(GAP_MIN)]
     for row, sender, receiver in drawing.placed:
         if row.shape is not Shape.FINDING and abs(sender - receiver) == 1:
-            label = " ".join(word for word in (row.title, row.outcome, row.latency) if word)
-            needed.append(display_width(label) * CHAR_WIDTH + 2 * _HEAD_PAD)
+            needed.append(display_width(row.label) * CHAR_WIDTH + 2 * _HEAD_PAD)
             needed.append(display_width(row.text) * SMALL_WIDTH + 2 * _HEAD_PAD)
     # Rounded up, so that what was just computed to fit does.
     return float(min(max(needed) + 1, GAP_MAX))

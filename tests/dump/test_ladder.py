@@ -34,9 +34,9 @@ ms since 2026-01-02T00:00:00.001Z
      8.000    #2 │─ BankKeysQuery ─────────────▶│ bank=BANK1                   │
      9.000    #2 │─ TokenQuery ────────────────▶│ transaction=TX-1001 passcode…│
     10.000    #2 │◀ BankKeys 2.00 ms ┄┄┄┄┄┄┄┄┄┄┄│ AVAILABLE signed_key_list=<1…│
-    11.000    #2 │◀ TokenAck VALID 2.00 ms ┄┄┄┄┄│ session=003e98d8 session_lef…│
+    11.000    #2 │◀ TokenAck VALID 1250.00 INR ┄│ 2.00 ms session=003e98d8 ses…│
  10000.000    #2 │─ EncryptedCredentials ──────▶│ session=003e98d8 payment=01e…│
- 10001.000    #1 │ merchant=M-100 transaction=T…│─ TransferRequest ───────────▶│
+ 10001.000    #1 │ 1250.00 INR merchant=M-100 t…│─ TransferRequest ───────────▶│
  10040.000    #1 │ 39.0 ms payment=01ee9381 utr…│◀ TransferResult POSTED ┄┄┄┄┄┄│
  10041.000    #2 │◀ PaymentAck PAID 41.0 ms ┄┄┄┄│ payment=01ee9381 utr=PGBKP12…│
  10042.000    #2 │─ StatusQuery ───────────────▶│ payment=01ee9381 transaction…│
@@ -199,7 +199,7 @@ def test_a_terminal_that_shows_ascii_alone_gets_nothing_else() -> None:
     text = ladder_of(every_kind(), glyphs=glyphs_for("ascii"))
     assert text.isascii()
     assert "|- TokenQuery ---" in text
-    assert "|< TokenAck VALID ..." in text
+    assert "|< TokenAck VALID 1250.00 INR ..." in text
 
 
 def test_the_encoding_decides_which_glyphs_are_drawn() -> None:
