@@ -101,6 +101,9 @@ class Lines:
             # Nobody knows which end sent it, but most kinds have one legal sender.
             ends = ends_of_kind(kind)
             sender, receiver = (_ROLE_NAMES[ends.sender], _ROLE_NAMES[ends.receiver]) if ends else ("?", "?")
+        return self._ends(flow, sender, receiver)
+
+    def _ends(self, flow: Flow, sender: str, receiver: str) -> str:
         width = len(sender) + len(receiver) + 4
         if width > self._parties_width:
             self._parties_width = min(width, PARTIES_WIDTH_MAX)
@@ -117,7 +120,10 @@ class Lines:
     def _note_line(self, note: StreamNote) -> str:
         size = f", {note.size} bytes" if note.size else ""
         text = self._colours.faint(f"{note.event.value}{size}")
-        return f"{self._time(note.time_ns)} {self._parties(note.flow, note.side, None)} {text}\n"
+        # Roles are what all other lines show; which addresses a flow has stands here.
+        flow, side = note.flow, note.side
+        parties = self._ends(flow, _address(flow, side), _address(flow, side.other))
+        return f"{self._time(note.time_ns)} {parties} {text}\n"
 
 
 def finding_text(finding: Finding) -> str:
@@ -147,9 +153,13 @@ def _who(flow: Flow, side: Side) -> str:
     """A role with its party's ID, if they are known; else the address."""
     role = flow.roles[side]
     if role is None:
-        return escape_line(str(flow.endpoint(side)))
+        return _address(flow, side)
     party_id = flow.party_ids[side]
     return f"{_ROLE_NAMES[role]} {escape_line(party_id)}" if party_id else _ROLE_NAMES[role]
+
+
+def _address(flow: Flow, side: Side) -> str:
+    return escape_line(str(flow.endpoint(side)))
 
 
 def _date_text(day: int) -> str:

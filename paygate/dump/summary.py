@@ -165,7 +165,8 @@ def _piece(field: WireField, colours: Colours, show_secrets: bool) -> Piece:
 
     def piece(record: Any) -> str:
         value = get(record)
-        return before + show(value) if value else ""
+        text = show(value) if value else ""
+        return before + text if text else ""
 
     return piece
 
@@ -190,7 +191,7 @@ def _value(kind: Field) -> Callable[[Any], str]:
         case Text():
             return text_of(kind)
         case Opaque():
-            return lambda v: v.hex()[:ID_DIGITS] if any(v) else "0"
+            return lambda v: v.hex()[:ID_DIGITS] if any(v) else ""
         case Uint(unit=TIME_LEFT_MS.unit):
             return seconds_text
         case Uint(unit=TIME_MS.unit):
