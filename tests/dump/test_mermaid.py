@@ -60,7 +60,8 @@ def test_a_payment_is_drawn_from_connect_to_receipt() -> None:
         "P1-->>P0: BankKeys 2.00 ms<br/>AVAILABLE signed_key_list=#60;195 bytes#62;",
         "P1-->>P0: TokenAck VALID 1250.00 INR 2.00 ms<br/>session=003e98d8 session_left=30s merchant=M-100",
         "P0->>P1: EncryptedCredentials<br/>session=003e98d8 payment=01ee9381 key=d8dca9c0 envelope=#60;304 by#8230;",
-        "P1->>P2: TransferRequest 1250.00 INR<br/>merchant=M-100 transaction=TX-1001 payment=01ee9381 time_left=1#8230;",
+        "P1->>P2: TransferRequest 1250.00 INR<br/>"
+        "merchant=M-100 transaction=TX-1001 payment=01ee9381 time_left=1#8230;",
         "P2-->>P1: TransferResult POSTED 39.0 ms<br/>"
         "payment=01ee9381 utr=PGBKP12026010200000001 receipt=#60;222 bytes#62;",
         "P1-->>P0: PaymentAck PAID 41.0 ms<br/>payment=01ee9381 utr=PGBKP12026010200000001 receipt=#60;222 bytes#62;",
