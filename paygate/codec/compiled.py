@@ -22,9 +22,9 @@ import linecache
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from paygate.codec.fields import (
     Blob,
@@ -49,15 +49,14 @@ _BUILTINS: Final = ("bool", "bytes", "int", "len", "range", "str", "tuple")  # w
 _ONE_BYTE: Final = tuple(bytes([number]) for number in range(256))
 # A charset of this form is checked by `bytes.translate`, in less than half the time of the expression.
 _CLASS: Final = r"\[([^\]\[\\^]+)\]"
-_CLASSES: Final = re.compile(rf"(?:{_CLASS})?{_CLASS}(\*|\+|\{{(\d+)\}})")
+_CLASSES: Final = rf"(?:{_CLASS})?{_CLASS}(\*|\+|\{{(\d+)\}})"
 
 Decode = Callable[[bytes, int, int], Any]
 Encode = Callable[[Any], bytes | None]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
+class Compiled(NamedTuple):
     """`decode(data, at, end)` makes the record that lies there, `encode(value)` its bytes; see REFUSALS."""
 
     decode: Decode
@@ -113,8 +112,7 @@ def _fixed_format(field: Field) -> str:
     raise TypeError(f"{type(field).__name__} has no fixed size")
 
 
-@dataclass(frozen=True, slots=True)
-class _Charset:
+class _Charset(NamedTuple):
     """A charset of the form [first][later]{count}: sets of ASCII characters, and what lengths it has."""
 
     first: bytes
@@ -126,7 +124,7 @@ class _Charset:
 @cache
 def _charset_of(charset: str | None) -> _Charset | None:
     """The charset's parts, or None for a charset of another form."""
-    found = _CLASSES.fullmatch(charset) if charset is not None and charset.isascii() else None
+    found = re.fullmatch(_CLASSES, charset) if charset is not None and charset.isascii() else None
     if found is None:
         return None
     first, later, count, exact = found.groups()
