@@ -1,10 +1,12 @@
 """`make demo`: a payment and four that fail, through a real bank, gateway and client; exit 0 only if all is right.
 
-`--interactive` leaves the servers up on the usual ports and lets a person pay.
+It ends with the first payment as `paygate-dump` draws it from the gateway's own capture. `--interactive` leaves the
+servers up on the usual ports and lets a person pay.
 """
 
 import argparse
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -12,13 +14,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from local_system import ClientRun, LocalSystem, StartFailed
+from local_system import COMMAND_TIMEOUT_S, ClientRun, LocalSystem, StartFailed, program
 
 from paygate.cli import ExitCode
 from paygate.codec.codes import Reason
 
 ROOT = Path(__file__).parents[1] / "var" / "demo"
+CAPTURE = ROOT / "gateway.pcapng"
+"""Of the gateway, where both links end."""
+DUMP = program("dump")
+PAYMENT_KINDS = ["EncryptedCredentials", "TransferRequest", "TransferResult", "PaymentAck"]
 RECORDS = (
     ("gateway", "PaymentTokensData.txt", "R13"),
     ("gateway", "GatewayTransaction.txt", "R14"),
@@ -118,6 +125,7 @@ def run_demo(system: LocalSystem) -> int:
     demo.check("SIGTERM drained both servers, exit 0", codes == (0, 0))
     events = [row[1] for row in system.record("gateway", "LogFiles.txt")]
     demo.check("every connect has its disconnect", events.count("connected") == events.count("disconnected") == 5)
+    show_capture(demo, system.record("gateway", "GatewayTransaction.txt")[0][1])
 
     say("")
     if demo.failures:
@@ -125,6 +133,30 @@ def run_demo(system: LocalSystem) -> int:
         return 1
     say("demo: all came out as it should")
     return 0
+
+
+def show_capture(demo: Demo, payment_id: str) -> None:
+    """The first payment, drawn from what the gateway sent and received, and what must hold of that."""
+    say("\n=== The first payment, as the gateway's own capture tells it")
+    drawing = subprocess.run(
+        [*DUMP, "--ladder", "--follow", payment_id, CAPTURE], timeout=COMMAND_TIMEOUT_S, check=False
+    )
+    demo.check("paygate-dump drew it", drawing.returncode == 0)
+    kinds = [line["kind"] for line in dumped("--follow", payment_id) if line["type"] == "frame"]
+    demo.check("it leads from the credentials over the bank to the answer", kinds[-4:] == PAYMENT_KINDS)
+    findings = [line["counts"]["findings"] for line in dumped() if line["type"] == "end"]
+    demo.check("nothing is amiss in any of the five exchanges", findings == [0])
+    data = CAPTURE.read_bytes()
+    shown = [secret for secret in ("asha", "correct horse battery") if secret.encode() in data]
+    demo.check("neither user ID nor password stands in it", bool(data) and not shown)
+    say(f"\n  All of it: paygate-dump {os.path.relpath(CAPTURE)}, with -v every field, with --stats the latencies")
+
+
+def dumped(*options: str) -> list[dict[str, Any]]:
+    """What `paygate-dump --json` tells of the capture, a line each."""
+    command = [*DUMP, "--json", *options, str(CAPTURE)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=COMMAND_TIMEOUT_S, check=False)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def run_interactive(system: LocalSystem) -> int:
@@ -135,6 +167,7 @@ def run_interactive(system: LocalSystem) -> int:
     say("    TX-1001 passcode 4711, TX-1002 passcode 8086, TX-1003 passcode 6502, TX-1004 passcode 68000")
     say("Users: asha / correct horse battery, ravi / monsoon-in-mumbai, meera / seven brass lamps")
     say(f"The records are below {system.root}/gateway and {system.root}/bank.")
+    say(f"Watch the frames from another terminal: tail -c +1 -f {CAPTURE} | paygate-dump -")
     try:
         while True:
             say("")
@@ -182,7 +215,7 @@ def main() -> int:
         return 1
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))  # so that the servers are ended below, which ignore SIGHUP
-    system = LocalSystem(ROOT)
+    system = LocalSystem(ROOT, gateway_options=["--capture", str(CAPTURE)])
     system.remove()
     started = time.monotonic()
     try:

@@ -1,11 +1,13 @@
 """`--capture` of the three programs (issue 4): what tshark finds in it, what is not in it, and what can't harm it."""
 
+import json
 import os
 import re
 import resource
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -114,6 +116,56 @@ def test_each_program_captures_the_payment_and_all_three_agree(stopped_system: L
     assert b"".join(data for _, data in by_bank) == bank_wire.seen
 
     assert {name: kinds_of(capture_of(system, name)) for name in PROGRAMS} == KINDS
+
+    for name in PROGRAMS:
+        lines = dumped("--json", str(capture_of(system, name)))
+        told = [json.loads(line) for line in lines]
+        assert [line["kind_code"] for line in told if line["type"] == "frame"] == KINDS[name]
+        assert told[-1]["counts"] == {
+            "frames": len(KINDS[name]),
+            "findings": 0,
+            "connections": len(told) - len(KINDS[name]) - 1,
+        }
+    # The gateway's capture alone tells a payment from end to end.
+    utr = run.answer["utr"]
+    told = [json.loads(line) for line in dumped("--json", "--follow", utr, str(capture_of(system, "gateway")))]
+    story = [line["kind_code"] for line in told if line["type"] == "frame"]
+    assert story[-4:] == [Kind.ENCRYPTED_CREDENTIALS, *BANK_PAYS, *CLIENT_HEARS]
+
+
+def dumped(*arguments: str) -> list[str]:
+    """The lines that paygate-dump prints."""
+    command = [*program("dump"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_a_capture_under_way_is_read_frame_by_frame(stopped_system: LocalSystem) -> None:
+    system = with_captures(stopped_system)
+    system.start_bank()
+    system.start_gateway()
+    with (
+        subprocess.Popen(["tail", "-c", "+1", "-f", capture_of(system, "gateway")], stdout=subprocess.PIPE) as tail,
+        subprocess.Popen([*program("dump"), "--json", "-"], stdin=tail.stdout, stdout=subprocess.PIPE) as dump,
+    ):
+        assert dump.stdout is not None
+        # What is not told in time is not waited for: without its input the dump ends.
+        guard = threading.Timer(60, tail.kill)
+        guard.start()
+        try:
+            run = system.pay("TX-1001", "4711", *ASHA)
+            assert run.exit_code == ExitCode.OK, run.errors
+            kinds = []
+            for line in dump.stdout:
+                kinds.append(json.loads(line).get("kind_code"))
+                if kinds[-1] == Kind.PAYMENT_ACK:
+                    break
+        finally:
+            guard.cancel()
+            tail.kill()
+            dump.kill()
+    assert [kind for kind in kinds if kind is not None] == KINDS["gateway"]
 
 
 def test_status_is_captured_too(system: LocalSystem) -> None:
