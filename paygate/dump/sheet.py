@@ -5,7 +5,7 @@ A document's diagram needs all of its lifelines before its first arrow, so its r
 
 from typing import Final, NamedTuple
 
-from paygate.dump.model import Item
+from paygate.dump.model import Item, SeenFrame
 from paygate.dump.participants import Lifelines, Roles, lifelines_of
 from paygate.dump.rows import Row, Rows
 
@@ -46,6 +46,10 @@ class Sheet:
 
     def receive(self, item: Item) -> None:
         """Keep what is to be drawn of it, up to ROW_COUNT_MAX rows; count the rest."""
+        if len(self._rows) >= ROW_COUNT_MAX and isinstance(item, SeenFrame):
+            # As many as it would be; most of a large capture comes here.
+            self._left_out_count += 1 + len(item.findings)
+            return
         for row in self._rows_of(item):
             if len(self._rows) < ROW_COUNT_MAX:
                 self._rows.append(row)

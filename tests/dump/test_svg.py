@@ -132,6 +132,25 @@ def test_dark_screens_get_colours_of_their_own_for_everything() -> None:
     assert len(set(re.findall(r"#[0-9a-f]{6}", light)) & set(re.findall(r"#[0-9a-f]{6}", dark))) == 0
 
 
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2 defines it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_every_text_stands_out_from_what_is_behind_it_as_wcag_asks_of_small_text() -> None:
+    style = svg_of([]).findtext(f"{_NAMESPACE}style") or ""
+    for rules in style.split("@media"):
+        fills = dict(re.findall(r"\.(\w+)\{fill:(#[0-9a-f]{6})", rules))
+        ground = [luminance(fills.pop(name)) for name in ("paper", "head", "note")]
+        assert len(fills) >= 6
+        for name, colour in fills.items():
+            for behind in ground:
+                darker, lighter = sorted((luminance(colour), behind))
+                assert (lighter + 0.05) / (darker + 0.05) >= 4.5, name
+
+
 def test_everything_is_within_the_picture() -> None:
     for items in (everything(), seen_session(PAID), []):
         picture = svg_of(items)
