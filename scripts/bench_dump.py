@@ -126,6 +126,8 @@ class Run(NamedTuple):
     """One run of one program."""
 
     seconds: float
+    cpu_seconds: float
+    """What it took of a processor: less at the mercy of what else runs."""
     memory_mib: float
     """The largest resident set."""
 
@@ -141,7 +143,7 @@ def run(words: list[str]) -> Run:
     seconds = time.perf_counter() - began
     if process.returncode != 0:
         sys.exit(f"{words[0]} ended with {process.returncode}: {complaint[-2_000:]}")
-    return Run(seconds, usage.ru_maxrss / 1_024)
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1_024)
 
 
 def compare(name: str, path: Path, frame_count: int, rounds: int, ours: list[str], theirs: list[str]) -> float:
@@ -165,7 +167,12 @@ def compare(name: str, path: Path, frame_count: int, rounds: int, ours: list[str
             f"  {memory_mib:5.0f} MiB at most  (runs: {all_seconds})"
         )
     ratio = medians["tshark"] / medians["paygate-dump"]
-    print(f"  paygate-dump is {ratio:.1f} times as fast")
+    cpu = {program: statistics.median(r.cpu_seconds for r in done) for program, done in runs.items()}
+    cpu_ratio = cpu["tshark"] / cpu["paygate-dump"]
+    print(
+        f"  paygate-dump is {ratio:.1f} times as fast; of processors it takes {cpu['paygate-dump']:.2f} s"
+        f" and tshark {cpu['tshark']:.2f} s, {cpu_ratio:.1f} times as much"
+    )
     return ratio
 
 
