@@ -16,7 +16,7 @@ from typing import Final
 
 from paygate.cli import ExitCode, PaygateExit
 from paygate.codec.codes import Kind, Role
-from paygate.codec.fields import IDENTIFIER, UTR_OR_EMPTY
+from paygate.codec.fields import IDENTIFIER
 from paygate.codec.limits import PAYMENT_ID_SIZE
 from paygate.dump.filters import PAYMENT_DIGIT_COUNT_MIN
 from paygate.dump.identities import remember
@@ -55,9 +55,8 @@ class Follow:
         """
         self._wanted = wanted
         self._prefix = wanted.lower() if _HEX_PREFIX.fullmatch(wanted.lower()) else ""
-        self._transaction_id = wanted if IDENTIFIER.is_legal(wanted) else ""
-        self._utr = wanted if wanted and UTR_OR_EMPTY.is_legal(wanted) else ""
-        if not (self._prefix or self._transaction_id):
+        # Hexadecimal digits and UTRs have the form of a transaction ID, so everything may be one.
+        if not IDENTIFIER.is_legal(wanted):
             raise PaygateExit(
                 "--follow: expected a payment ID or at least "
                 f"{PAYMENT_DIGIT_COUNT_MIN} hexadecimal digits of one, a transaction ID, or a UTR",
@@ -165,9 +164,7 @@ class Follow:
 
     def _names(self, frame: SeenFrame) -> bool:
         """Whether the frame names the transaction or UTR that is asked for."""
-        if self._transaction_id and frame.transaction_id == self._transaction_id:
-            return True
-        return bool(self._utr) and getattr(frame.message, "utr", "") == self._utr
+        return self._wanted in (frame.transaction_id, getattr(frame.message, "utr", ""))
 
     def _belongs(self, frame: SeenFrame) -> bool:
         """Whether a frame without a payment is of the story: of the token itself, or the end of a link."""
@@ -219,8 +216,7 @@ class Follow:
     def _keep(self, frame: SeenFrame) -> tuple[Item, ...]:
         kind = frame.frame.kind
         if frame.payment_id:
-            if self._transaction_id or self._utr:
-                self._hold(frame)
+            self._hold(frame)
         elif kind in _OPENING_KINDS:
             if _is_client_link(frame.flow):
                 if frame.flow in self._flows:

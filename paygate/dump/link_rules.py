@@ -25,7 +25,7 @@ class Traits(NamedTuple):
     """The one role that sends it; None if several may."""
     receiver: Role | None
     is_from_caller: bool
-    """A request of the end that connected, whichever role it has."""
+    """If it is a request, it is one of the end that connected, whichever role that has."""
     reply: Kind | None
     tells_ends: bool
     """Whether it shows what its sender and receiver are."""
@@ -50,7 +50,7 @@ def _traits_of(kind: Kind) -> Traits:
         is_of_pipes=route is Route.PIPE,
         sender=sender,
         receiver=receiver,
-        is_from_caller=is_request and route is Route.CALLER,
+        is_from_caller=route is Route.CALLER,
         reply=kind.reply if is_request else None,
         tells_ends=sender is not None or kind in (Kind.HELLO, Kind.HELLO_ACK),
     )

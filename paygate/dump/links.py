@@ -177,10 +177,9 @@ class Links:
             self._receive_closing_error(link, frame)
             return None
         key = (1 - frame.side, correlation_id) if frame.flow.knows_sides else (int(kind), correlation_id)
-        request = waiting.get(key)
-        if request is None and kind is Kind.ERROR and not frame.flow.knows_sides:
+        if kind is Kind.ERROR and not frame.flow.knows_sides:
             key = next((k for k in ((int(r), correlation_id) for r in REPLY_KINDS) if k in waiting), key)
-            request = waiting.get(key)
+        request = waiting.get(key)
         if request is None:
             if kind is Kind.HELLO_ACK:
                 was_open, link.is_open = link.is_open, True

@@ -1,5 +1,6 @@
 """Opening envelopes with a bank's own keys, and what is shown of them."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -138,11 +139,18 @@ def test_envelopes_for_other_keys_only_are_one_finding_at_the_end() -> None:
     link = LinkTape(tape, is_bank_link=True, is_whole=False)
     for number in (5, 6):
         link.ask(transfer_of(KemId.MLKEM768_X25519), number)
+        link.ask(builders.example(Kind.RESOLVE_REQUEST), number + 10)
     found = findings_in(through(links_with(KemId.X25519), tape.items))
     assert [finding.name for finding in found] == ["UNANSWERED", "DECODE_KEY_UNUSED"]
     key_ids = [builders.sealing_key(kem_id).public_suite_key().key_id.hex() for kem_id in KemId]
     assert key_ids[0] in found[1].expected
     assert found[1].got == f"envelopes for {key_ids[1]}"
+
+
+def test_a_key_is_not_told_as_unused_where_there_are_no_envelopes_at_all() -> None:
+    tape = Tape()
+    LinkTape(tape)
+    assert findings_in(through(links_with(KemId.X25519), tape.items)) == []
 
 
 def test_a_key_that_opened_something_is_of_use_and_no_finding() -> None:
@@ -198,6 +206,18 @@ def test_a_key_file_of_the_bank_is_taken_by_its_content(tmp_path: Path, kem_id: 
     key = builders.sealing_key(kem_id)
     path = key_file(tmp_path, key.private_bytes().hex() + "\n", f"{key.public_suite_key().key_id.hex()}.suite.key")
     assert load_decode_key(path).public_suite_key() == key.public_suite_key()
+
+
+def test_a_key_may_come_through_a_pipe_that_has_no_mode_of_its_own() -> None:
+    key = builders.sealing_key(KemId.X25519)
+    reading, writing = os.pipe()
+    try:
+        os.fchmod(writing, 0o644)
+        os.write(writing, key.private_bytes().hex().encode())
+        os.close(writing)
+        assert load_decode_key(Path(f"/dev/fd/{reading}")).private_bytes() == key.private_bytes()
+    finally:
+        os.close(reading)
 
 
 def refusal_of(path: Path) -> str:

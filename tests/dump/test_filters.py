@@ -21,6 +21,19 @@ MIDNIGHT_NS: Final = builders.NOW_MS * 1_000_000
 """2026-01-02T00:00:00Z."""
 
 
+OPTIONS: Final[list[dict[str, Any]]] = [
+    {"kinds": [Kind.TOKEN_ACK]},
+    {"flows": [1]},
+    {"payment": PAID.terms.payment_id.hex()},
+    {"transaction": PAID.transaction_id},
+    {"since": filters.time("+0")},
+    {"until": filters.time("+9")},
+    {"outcomes": ["PAID"]},
+    {"findings_only": True},
+]
+"""Each option by itself."""
+
+
 def chosen(items: list[Item], **options: Any) -> list[Item]:
     """What passes."""
     choice = Filter(**options)
@@ -44,6 +57,7 @@ def seen(*payments: Any) -> list[Item]:
 def test_without_options_everything_passes() -> None:
     items = seen(PAID)
     assert Filter().is_everything
+    assert not any(Filter(**option).is_everything for option in OPTIONS)
     assert chosen(items) == items
 
 
@@ -51,6 +65,12 @@ def test_frames_are_chosen_by_any_of_several_kinds_and_notes_of_connections_are_
     items = chosen(seen(PAID), kinds=[Kind.TOKEN_QUERY, Kind.TOKEN_ACK])
     assert kinds_of(items) == [Kind.TOKEN_QUERY, Kind.TOKEN_ACK]
     assert len(items) == 2
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: next(iter(option)))
+def test_notes_of_connections_are_chosen_by_flow_and_time_only(option: dict[str, Any]) -> None:
+    notes = [item for item in chosen(seen(PAID), **option) if isinstance(item, StreamNote)]
+    assert bool(notes) is (next(iter(option)) in ("flows", "since", "until"))
 
 
 def test_a_flow_is_chosen_with_its_notes_and_findings() -> None:

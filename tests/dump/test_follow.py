@@ -22,7 +22,7 @@ from paygate.codec.messages import (
     TransferRequest,
     TransferResult,
 )
-from paygate.dump import follow
+from paygate.dump import follow, story
 from paygate.dump.follow import Follow
 from paygate.dump.links import Links
 from paygate.dump.model import Finding, Item, SeenFrame, StreamEvent, StreamNote
@@ -140,6 +140,17 @@ def test_a_question_on_another_connection_belongs_to_it_with_what_opened_that_co
     assert mine in out
 
 
+def test_what_else_is_said_on_its_connection_is_not_of_the_story() -> None:
+    tape = Tape()
+    link = LinkTape(tape)
+    link.ask(builders.example(Kind.STATUS_QUERY), 2)
+    link.ask(TokenQuery("TX-77", "1"), 3)
+    link.answer(error_of(ErrorCode.TOO_MANY_REQUESTS), 3)
+    link.answer(builders.example(Kind.STATUS_ACK), 2)
+    out, _ = told(builders.build_terms().payment_id.hex(), through(Links(), tape.items))
+    assert kinds_of(out) == [Kind.HELLO, Kind.HELLO_ACK, Kind.STATUS_QUERY, Kind.STATUS_ACK]
+
+
 def test_a_token_that_is_tried_twice_is_told_with_both_payments_by_its_transaction() -> None:
     tape = Tape()
     link = LinkTape(tape)
@@ -155,7 +166,7 @@ def test_a_token_that_is_tried_twice_is_told_with_both_payments_by_its_transacti
     items = through(Links(), tape.items)
     out, chosen = told(builders.TRANSACTION_ID, items)
     assert kinds_of(out) == kinds_of(items)
-    assert [story.told for story in chosen.stories] == [PaymentStatus.DECLINED, PaymentStatus.PAID]
+    assert [each.told for each in chosen.stories] == [PaymentStatus.DECLINED, PaymentStatus.PAID]
     by_id, _ = told("02" * 16, items)
     assert kinds_of(by_id) == [
         Kind.HELLO, Kind.HELLO_ACK, Kind.TOKEN_QUERY, Kind.TOKEN_ACK, Kind.ENCRYPTED_CREDENTIALS, Kind.PAYMENT_ACK,
@@ -233,15 +244,15 @@ def test_what_names_nothing_is_refused_at_once(wanted: str) -> None:
 
 def test_the_summary_tells_what_became_of_it_and_how_long_each_hop_took() -> None:
     _, chosen = told(PAID_ID, sessions(PAID))
-    (story,) = chosen.stories
-    assert (story.told, story.outcome, story.utr) == (PaymentStatus.PAID, TransferOutcome.POSTED, UTR)
+    (found,) = chosen.stories
+    assert (found.told, found.outcome, found.utr) == (PaymentStatus.PAID, TransferOutcome.POSTED, UTR)
     queried = session(PAID)
     times = {item.kind: item.time_ns for item in queried if isinstance(item, SeenFrame)}
     asked_ns, answered_ns = times[Kind.TOKEN_QUERY], times[Kind.PAYMENT_ACK]
     assert asked_ns is not None
     assert answered_ns is not None
-    assert story.duration_ns == answered_ns - asked_ns
-    assert [(hop.request, hop.outcome) for hop in story.hops] == [
+    assert found.duration_ns == answered_ns - asked_ns
+    assert [(hop.request, hop.outcome) for hop in found.hops] == [
         (Kind.TOKEN_QUERY, "VALID"),
         (Kind.TRANSFER_REQUEST, "POSTED"),
         (Kind.ENCRYPTED_CREDENTIALS, "PAID"),
@@ -267,6 +278,28 @@ def test_the_time_of_a_payment_counts_from_its_token_query_also_if_that_was_told
     by_id = told(PAID_ID, sessions(PAID))[1].stories[0]
     assert by_transaction.duration_ns == by_id.duration_ns
     assert by_transaction.hops == by_id.hops
+
+
+def test_a_capture_of_the_bank_link_alone_tells_when_the_bank_decided_and_keeps_the_utr() -> None:
+    tape = Tape()
+    bank, client = LinkTape(tape, is_bank_link=True), LinkTape(tape, is_whole=False)
+    asked = bank.ask(builders.example(Kind.TRANSFER_REQUEST), 2)
+    decided = bank.answer(builders.example(Kind.TRANSFER_RESULT), 2)
+    client.answer(
+        PaymentAck(asked_id := builders.build_terms().payment_id, PaymentStatus.PENDING, Reason.NONE, "", b""), 9
+    )
+    _, chosen = told(asked_id.hex(), through(Links(), tape.items))
+    (found,) = chosen.stories
+    assert found.duration_ns == decided.latency_ns
+    assert (found.first_ns, found.final_ns) == (asked.time_ns, decided.time_ns)
+    assert chosen.story_summary()[1] == f"  the client was told PENDING, the bank said POSTED, UTR {builders.UTR}"
+
+
+def test_requests_beyond_the_bound_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(story, "HOP_COUNT_MAX", 2)
+    lines = told(PAID_ID, sessions(PAID))[1].story_summary()
+    assert len(lines) == 6
+    assert lines[-1] == "  and 2 more requests"
 
 
 def test_a_question_that_is_refused_takes_no_answer_back() -> None:
@@ -317,6 +350,17 @@ def test_what_was_forgotten_is_missing_and_the_rest_is_told() -> None:
     assert kinds_of(last) == [
         Kind.HELLO, Kind.HELLO_ACK, Kind.TOKEN_QUERY, Kind.TOKEN_ACK, Kind.TRANSFER_REQUEST, Kind.TRANSFER_RESULT,
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("small_tables")
+def test_connections_that_have_ended_do_not_push_out_what_opened_one_that_goes_on() -> None:
+    tape = Tape()
+    lasting = LinkTape(tape)
+    for _ in range(20):
+        LinkTape(tape).note(StreamEvent.CLOSED)
+    lasting.ask(builders.example(Kind.STATUS_QUERY), 2)
+    out, _ = told(builders.build_terms().payment_id.hex(), through(Links(), tape.items))
+    assert kinds_of(out) == [Kind.HELLO, Kind.HELLO_ACK, Kind.STATUS_QUERY]
 
 
 @settings(max_examples=100)

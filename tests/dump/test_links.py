@@ -132,6 +132,45 @@ def test_a_number_that_is_used_again_is_no_finding_where_its_reply_may_not_have_
     assert reply.answers is again
 
 
+def test_a_second_hello_is_no_finding_where_the_flow_is_not_known_as_a_whole() -> None:
+    tape = Tape()
+    link = LinkTape(tape, is_bank_link=True)
+    tape.finding(link.flow)
+    link.ask(example(Kind.HELLO), 1)
+    link.answer(example(Kind.HELLO_ACK), 1)
+    link.answer(example(Kind.HELLO_ACK), 2)
+    assert names(through(Links(), tape.items)) == ["BYTES_MISSING"]
+
+
+def test_a_hello_from_the_end_that_was_guessed_to_be_called_is_legal_and_begins_the_link() -> None:
+    tape = Tape()
+    flow = tape.flow()
+    tape.frame(flow, Side.ANSWERER, Hello(Role.CLIENT, "late", (1,)), 1)
+    tape.frame(flow, Side.CALLER, HelloAck(Role.GATEWAY, "GW1", 1, 65_571), 1)
+    wrong = tape.frame(flow, Side.CALLER, example(Kind.TOKEN_ACK), 9)
+    assert names(through(Links(), tape.items)) == ["UNKNOWN_CORRELATION"]
+    assert wrong.findings != ()
+    assert (flow.roles, flow.party_ids) == ([Role.GATEWAY, Role.CLIENT], ["GW1", "late"])
+
+
+def test_a_broken_reply_that_answers_nothing_has_its_own_finding_and_no_other() -> None:
+    tape = Tape()
+    link = LinkTape(tape)
+    tape.items.append(damaged(link.answer(example(Kind.TOKEN_ACK), 9)))
+    del tape.items[-2]
+    assert names(through(Links(), tape.items)) == []
+
+
+def test_frames_without_a_time_are_matched_and_have_no_latency() -> None:
+    for untimed in (0, 1):
+        tape = Tape()
+        link = LinkTape(tape)
+        pair = (link.ask(example(Kind.TOKEN_QUERY), 5), link.answer(example(Kind.TOKEN_ACK), 5))
+        pair[untimed].time_ns = None
+        through(Links(), tape.items)
+        assert (pair[1].answers, pair[1].latency_ns) == (pair[0], None)
+
+
 def test_a_frame_whose_body_is_broken_still_answers() -> None:
     tape = Tape()
     link = LinkTape(tape)
@@ -150,6 +189,16 @@ def test_a_payment_is_traced_to_its_token_by_its_terms_on_the_bank_link() -> Non
     ack = client.answer(example(Kind.PAYMENT_ACK), 3)
     through(Links(), tape.items)
     assert (ack.transaction_id, ack.session_id) == (TERMS.transaction_id, TERMS.session_id)
+
+
+def test_a_payment_without_a_session_gets_it_from_a_later_frame() -> None:
+    tape = Tape()
+    client, bank = LinkTape(tape, is_whole=False), LinkTape(tape, is_bank_link=True, is_whole=False)
+    asked = client.ask(example(Kind.STATUS_QUERY), 3)
+    bank.ask(example(Kind.TRANSFER_REQUEST), 7)
+    again = client.ask(example(Kind.STATUS_QUERY), 4)
+    through(Links(), tape.items)
+    assert (asked.session_id, again.session_id) == (b"", TERMS.session_id)
 
 
 # -- what a link must not do -----------------------------------------------------------------------------
@@ -215,6 +264,15 @@ def test_a_gateway_that_asks_its_client_is_found(kind: Kind) -> None:
 def test_a_token_query_on_a_bank_link_is_found() -> None:
     found = judge(lambda link: link.ask(example(Kind.TOKEN_QUERY), 5), is_bank_link=True)
     assert found == ("UNEXPECTED_MESSAGE", "kind", "4.2")
+
+
+def test_an_answer_to_a_request_that_nobody_may_ask_is_not_found_once_more() -> None:
+    tape = Tape()
+    link = LinkTape(tape)
+    asked = link.answer(example(Kind.TOKEN_QUERY), 5)
+    answered = link.ask(example(Kind.TOKEN_ACK), 5)
+    through(Links(), tape.items)
+    assert (len(asked.findings), answered.findings, answered.answers) == (1, (), asked)
 
 
 def test_a_kind_of_the_pipes_on_a_socket_is_found() -> None:
@@ -304,6 +362,33 @@ def test_frames_without_a_mac_on_a_bank_link_are_found_once() -> None:
     assert [(f.name, f.path, f.section) for f in found] == [("NOT_AUTHENTICATED", "flags", "4.4")]
 
 
+def test_an_error_without_a_mac_is_found_once_the_bank_link_is_open() -> None:
+    tape = Tape()
+    link = LinkTape(tape, is_bank_link=True)
+    tape.frame(link.flow, Side.ANSWERER, error_of(ErrorCode.IDLE_TIMEOUT), 0)
+    assert names(through(Links(), tape.items)) == ["NOT_AUTHENTICATED"]
+
+
+@pytest.mark.parametrize(
+    ("role", "link_key", "name"),
+    [(Role.GATEWAY, None, "NOT_AUTHENTICATED"), (Role.CLIENT, builders.LINK_KEY, "UNEXPECTED_MAC")],
+)
+def test_a_hello_with_a_mac_where_none_belongs_or_without_one_is_found(
+    role: Role, link_key: bytes | None, name: str
+) -> None:
+    tape = Tape()
+    tape.frame(tape.flow(), Side.CALLER, Hello(role, "one", (1,)), 1, link_key=link_key)
+    assert names(through(Links(), tape.items)[:1]) == [name]
+
+
+def test_an_error_with_a_mac_on_a_client_link_is_found_before_hello_ack_too() -> None:
+    tape = Tape()
+    flow = tape.flow()
+    tape.frame(flow, Side.CALLER, Hello(Role.CLIENT, "one", (1,)), 1)
+    tape.frame(flow, Side.ANSWERER, error_of(ErrorCode.INTERNAL), 0, link_key=builders.LINK_KEY)
+    assert names(through(Links(), tape.items)) == ["UNEXPECTED_MAC"]
+
+
 def test_a_bank_refuses_a_stranger_without_a_mac_and_that_is_legal() -> None:
     tape = Tape()
     flow = tape.flow()
@@ -357,8 +442,11 @@ def test_what_still_waits_when_the_capture_ends_is_told_mildly(has_note: bool) -
     link.ask(example(Kind.TOKEN_QUERY), 5)
     if has_note:
         link.note(StreamEvent.CAPTURE_ENDED)
-    (finding,) = findings_in(through(Links(), tape.items))
+    out = through(Links(), tape.items)
+    (finding,) = findings_in(out)
+    assert out == [*tape.items, finding]
     assert (finding.name, finding.expected) == ("UNANSWERED", "a reply, perhaps after the capture's end")
+    assert (finding.time_ns is not None) is has_note
 
 
 def test_a_flow_that_was_forgotten_is_not_accused() -> None:
@@ -382,6 +470,8 @@ def test_pasted_frames_of_two_links_are_matched_but_not_judged() -> None:
             pasted.append(tape.data(flow, side, item.data))
     assert names(through(Links(), tape.items)) == []
     assert all(frame.answers is not None for frame in pasted if frame.kind.is_reply)
+    # What was pasted last was a client's; names stay only with the ends that they belong to.
+    assert (flow.roles, flow.party_ids) == ([Role.CLIENT, Role.GATEWAY], ["", ""])
 
 
 def test_a_single_pasted_reply_and_a_single_pasted_request_are_no_findings() -> None:
