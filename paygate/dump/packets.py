@@ -230,8 +230,8 @@ class Decapsulator:
         flow, offsets = found
         side = Side.ANSWERER if packet.direction is Direction.INBOUND else Side.CALLER
         offset = offsets[side]
-        # What the capture cut off counts, so that the reader sees a gap before the next packet's bytes.
-        offsets[side] += max(packet.original_size, len(packet.data))
+        # What a snap length cut off has no place here; the frame that lacks it fails its checksum, and so is found.
+        offsets[side] += len(packet.data)
         return StreamData(flow, side, offset, packet.data, packet.time_ns, packet.number)
 
     # -- What is no TCP -----------------------------------------------------------------------------------------

@@ -116,7 +116,8 @@ class _DoubtfulRecord:
         self._window = window
         self._unpack_head = unpack_head
         self._parts_max = parts_max
-        self._last_second = last_second
+        # Of the first record nothing is known but what it says itself.
+        self._near_second = unpack_head(window.data, window.at)[0] if last_second is None else last_second
 
     def fault(self) -> _Fault | None:
         """What is wrong with it; None if it only had to be read, or is odd but whole."""
@@ -155,7 +156,7 @@ class _DoubtfulRecord:
             0 < size <= original_size
             and size <= PACKET_SIZE_MAX
             and part < self._parts_max
-            and (self._last_second is None or abs(second - self._last_second) <= SEARCH_TIME_S)
+            and abs(second - self._near_second) <= SEARCH_TIME_S
         )
 
     def _is_followed(self, distance: int) -> bool:

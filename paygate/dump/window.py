@@ -4,6 +4,7 @@ A number in the input never makes it take memory: bytes are kept because they ha
 has checked that number asked for them.
 """
 
+import contextlib
 import select
 import zlib
 from typing import BinaryIO, Final
@@ -37,14 +38,14 @@ class Window:
         self._stream = stream
         # A buffered stream's read would wait until all that was asked for is there; read1 takes what is.
         self._read = getattr(stream, "read1", stream.read)
-        self._data_offset = 0
+        self._came_size = 0
         self._has_ended = False
         self._gzip: _Gzip | None = None
 
     @property
     def offset(self) -> int:
         """Where `at` is in the input, in bytes, after decompression."""
-        return self._data_offset + self.at
+        return self._came_size - len(self.data) + self.at
 
     def need(self, size: int) -> bool:
         """Whether `size` bytes can be used; reads until they have come, or the input ends, which moves `at` to 0."""
@@ -58,7 +59,6 @@ class Window:
                 break
             parts.append(chunk)
             have += len(chunk)
-        self._data_offset += self.at
         self.at = 0
         self.data = b"".join(parts)
         return have >= size
@@ -71,7 +71,6 @@ class Window:
                 self.at += size
                 return True
             size -= have
-            self._data_offset += len(self.data)
             self.data, self.at = self._chunk(), 0
             if not self.data:
                 return False
@@ -80,10 +79,15 @@ class Window:
         """All that is not used yet, and all that comes, is gzip; from here on offsets are of what is in it."""
         self._gzip = _Gzip()
         self._gzip.receive(self.data[self.at :])
-        self.data, self.at, self._data_offset = b"", 0, 0
+        self.data, self.at, self._came_size = b"", 0, 0
 
     def _chunk(self) -> bytes:
         """The next bytes of the input, as many as are there; none at its end, now and ever after."""
+        chunk = self._plain_chunk()
+        self._came_size += len(chunk)
+        return chunk
+
+    def _plain_chunk(self) -> bytes:
         if self._gzip is None:
             return self._raw_chunk()
         while True:
@@ -120,8 +124,7 @@ class Window:
     def _end(self, name: str, expected: str, got: str) -> None:
         self._has_ended = True
         if not any(finding.name == name for finding in self.findings):
-            offset = self._data_offset + len(self.data)
-            self.findings.append(Finding(name, expected, got, "", 0, None, offset=offset))
+            self.findings.append(Finding(name, expected, got, "", 0, None, offset=self._came_size))
 
 
 class _Gzip:
@@ -167,10 +170,11 @@ class _Gzip:
         except zlib.error:
             self.is_damaged = True
         # What came before the damage would be lost with the call; byte by byte it is not.
-        parts = []
-        for index in range(len(self._compressed)):
-            try:
-                parts.append(before.decompress(self._compressed[index : index + 1]))
-            except zlib.error:
-                break
+        parts: list[bytes] = []
+        with contextlib.suppress(zlib.error):
+            for index in range(len(self._compressed)):
+                data = before.decompress(self._compressed[index : index + 1], 1)
+                while data:
+                    parts.append(data)
+                    data = before.decompress(before.unconsumed_tail, 1)
         return b"".join(parts)
