@@ -51,7 +51,7 @@ def add_capture(parser: argparse.ArgumentParser) -> None:
         type=_capture_path,
         metavar="FILE",
         help="write all that is sent and received to this new file, for paygate-dump and Wireshark (pcapng with TCP "
-        "made up around it); nothing in it is masked, passcodes neither, and it grows without bound",
+        "made up around it); nothing in it is masked, not even passcodes, and it grows without bound",
     )
 
 
@@ -78,7 +78,7 @@ def capturing(path: Path | None, program: str) -> "Iterator[CaptureFile | None]"
     with closing(capture):
         log(
             program,
-            f"capturing to {path} all that is sent and received, with nothing masked, passcodes neither (credentials "
+            f"capturing to {path} all that is sent and received, with nothing masked, not even passcodes (credentials "
             "stay sealed); keep it secret, and delete it after use",
         )
         yield capture
