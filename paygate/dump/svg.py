@@ -170,15 +170,18 @@ class _Picture:
         row, sender, receiver = placed
         begin, end = self._x(sender), self._x(receiver)
         shape = {Shape.REPLY: " reply", Shape.EVENT: " event"}.get(row.shape, "")
-        is_loop = sender == receiver
         toward = -1 if end > begin else 1
-        if is_loop:
+        # A stroke ends within its tip, so that it does not blunt it.
+        stroke_end = end + (0 if row.tip is Tip.NOTHING else 8 * toward)
+        if sender == receiver:
             out = begin + LOOP_WIDTH
-            path = f"M{begin:.1f} {y - 5:.1f}H{out:.1f}V{y + 5:.1f}H{end + 8:.1f}"
-            y_tip, middle, room = y + 5, out, self._gap - LOOP_WIDTH - _HEAD_PAD
+            path = f"M{begin:.1f} {y - 5:.1f}H{out:.1f}V{y + 5:.1f}H{stroke_end:.1f}"
+            y_tip, room = y + 5, self._gap - LOOP_WIDTH - 2 * _HEAD_PAD
+            x, y_label, anchor = out + _HEAD_PAD, y, "start"
         else:
-            path = f"M{begin:.1f} {y:.1f}H{end + (0 if row.tip is Tip.NOTHING else 8 * toward):.1f}"
-            y_tip, middle, room = y, (begin + end) / 2, abs(end - begin) - 2 * _HEAD_PAD
+            path = f"M{begin:.1f} {y:.1f}H{stroke_end:.1f}"
+            y_tip, room = y, abs(end - begin) - 2 * _HEAD_PAD
+            x, y_label, anchor = (begin + end) / 2, y - 6, "middle"
         self._parts.append(f'<path class="arrow{shape}" d="{path}"/>')
         if row.tip is Tip.CROSS:
             cross = f"M{end + 8 * toward - 5:.1f} {y_tip - 5:.1f}l10 10m0 -10l-10 10"
@@ -186,15 +189,10 @@ class _Picture:
         elif row.tip is Tip.HEAD:
             tip = f"M{end:.1f} {y_tip:.1f}l{9 * toward} -5v10z"
             self._parts.append(f'<path class="tip{shape}" d="{tip}"/>')
-        if is_loop:
-            self._label(row, begin + LOOP_WIDTH + _HEAD_PAD, y + 4, room, "start")
-        else:
-            self._label(row, middle, y - 6, room, "middle")
-            if row.text:
-                text = cut(row.text, int(room / SMALL_WIDTH))
-                self._parts.append(
-                    f'<text class="small" x="{middle:.1f}" y="{y + 14:.1f}" text-anchor="middle">{_xml(text)}</text>'
-                )
+        self._label(row, x, y_label, room, anchor)
+        if row.text:
+            text = _xml(cut(row.text, int(room / SMALL_WIDTH)))
+            self._parts.append(f'<text class="small" x="{x:.1f}" y="{y + 14:.1f}" text-anchor="{anchor}">{text}</text>')
 
     def _label(self, row: Row, x: float, y: float, room: float, anchor: str) -> None:
         """Kind, outcome, amount and latency, as far as they have room."""

@@ -111,10 +111,12 @@ def test_a_long_capture_ends_with_a_note_that_counts_the_rest() -> None:
     link = LinkTape(tape)
     for number in range(ROW_COUNT_MAX):
         link.ask(builders.example(Kind.ECHO), number + 10)
+    last = link.ask(builders.example(Kind.ECHO), 9)
+    last.findings = (finding(link.flow), finding(link.flow))
     lines = mermaid_of(tape.items)
-    # Three rows open the link.
     assert len(lines) == 2 + ROW_COUNT_MAX + 1
-    assert lines[-1].startswith("Note over P0,P1: 3 more rows are not shown#59; ")
+    # Three rows open the link; the last frame would be three.
+    assert lines[-1].startswith("Note over P0,P1: 6 more rows are not shown#59; ")
 
 
 def test_a_diagram_is_never_larger_than_mermaid_takes() -> None:

@@ -226,6 +226,10 @@ def test_payments_beyond_the_bound_are_forgotten_the_oldest_first(monkeypatch: p
     payments = counted(tape.items)["payments"]
     assert (payments["begun"], payments["answered"]["PAID"], payments["open"]) == (3, 3, 0)
     assert payments["end_to_end"]["count"] == 2
+    # The first answer is forgotten, the last one is not.
+    for number in (1, 3):
+        link.answer(answer_of(number, PaymentStatus.PAID), number + 20)
+    assert counted(tape.items)["payments"]["answered"]["PAID"] == 4
 
 
 # -- any capture -----------------------------------------------------------------------------------------

@@ -78,6 +78,16 @@ def everything() -> list[Item]:
     return tape.items
 
 
+def crowd() -> list[Item]:
+    """More strangers than have a lifeline of their own, so that their arrows end where they begin."""
+    tape = Tape()
+    for number, message in enumerate(examples()):
+        flow = hostile_flow(tape.flow())
+        flow.caller = flow.caller._replace(port=number + 1)
+        tape.frame(flow, Side.CALLER, message, number)
+    return tape.items
+
+
 @pytest.mark.parametrize("payment", SESSIONS, ids=lambda payment: payment.name)
 def test_a_session_has_all_its_arrows_with_their_kinds_in_order(payment: Payment) -> None:
     items = seen_session(payment)
@@ -152,7 +162,7 @@ def test_every_text_stands_out_from_what_is_behind_it_as_wcag_asks_of_small_text
 
 
 def test_everything_is_within_the_picture() -> None:
-    for items in (everything(), seen_session(PAID), []):
+    for items in (everything(), crowd(), seen_session(PAID), []):
         picture = svg_of(items)
         _, _, width, height = map(float, picture.attrib["viewBox"].split())
         assert (picture.attrib["width"], picture.attrib["height"]) == (f"{width:.0f}", f"{height:.0f}")
@@ -164,8 +174,13 @@ def test_everything_is_within_the_picture() -> None:
 
 
 def test_texts_of_one_row_do_not_reach_into_the_next() -> None:
-    boxes = [box for box in boxes_in(svg_of(everything())) if box[0] not in ("path", "line", "rect")]
-    assert len(boxes) > 100
+    for items in (everything(), crowd()):
+        check_apart([box for box in boxes_in(svg_of(items)) if box[0] not in ("path", "line", "rect")])
+
+
+def check_apart(boxes: list[tuple[str, float, float, float, float]]) -> None:
+    """No two boxes overlap by more than a pixel."""
+    assert len(boxes) > 25
     for index, (what, left, right, upper, lower) in enumerate(boxes):
         for other, other_left, other_right, other_upper, other_lower in boxes[index + 1 :]:
             is_beside = right <= other_left + 1 or other_right <= left + 1
@@ -179,6 +194,12 @@ def test_hostile_text_stays_text() -> None:
     assert any(text.endswith("…") and shown.startswith(text[:-1]) and len(text) > 30 for text in texts_in(picture))
     tags = {element.tag.removeprefix(_NAMESPACE) for element in picture.iter()}
     assert tags == {"svg", "title", "desc", "style", "rect", "text", "line"}
+
+
+def test_more_strangers_than_have_room_talk_on_one_lifeline() -> None:
+    texts = texts_in(svg_of(crowd()))
+    assert "13 strangers" in texts
+    assert texts.index("EchoReply") + 1 == texts.index("echo_data=6563686f", texts.index("EchoReply"))
 
 
 def test_secrets_are_masked_unless_they_are_asked_for() -> None:
