@@ -109,9 +109,9 @@ class Tree:
         else:
             sizes = [min(ROW_SIZE, span.size - at) for at in range(0, span.size, ROW_SIZE)]
             shown = [" ".join([".."] * size) for size in sizes]
-        for index, row in enumerate(shown):
-            place = self._colours.faint(f"{span.start + index * ROW_SIZE:04x}  {row.ljust(_HEX_WIDTH)}")
-            yield f"{place}  {text if index == 0 else ''}".rstrip()
+        yield f"{self._colours.faint(f'{span.start:04x}  {shown[0].ljust(_HEX_WIDTH)}')}  {text}"
+        for index, row in enumerate(shown[1:], 1):
+            yield self._colours.faint(f"{span.start + index * ROW_SIZE:04x}  {row}")
 
     def _is_masked(self, span: Span) -> bool:
         if self._show_secrets or span.sensitivity is Sensitivity.PUBLIC:

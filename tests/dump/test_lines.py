@@ -8,7 +8,7 @@ from typing import Final
 import builders
 import pytest
 from dump.tape import BEGIN_NS, LinkTape, Tape, damaged, session
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from specgen.vector_session import PAID
 from strategies import records
@@ -77,6 +77,7 @@ def test_a_paid_session_reads_as_a_story() -> None:
 
 
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_any_legal_message_is_one_printable_line(kind: Kind, data: st.DataObject) -> None:
     message = data.draw(records(MESSAGES[kind]))
