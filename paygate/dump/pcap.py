@@ -47,7 +47,7 @@ def read_pcap(window: Window) -> Iterator[Packet | Finding]:
     parts_max = NANOSECONDS_PER_SECOND // unit_ns
     make = tuple.__new__  # what Packet(...) ends in; it takes a third of the time
     number = 0
-    second: int | None = None
+    time_min, time_max = 0, -1  # so that the first record is looked at closely, which sets them
     # This loop sees every packet, so it keeps the window's state in variables; `window.at` is right when it reads.
     data, at, end = window.data, window.at, len(window.data)
     while True:
@@ -59,12 +59,13 @@ def read_pcap(window: Window) -> Iterator[Packet | Finding]:
             if not is_there:
                 break
             body = at + _HEAD_SIZE
-        last_second = second
         second, part, size, original_size = unpack_head(data, at)
         stop = body + size
-        if stop > end or size > original_size or part >= parts_max:
+        if stop > end or size > original_size or part >= parts_max or not time_min <= second <= time_max:
             window.at = at
-            doubtful = _DoubtfulRecord(window, unpack_head, parts_max, last_second)
+            # Of the first record nothing is known but what it says itself.
+            near_second = second if time_max < 0 else time_max - SEARCH_TIME_S
+            doubtful = _DoubtfulRecord(window, unpack_head, parts_max, near_second)
             fault = doubtful.fault()
             if fault is not None:
                 offset = window.offset
@@ -76,6 +77,7 @@ def read_pcap(window: Window) -> Iterator[Packet | Finding]:
             body = at + _HEAD_SIZE
             second, part, size, original_size = unpack_head(data, at)
             stop = body + size
+            time_min, time_max = second - SEARCH_TIME_S, second + SEARCH_TIME_S
         number += 1
         yield make(
             Packet,
@@ -111,28 +113,32 @@ class _DoubtfulRecord:
         window: Window,
         unpack_head: Callable[[bytes, int], tuple[int, ...]],
         parts_max: int,
-        last_second: int | None,
+        near_second: int,
     ) -> None:
         self._window = window
         self._unpack_head = unpack_head
         self._parts_max = parts_max
-        # Of the first record nothing is known but what it says itself.
-        self._near_second = unpack_head(window.data, window.at)[0] if last_second is None else last_second
+        self._near_second = near_second
 
     def fault(self) -> _Fault | None:
         """What is wrong with it; None if it only had to be read, or is odd but whole."""
         window = self._window
-        _, part, size, original_size = self._unpack_head(window.data, window.at)
+        second, part, size, original_size = self._unpack_head(window.data, window.at)
         if size > PACKET_SIZE_MAX:
             return _Fault(CAPTURE_DAMAGED, f"a packet of at most {PACKET_SIZE_MAX} bytes", f"a size of {size}")
         if not window.need(_HEAD_SIZE + size):
             there = len(window.data) - window.at - _HEAD_SIZE
             return _Fault(CAPTURE_TRUNCATED, f"a packet of {size} bytes", f"{there} bytes, then the end of the input")
-        # Some writers get the time or the original size wrong; the next record tells them from damage.
-        if part < self._parts_max and size <= original_size:
+        is_near = abs(second - self._near_second) <= SEARCH_TIME_S
+        if is_near and part < self._parts_max and size <= original_size:
             return None
-        if self._is_followed(_HEAD_SIZE + size):
+        # A capture may have a long pause, and some writers get times or original sizes wrong; whether another record
+        # follows tells that from damage.
+        if size and self._is_followed(_HEAD_SIZE + size, second):
             return None
+        if not is_near:
+            expected = f"a time within {SEARCH_TIME_S} s of the packet before, or another packet behind it"
+            return _Fault(CAPTURE_DAMAGED, expected, f"{second - self._near_second} s")
         if part >= self._parts_max:
             return _Fault(CAPTURE_DAMAGED, f"a part of a second below {self._parts_max}", str(part))
         return _Fault(CAPTURE_DAMAGED, f"an original size of at least the {size} bytes captured", str(original_size))
@@ -144,22 +150,26 @@ class _DoubtfulRecord:
             if not window.need(distance + _HEAD_SIZE):
                 break
             if self._is_plausible(distance):
-                size = self._unpack_head(window.data, window.at + distance)[2]
-                if self._is_followed(distance + _HEAD_SIZE + size):
+                second, _, size, _ = self._unpack_head(window.data, window.at + distance)
+                if self._is_followed(distance + _HEAD_SIZE + size, second):
                     window.at += distance
                     return True
         return False
 
-    def _is_plausible(self, distance: int) -> bool:
+    def _is_plausible(self, distance: int, near_second: int | None = None) -> bool:
         second, part, size, original_size = self._unpack_head(self._window.data, self._window.at + distance)
         return (
             0 < size <= original_size
             and size <= PACKET_SIZE_MAX
             and part < self._parts_max
-            and abs(second - self._near_second) <= SEARCH_TIME_S
+            and (
+                abs(second - self._near_second) <= SEARCH_TIME_S
+                or (near_second is not None and abs(second - near_second) <= SEARCH_TIME_S)
+            )
         )
 
-    def _is_followed(self, distance: int) -> bool:
+    def _is_followed(self, distance: int, second: int) -> bool:
+        """Whether a record near in time to one of `second`, or the input's end, is there."""
         if self._window.need(distance + _HEAD_SIZE):
-            return self._is_plausible(distance)
+            return self._is_plausible(distance, second)
         return len(self._window.data) - self._window.at == distance
