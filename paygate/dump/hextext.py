@@ -38,7 +38,7 @@ BAD_HEX_OFFSET: Final = "BAD_HEX_OFFSET"
 _RAW_IP, _ETHERNET = 101, 1
 _TEXT_BYTES: Final = bytes({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x7F)) | set(range(0x80, 0x100)))
 _NOTHING: Final = re.compile(
-    r"""\#.* | ```.* | \*\*.* | (?: \d{4}-\d\d-\d\d[ ])? \d\d:\d\d:\d\d\.\d+[ ].* | (?: [\d.]+[ ])? IP6?[ ].*
+    r"""\#.* | ```.* | \*\*.* | (?: \d{4}-\d\d-\d\d[ ])? \d\d:\d\d:\d\d\.\d+[ ].* | (?: [\d.]+[ ])? ip6?[ ].*
       | [0-9a-f.:]+ [ ]>[ ] [0-9a-f.:]+ :[ ].*""",
     re.VERBOSE,
 )
@@ -64,7 +64,7 @@ def is_hex_text(window: Window) -> bool:
             return False
         if end < 0 and not is_last:
             continue
-        line = window.data[begin : HEAD_SIZE if end < 0 else end]
+        line = _piece(window.data[begin:HEAD_SIZE]) if end < 0 else window.data[begin:end]
         if _is_good(_text(line)):
             return True
         if end < 0:
@@ -89,10 +89,7 @@ def read_hex_text(window: Window, flow_numbers: Iterator[int]) -> Iterator[Packe
             yield from reader.receive_line(_text(line), offset)
             reader.number += 1
         elif len(window.data) - window.at >= LINE_SIZE_MAX:
-            # A huge line is plain; it is cut where no pair of digits is.
-            piece = window.data[window.at : window.at + LINE_SIZE_MAX]
-            blank = piece.rfind(b" ")
-            piece = piece[: blank + 1] if blank > 0 else piece
+            piece = _piece(window.data[window.at : window.at + LINE_SIZE_MAX])
             window.at += len(piece)
             yield from reader.receive_line(_text(piece), offset)
         else:
@@ -101,6 +98,12 @@ def read_hex_text(window: Window, flow_numbers: Iterator[int]) -> Iterator[Packe
             yield from reader.receive_line(_text(line), offset)
             yield from reader.finish()
             return
+
+
+def _piece(line: bytes) -> bytes:
+    """As much of the beginning of a plain line as ends between two pairs of digits; it has an even size."""
+    end = max(line.rfind(separator) for separator in (b" ", b",", b":", b"\t"))
+    return line[: end + 1] if end > 0 else line
 
 
 def _text(line: bytes) -> str:
