@@ -302,6 +302,43 @@ def test_requests_beyond_the_bound_are_counted(monkeypatch: pytest.MonkeyPatch) 
     assert lines[-1] == "  and 2 more requests"
 
 
+def test_a_payment_that_the_gateway_refuses_is_told_as_that() -> None:
+    tape = Tape()
+    link = LinkTape(tape)
+    payment_id = builders.build_terms().payment_id
+    link.ask(builders.example(Kind.ENCRYPTED_CREDENTIALS), 3)
+    link.answer(PaymentAck(payment_id, PaymentStatus.REFUSED, Reason.SESSION, "", b""), 3)
+    (found,) = told(payment_id.hex(), through(Links(), tape.items))[1].stories
+    assert (found.told, found.reason) == (PaymentStatus.REFUSED, Reason.SESSION)
+
+
+def test_the_first_final_answer_of_the_bank_is_when_it_decided_and_unavailable_is_none() -> None:
+    tape = Tape()
+    bank = LinkTape(tape, is_bank_link=True)
+    payment_id = builders.build_terms().payment_id
+    bank.ask(builders.example(Kind.TRANSFER_REQUEST), 2)
+    bank.answer(TransferResult(payment_id, TransferOutcome.UNAVAILABLE, Reason.NONE, "", b""), 2)
+    decided = None
+    for number in (3, 4):
+        bank.ask(builders.example(Kind.RESOLVE_REQUEST), number)
+        answer = bank.answer(builders.example(Kind.RESOLVE_RESULT), number)
+        decided = decided or answer
+    (found,) = told(payment_id.hex(), through(Links(), tape.items))[1].stories
+    assert found.outcome is TransferOutcome.FENCED
+    assert decided is not None
+    assert found.final_ns == decided.time_ns
+
+
+def test_without_times_there_is_a_story_without_durations() -> None:
+    items = sessions(PAID)
+    for item in items:
+        if isinstance(item, SeenFrame):
+            item.time_ns = item.latency_ns = None
+    _, chosen = told(PAID_ID, items)
+    assert chosen.stories[0].duration_ns is None
+    assert chosen.story_summary()[2] == "  TokenQuery → TokenAck VALID (flow 2)"
+
+
 def test_a_question_that_is_refused_takes_no_answer_back() -> None:
     tape = Tape()
     link = LinkTape(tape)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from specgen.vector_session import FENCED, PAID, SESSIONS, Payment
 
-from paygate.codec.codes import Kind, Role
+from paygate.codec.codes import Kind, PaymentStatus, Reason, Role
 from paygate.codec.errors import ErrorCode
-from paygate.codec.messages import Echo, Hello, HelloAck
+from paygate.codec.messages import Echo, Hello, HelloAck, StatusAck, StatusQuery
 from paygate.dump import links
 from paygate.dump.links import Links
 from paygate.dump.model import FlowKind, Item, SeenFrame, Side, StreamEvent, StreamNote
@@ -189,6 +189,18 @@ def test_a_payment_is_traced_to_its_token_by_its_terms_on_the_bank_link() -> Non
     ack = client.answer(example(Kind.PAYMENT_ACK), 3)
     through(Links(), tape.items)
     assert (ack.transaction_id, ack.session_id) == (TERMS.transaction_id, TERMS.session_id)
+
+
+def test_what_a_frame_says_itself_counts_before_what_is_known_from_elsewhere() -> None:
+    tape = Tape()
+    client = LinkTape(tape, is_whole=False)
+    other_id = b"\x77" * 16
+    client.ask(StatusQuery(TERMS.payment_id, TERMS.transaction_id, "1"), 3)
+    reply = client.answer(StatusAck(other_id, PaymentStatus.PENDING, Reason.NONE, "", b""), 3)
+    wrong_token = client.ask(StatusQuery(TERMS.payment_id, "TX-OTHER", "1"), 4)
+    through(Links(), tape.items)
+    assert reply.payment_id == other_id
+    assert wrong_token.transaction_id == "TX-OTHER"
 
 
 def test_a_payment_without_a_session_gets_it_from_a_later_frame() -> None:
