@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from strategies import RECORDS, records
 
 from paygate.codec.codes import Kind
-from paygate.codec.fields import Record, fields_of
+from paygate.codec.fields import PAYMENT_ID, Record, Sensitivity, Uint, fields_of
 from paygate.codec.frame import encode_record
-from paygate.codec.jsonform import BadJson, from_json, to_json
+from paygate.codec.jsonform import BadJson, MaskedJson, from_json, to_json, to_wide_json, value_from_json
 from paygate.codec.messages import TransferRequest
 
 
@@ -63,3 +63,55 @@ def test_only_an_object_is_a_record(data: object) -> None:
 def test_an_unknown_field_is_refused() -> None:
     with pytest.raises(BadJson, match="no fields but terms, time_left_ms, key_id, envelope"):
         from_json(TransferRequest, {**to_json(example(Kind.TRANSFER_REQUEST)), "more": 1})
+
+
+@pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)
+@given(data=st.data())
+def test_the_wide_form_comes_back_too_and_holds_no_number_beyond_2_to_the_53(
+    cls: type[Record], data: st.DataObject
+) -> None:
+    value = data.draw(records(cls))
+    wide = json.loads(json.dumps(to_wide_json(value, masks=False)))
+    assert from_json(cls, wide) == value
+    for field in fields_of(cls):
+        if isinstance(field.type, Uint):
+            assert isinstance(wide[field.name], str if field.type.width == 8 else int)
+
+
+@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
+def test_masks_stand_exactly_where_the_declaration_wants_them(kind: Kind) -> None:
+    message = example(kind)
+    masked, shown = to_wide_json(message, masks=True), to_wide_json(message, masks=False)
+    for field in fields_of(type(message)):
+        match field.sensitivity:
+            case Sensitivity.SECRET:
+                assert masked[field.name] == {"masked": "secret"}
+            case Sensitivity.SIZED:
+                assert masked[field.name] == {"masked": "sized", "size": len(getattr(message, field.name))}
+            case Sensitivity.PUBLIC if kind is not Kind.SEAL_CREDENTIALS:  # whose suite key holds a sized field
+                assert masked[field.name] == shown[field.name]
+
+
+def test_no_record_is_made_of_a_mask() -> None:
+    message = example(Kind.SEAL_CREDENTIALS)
+    with pytest.raises(MaskedJson, match=r"suite_key\.public_key: expected a value, which is masked here") as caught:
+        from_json(type(message), to_wide_json(message, masks=True))
+    within = caught.value.within("message")
+    assert isinstance(within, MaskedJson)
+    assert within.path == "message.suite_key.public_key"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "01", "-1", "+1", " 1", "1 ", "1.0", "1e3", "\u0663", "9" * 21, "18446744073709551616"]
+)
+def test_a_decimal_string_has_one_form(text: str) -> None:
+    with pytest.raises(BadJson, match="serial: expected a whole number"):
+        value_from_json(Uint(8), text, "serial")
+    with pytest.raises(BadJson):  # what 53 bits hold is a number, and nothing else
+        value_from_json(Uint(4), "1", "leaf_index")
+
+
+def test_a_value_alone_is_read_as_in_a_record() -> None:
+    assert value_from_json(Uint(8), "18446744073709551615", "x") == 2**64 - 1
+    assert value_from_json(PAYMENT_ID, "01" * 16, "x") == b"\1" * 16
+    assert BadJson("", "y").within("x").path == "x"
