@@ -60,13 +60,13 @@ class Reassembler:
         self._connections: OrderedDict[_Connection, None] = OrderedDict()
         """The one with the latest segment last."""
         self._latest: _Connection | None = None
-        self._at = At(None, 0)
-        """Of the latest segment that took the long path."""
+        self._last: Segment | None = None
 
     def receive_segment(self, segment: Segment) -> Sequence[StreamItem]:
         """What the next segment of the capture brings."""
         number, time_ns, source, target, sequence, acknowledged, flags, payload, lost_size = segment
         self.counts.segments += 1
+        self._last = segment
         found = self._ways.get((source, target))
         if found is None:
             return self._receive_first(segment)
@@ -100,8 +100,9 @@ class Reassembler:
     def finish(self) -> Sequence[StreamItem]:
         """The capture has ended: what is held comes out, and every flow that is still open is told as that."""
         items: list[StreamItem] = []
+        at = At(self._last.time_ns, self._last.number) if self._last else At(None, 0)
         for connection in list(self._connections):
-            self._end(items, connection, StreamEvent.CAPTURE_ENDED, self._at)
+            self._end(items, connection, StreamEvent.CAPTURE_ENDED, at)
         return items
 
     # -- the long path -----------------------------------------------------------------------------------
@@ -132,7 +133,7 @@ class Reassembler:
 
     def _receive_rare(self, way: OneWay, connection: _Connection, segment: Segment) -> list[StreamItem]:
         number, time_ns, _, _, sequence, acknowledged, flags, payload, lost_size = segment
-        at = self._at = At(time_ns, number)
+        at = At(time_ns, number)
         items: list[StreamItem] = []
         if way.is_closed and not flags & _SYN:
             if flags & _RST or not payload or not self._is_beyond_end(way, segment):

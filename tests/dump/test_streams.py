@@ -514,6 +514,14 @@ def test_items_carry_time_and_number_of_the_packet_that_completed_them() -> None
     ]
 
 
+def test_what_the_end_of_the_capture_brings_carries_its_last_packet() -> None:
+    wire = cases.in_order()
+    wire.segments = wire.segments[:-3]
+    ended = reassembled(wire.segments)[-1]
+    assert told(ended) == "1 caller 8: CAPTURE_ENDED"
+    assert (ended.number, ended.time_ns) == (wire.segments[-1].number, wire.segments[-1].time_ns)
+
+
 def test_a_one_way_capture_from_mid_stream_is_shown_after_a_few_segments() -> None:
     wire = Wire()
     for at in range(START_COUNT + 2):
