@@ -151,6 +151,11 @@ def findings_in(items: list[Item]) -> list[Finding]:
     return found
 
 
+def finding_names(items: list[Item]) -> list[str]:
+    """The names of all findings."""
+    return [finding.name for finding in findings_in(items)]
+
+
 @cache
 def _session_frames(payment: Payment) -> list[tuple[str, Role, int, bytes, bool]]:
     return [(s.connection, s.sender, s.at_ms, s.frame, s.is_delivered) for s in steps_of(payment)]
