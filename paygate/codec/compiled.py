@@ -18,6 +18,7 @@ tests/codec/test_compiled.py holds them together there. Three things keep the fu
   may be written to. Then its class is set. This takes a seventh of the time of the frozen `__init__`.
 """
 
+import builtins
 import linecache
 import re
 import struct
@@ -40,12 +41,13 @@ from paygate.codec.fields import (
     fields_of,
     is_plain_text,
 )
+from paygate.codec.rule_lines import line_of
 
 REFUSALS: Final = (struct.error, IndexError, KeyError, UnicodeError)
 """What the functions may raise instead of returning None. Its text may hold values: nobody shows it or chains to it."""
 
 _FORMATS: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}  # struct's letters for unsigned integers, by width
-_BUILTINS: Final = ("bool", "bytes", "int", "len", "range", "str", "tuple")  # what the functions call by name
+_BUILTINS: Final = ("any", "bool", "bytes", "int", "len", "range", "str", "tuple")  # what the functions call by name
 _ONE_BYTE: Final = tuple(bytes([number]) for number in range(256))
 # A charset of this form is checked by `bytes.translate`, in less than half the time of the expression.
 _CLASS: Final = r"\[([^\]\[\\^]+)\]"
@@ -166,8 +168,9 @@ class _Function:
         return chosen
 
     def object(self, name: str, value: Any) -> str:
-        """The name under which the function finds an object: parameters and variables are found faster, but these
-        are found as fast as any global."""
+        """The name under which the function finds an object."""
+        if name in _BUILTINS and value is getattr(builtins, name):
+            return name
         for known, other in self.objects.items():
             if other is value or (type(other) is type(value) is bytes and other == value):
                 return known
@@ -181,9 +184,14 @@ class _Function:
         self.add(*(f"{target}.{name} = {variable}" for name, variable in values.items()))
         self.add(f"{target}.__class__ = {self.object(cls.__name__, cls)}")
 
-    def check_rules(self, cls: type[Record], target: str) -> None:
+    def check_rules(self, cls: type[Record], target: str, variables: dict[str, str]) -> None:
+        """Check the rules between the fields of `target`, whose checked values the variables hold by field name."""
+        types = {f.name: f.type for f in fields_of(cls)}
         for rule in cls.rules:
-            self.refuse_if(f"not {self.object(f'{rule.field}_holds', rule.holds)}({target})")
+            line = line_of(rule, types, variables, self.object)
+            if line is None:
+                line = f"{self.object(f'{rule.field}_holds', rule.holds)}({target})"
+            self.refuse_if(f"not ({line})")
 
     def compiled(self, of: str) -> tuple[Callable[..., Any], str]:
         source = "\n".join(self.lines) + "\n"
@@ -234,7 +242,7 @@ class _Decoding:
         self._flush()
         self._function.refuse_if(f"{self._at(0)} != end")
         self._function.make(cls, decoded, variables)
-        self._function.check_rules(cls, decoded)
+        self._function.check_rules(cls, decoded, variables)
         self._function.add(f"return {decoded}")
         return self._function.compiled(cls.__name__)
 
@@ -351,7 +359,7 @@ class _Decoding:
     def _nested(self, field: Nested, target: str) -> None:
         variables = self._fields(field.record, f"{target}_")
         self._after.append(lambda: self._function.make(field.record, target, variables))
-        self._after.append(lambda: self._function.check_rules(field.record, target))
+        self._after.append(lambda: self._function.check_rules(field.record, target, variables))
 
 
 class _Encoding:
@@ -386,11 +394,12 @@ class _Encoding:
         return f"{join}(({', '.join(pieces)}))"
 
     def _record(self, cls: type[Record], source: str, path: str) -> None:
+        variables = {f.name: self._function.variable(path + f.name) for f in fields_of(cls)}
         for field in fields_of(cls):
-            variable = self._function.variable(path + field.name)
+            variable = variables[field.name]
             self._function.add(f"{variable} = {source}.{field.name}")
             _writer(self._writers, field.type)(field.type, variable)
-        self._function.check_rules(cls, source)
+        self._function.check_rules(cls, source, variables)
 
     def _flush(self) -> None:
         run, self._run = self._run, []

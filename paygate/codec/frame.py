@@ -23,7 +23,7 @@ import construct
 
 from paygate.codec import limits
 from paygate.codec.codes import Kind
-from paygate.codec.compiled import REFUSALS, Compiled, compile_record, maker_of, struct_of
+from paygate.codec.compiled import REFUSALS, Decode, Encode, compile_record, maker_of, struct_of
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from paygate.codec.fields import BadValue, Nested, Record, Uint, fields_of, public, record
 from paygate.codec.messages import MESSAGES, Message
@@ -84,26 +84,34 @@ def decode_record(cls: type[R], data: bytes) -> R:
 # -- the two ways through the codec ----------------------------------------------------------------------
 
 
-class _Compilations(dict[type[Record], Compiled]):
-    """Each record's functions, written at its first use: a program uses few of the records, and starts sooner."""
-
-    def __missing__(self, cls: type[Record]) -> Compiled:
-        made = self[cls] = compile_record(cls)
-        return made
+# Each record's functions, written at its first use: a program uses few of the records, and starts sooner.
+_encoders: Final[dict[type[Record], Encode]] = {}
+_decoders: Final[dict[type[Record], Decode]] = {}
 
 
-_compiled: Final = _Compilations()
+def _compile(cls: type[Record]) -> None:
+    if cls not in _encoders:
+        _decoders[cls], _encoders[cls], _ = compile_record(cls)
 
 
 def _encode_fast(value: Record) -> bytes:
-    encoded = _encode_compiled(value)
+    try:
+        encoded = _encoders[value.__class__](value)
+    except REFUSALS:  # The KeyError of a first use among them.
+        encoded = None
+    # Outside of the handler, so that nothing that holds a value is chained to an error.
+    return _encode_reluctantly(value) if encoded is None else encoded
+
+
+def _encode_reluctantly(value: Record) -> bytes:
+    encoded = _encode_compiled(value) if type(value) not in _encoders else None
     return _encode_construct(value) if encoded is None else encoded
 
 
 def _encode_compiled(value: Record) -> bytes | None:
-    codec = _compiled[value.__class__]
+    _compile(type(value))
     try:
-        return codec.encode(value)
+        return _encoders[type(value)](value)
     except REFUSALS:
         return None
 
@@ -132,15 +140,22 @@ def _encode_both(value: Record) -> bytes:
 
 
 def _decode_fast(cls: type[Record], data: bytes, at: int) -> Any:
-    value = _decode_compiled(cls, data, at)
-    # Outside of the handler, so that nothing that holds a received value is chained to the error.
+    try:
+        value = _decoders[cls](data, at, len(data))
+    except REFUSALS:
+        value = None
+    return _decode_reluctantly(cls, data, at) if value is None else value
+
+
+def _decode_reluctantly(cls: type[Record], data: bytes, at: int) -> Any:
+    value = _decode_compiled(cls, data, at) if cls not in _decoders else None
     return _decode_construct(cls, data, at) if value is None else value
 
 
 def _decode_compiled(cls: type[Record], data: bytes, at: int) -> Any:
-    codec = _compiled[cls]
+    _compile(cls)
     try:
-        return codec.decode(data, at, len(data))
+        return _decoders[cls](data, at, len(data))
     except REFUSALS:
         return None
 

@@ -205,10 +205,9 @@ def test_a_field_type_without_code_is_refused_at_once() -> None:
 def test_the_check_tells_where_the_two_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     good = Hello(Role.CLIENT, "a", (1,))
     data = WAYS["construct"].encode(good)
-    lying = compiled_of(Hello)._replace(
-        decode=lambda data, at, end: with_changes(good, party_id="b"), encode=lambda value: b"b"
-    )
-    monkeypatch.setitem(frame._compiled, Hello, lying)
+    assert WAYS["check"].decode(Hello, data, 0) == good
+    monkeypatch.setitem(frame._decoders, Hello, lambda data, at, end: with_changes(good, party_id="b"))
+    monkeypatch.setitem(frame._encoders, Hello, lambda value: b"b")
     with pytest.raises(AssertionError, match="decode a Hello differently"):
         WAYS["check"].decode(Hello, data, 0)
     with pytest.raises(AssertionError, match="only the compiled codec takes this Hello"):
@@ -217,9 +216,10 @@ def test_the_check_tells_where_the_two_differ(monkeypatch: pytest.MonkeyPatch) -
         WAYS["check"].encode(good)
     with pytest.raises(AssertionError, match="only the compiled codec encodes this Hello"):
         WAYS["check"].encode(with_changes(good, party_id=""))
-    refusing = lying._replace(decode=lambda data, at, end: None)
-    monkeypatch.setitem(frame._compiled, Hello, refusing)
+    monkeypatch.setitem(frame._decoders, Hello, lambda data, at, end: None)
+    monkeypatch.setitem(frame._encoders, Hello, lambda value: None)
     with pytest.raises(AssertionError, match="only construct takes this Hello"):
         WAYS["check"].decode(Hello, data, 0)
     # What the compiled functions wrongly refuse is still taken, since construct has the last word.
     assert WAYS["compiled"].decode(Hello, data, 0) == good
+    assert WAYS["compiled"].encode(good) == data
