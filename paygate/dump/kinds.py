@@ -82,7 +82,7 @@ def describe(name: str) -> str:
         return _record(MESSAGES[kind])
     found = {_plain(known): known for known in SECTIONS}.get(_plain(name))
     if found is None:
-        raise PaygateExit(unknown_name(name, [*map(message_name, MESSAGES), *SECTIONS, "all"]), ExitCode.USAGE)
+        raise PaygateExit(_unknown_name(name, [*map(message_name, MESSAGES), *SECTIONS, "all"]), ExitCode.USAGE)
     if found == "Kind":
         return _kinds()
     return _record(RECORDS[found]) if found in RECORDS else _codes(REGISTRIES[found])
@@ -100,7 +100,7 @@ def kind_named(name: str) -> Kind | None:
         return None
 
 
-def unknown_name(name: str, known: Iterable[str]) -> str:
+def _unknown_name(name: str, known: Iterable[str]) -> str:
     """An error's text for a name that is not known, with those that are nearest to it."""
     by_plain = {_plain(one): one for one in known}
     near = [by_plain[plain] for plain in difflib.get_close_matches(_plain(name), by_plain, NEAREST_COUNT, 0.5)]

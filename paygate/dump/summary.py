@@ -117,11 +117,6 @@ def coloured_code(code: IntEnum, colours: Colours) -> str:
     return colours.doubt(code.name) if in_doubt else colours.bad(code.name)
 
 
-def masked_text(value: Any, sensitivity: Sensitivity) -> str:
-    """What stands for a value that is not shown."""
-    return f"<{len(value)} bytes>" if sensitivity is Sensitivity.SIZED else "<secret>"
-
-
 def quoted(text: str) -> str:
     """A peer's text in quotation marks that it can't end, safe to print."""
     return '"' + escape_line(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
