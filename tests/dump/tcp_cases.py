@@ -252,6 +252,11 @@ def snapped_out_of_order() -> Wire:
 
 
 @case
+def snapped_at_the_end() -> Wire:
+    return Wire().open().client(3, b"d", lost_size=2).client(0, b"abc")
+
+
+@case
 def mid_stream() -> Wire:
     return Wire().client(100, b"abc", ack=50).server(50, b"ok", ack=103).client(103, b"def", ack=52)
 
@@ -281,6 +286,18 @@ def port_reuse_after_close() -> Wire:
 def port_reuse_without_close() -> Wire:
     wire = Wire().open().client(0, b"one").server(0, b"first", ack=3)
     return wire.restart(700_000, 900_000).open().client(0, b"two").server(0, b"second", ack=3)
+
+
+@case
+def port_reuse_by_a_silent_client() -> Wire:
+    wire = Wire().server(50, b"pushed", ack=100).client(100, ack=56)
+    return wire.restart(700_000, 900_000).open().client(0, b"two").server(0, b"ok", ack=3)
+
+
+@case
+def port_reuse_behind_bytes_that_wait() -> Wire:
+    wire = Wire().client(100, b"one", ack=None)
+    return wire.restart(700_000_000, 900_000).open().client(0, b"two").server(0, b"ok", ack=3)
 
 
 @case

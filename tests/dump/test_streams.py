@@ -274,6 +274,16 @@ def test_bytes_cut_off_of_a_segment_out_of_order_are_missing_in_their_place() ->
     ]
 
 
+def test_bytes_cut_off_at_the_end_are_missing_even_if_nobody_acknowledged_them() -> None:
+    assert tells(cases.snapped_at_the_end) == [
+        "1 caller 0: OPENED",
+        "1 caller 0: abc",
+        "1 caller 3: d",
+        "1 caller 4: 2 missing",
+        "1 caller 6: CAPTURE_ENDED",
+    ]
+
+
 def test_a_capture_may_begin_in_mid_stream() -> None:
     assert tells(cases.mid_stream) == [
         "1 caller 0: STARTED_LATE",
@@ -336,6 +346,30 @@ def test_ports_used_again_close_a_connection_whose_end_is_not_in_the_capture() -
         "2 caller 0: OPENED",
         "2 caller 0: two",
         "2 answerer 0: second",
+        "2 caller 3: CAPTURE_ENDED",
+    ]
+
+
+def test_the_ports_of_a_client_that_had_sent_nothing_may_be_used_again() -> None:
+    assert tells(cases.port_reuse_by_a_silent_client) == [
+        "1 answerer 0: STARTED_LATE",
+        "1 answerer 0: pushed",
+        "1 answerer 6: CLOSED",
+        "2 caller 0: OPENED",
+        "2 caller 0: two",
+        "2 answerer 0: ok",
+        "2 caller 3: CAPTURE_ENDED",
+    ]
+
+
+def test_bytes_that_wait_for_their_beginning_come_out_when_the_ports_are_used_again() -> None:
+    assert tells(cases.port_reuse_behind_bytes_that_wait) == [
+        "1 caller 0: STARTED_LATE",
+        "1 caller 0: one",
+        "1 caller 3: CLOSED",
+        "2 caller 0: OPENED",
+        "2 caller 0: two",
+        "2 answerer 0: ok",
         "2 caller 3: CAPTURE_ENDED",
     ]
 
