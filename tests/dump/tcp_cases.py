@@ -77,9 +77,10 @@ class Wire:
         )
         return self
 
-    def pcap(self) -> bytes:
-        """The same as a capture file."""
-        return pcap_bytes(_captured(segment) for segment in self.segments)
+
+def pcap_of(segments: list[Segment]) -> bytes:
+    """A capture file with these segments."""
+    return pcap_bytes(_captured(segment) for segment in segments)
 
 
 def _captured(segment: Segment) -> Captured:

@@ -7,15 +7,15 @@ that too, so that the claim is checked.
 import re
 import shutil
 import subprocess
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import pytest
 from dump.builders import CLIENT
-from dump.tcp_cases import CASES, reassembled, streams
+from dump.tcp_cases import CASES, pcap_of, reassembled, streams
 from outside_tools import unavailable
 
-from paygate.dump.model import Side
+from paygate.dump.model import Endpoint, Segment, Side
 
 Streams = dict[tuple[int, Side], bytes]
 """The bytes of each direction of each connection that has any; connections count from 1."""
@@ -71,38 +71,53 @@ DIFFERENCES: Final = {
 }
 
 
-def followed(capture: bytes, folder: Path) -> Streams:
-    """What tshark follows of the first two connections."""
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Streams]:
+    """What tshark follows, by the case: all of them in one capture, each with a client address of its own."""
     if shutil.which("tshark") is None:
         unavailable("tshark is missing")
-    path = folder / "capture.pcap"
-    path.write_bytes(capture)
-    options = [word for number in (0, 1) for word in ("-z", f"follow,tcp,raw,{number}")]
+    hosts = {f"10.0.0.{number}": name for number, name in enumerate(CASES, start=1)}
+    path = tmp_path_factory.mktemp("tshark") / "capture.pcap"
+    path.write_bytes(pcap_of([s for host, name in hosts.items() for s in _moved(CASES[name]().segments, host)]))
+    # No case has more than two connections.
+    options = [word for number in range(2 * len(CASES)) for word in ("-z", f"follow,tcp,raw,{number}")]
     printed = subprocess.run(
         ["tshark", "-n", "-q", "-r", path, *options], capture_output=True, text=True, check=True, timeout=60
     ).stdout
-    found: Streams = {}
-    flow, first_side = 0, Side.CALLER
-    for line in printed.splitlines():
-        if line.startswith("Filter: "):
-            flow = int(line.rsplit(" ", 1)[1]) + 1
-        elif line.startswith("Node 0: "):
-            first_side = Side.CALLER if line.endswith(f":{CLIENT[1]}") else Side.ANSWERER
-        elif re.fullmatch(r"\t?[0-9a-f]+", line):
-            key = flow, first_side.other if line.startswith("\t") else first_side
-            found[key] = found.get(key, b"") + bytes.fromhex(line.strip())
+    return _read(printed, hosts)
+
+
+def _moved(segments: list[Segment], host: str) -> Iterator[Segment]:
+    client = Endpoint(*CLIENT)
+    for segment in segments:
+        source, target = (end._replace(host=host) if end == client else end for end in (segment.source, segment.target))
+        yield segment._replace(source=source, target=target)
+
+
+def _read(printed: str, hosts: dict[str, str]) -> dict[str, Streams]:
+    found: dict[str, Streams] = {name: {} for name in CASES}
+    counts = dict.fromkeys(CASES, 0)
+    # The last one that was asked for comes first.
+    blocks = sorted(printed.split("Filter: tcp.stream eq ")[1:], key=lambda block: int(block.split("\n", 1)[0]))
+    for _, _, block in (numbered.partition("\n") for numbered in blocks):
+        nodes = re.findall(r"^Node [01]: (.*):(\d+)$", block, re.MULTILINE)
+        clients = [number for number, (_, port) in enumerate(nodes) if int(port) == CLIENT[1]]
+        if not clients:
+            continue  # There is no connection with so high a number.
+        name = hosts[nodes[clients[0]][0]]
+        counts[name] += 1
+        for indent, digits in re.findall(r"^(\t?)([0-9a-f]+)$", block, re.MULTILINE):
+            key = counts[name], Side.CALLER if len(indent) == clients[0] else Side.ANSWERER
+            found[name][key] = found[name].get(key, b"") + bytes.fromhex(digits)
     return found
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in DIFFERENCES])
-def test_tshark_follows_the_same_bytes(name: str, tmp_path: Path) -> None:
-    wire = CASES[name]()
-    assert followed(wire.pcap(), tmp_path) == streams(reassembled(wire.segments))
+def test_tshark_follows_the_same_bytes(name: str, followed: dict[str, Streams]) -> None:
+    assert followed[name] == streams(reassembled(CASES[name]().segments))
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
-def test_where_tshark_differs_it_says_what_the_table_tells(name: str, tmp_path: Path) -> None:
-    wire = CASES[name]()
-    found = followed(wire.pcap(), tmp_path)
-    assert found == DIFFERENCES[name].streams
-    assert found != streams(reassembled(wire.segments))
+def test_where_tshark_differs_it_says_what_the_table_tells(name: str, followed: dict[str, Streams]) -> None:
+    assert followed[name] == DIFFERENCES[name].streams
+    assert followed[name] != streams(reassembled(CASES[name]().segments))
