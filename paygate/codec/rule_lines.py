@@ -62,9 +62,11 @@ def _lambda_of(code: CodeType) -> ast.expr | None:
     taken = b"".join(lines[first - 1 : last])
     taken = taken[start : len(taken) - len(lines[last - 1]) + end] if last <= len(lines) else b""
     try:
-        node = ast.parse(f"lambda {code.co_varnames[0]}: ({taken.decode()})", mode="eval")
+        text = f"lambda {code.co_varnames[0]}: ({taken.decode()})"
+        node = compile(text, code.co_filename, "eval", ast.PyCF_ONLY_AST)
     except (SyntaxError, UnicodeDecodeError):  # Not all of it, or another text by now.
         return None
+    assert isinstance(node, ast.Expression)
     made = next(c for c in compile(node, code.co_filename, "eval").co_consts if isinstance(c, CodeType))
     if any(getattr(made, part) != getattr(code, part) for part in _SAME):
         return None
