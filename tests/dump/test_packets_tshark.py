@@ -54,7 +54,11 @@ def told_by_us(data: bytes) -> list[list[str]]:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("is_nanosecond", [False, True])
 def test_pcap_is_read_as_tshark_reads_it(order: str, is_nanosecond: bool, tmp_path: Path) -> None:
-    packets = [Captured(V4, 1_767_225_600_123_456_789), V6, Captured(V4[:50], original_size=len(V4))]
+    packets: list[bytes | Captured] = [
+        Captured(V4, 1_767_225_600_123_456_789),
+        V6,
+        Captured(V4[:50], original_size=len(V4)),
+    ]
     data = pcap_bytes(packets, order=order, is_nanosecond=is_nanosecond)
     told = told_by_tshark(gzip.compress(data) if is_nanosecond else data, tmp_path)
     assert len(told) == 3
