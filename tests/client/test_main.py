@@ -375,7 +375,7 @@ def test_sigint_is_ignored_and_sigterm_held_until_the_answer_is_out(shop: Shop) 
 
 def test_the_alarm_ends_a_session_after_sending_and_status_asks_again(shop: Shop) -> None:
     in_flight(shop)
-    shop.server.script[Kind.TOKEN_QUERY] = lambda _: build_token_ack(session_left_ms=2_500)
+    shop.server.script[Kind.TOKEN_QUERY] = lambda _: build_token_ack(session_left_ms=10_000)  # sealing must fit in
     done = shop.run(shop.full_command())
     assert done.returncode == ExitCode.OUTCOME_UNKNOWN
     assert "Money may have moved. Ask with: paygate-client status" in done.stderr
@@ -515,7 +515,7 @@ def test_the_countdown_runs_while_a_person_types(shop: Shop, customer: Customer)
 
 
 def test_the_alarm_rings_while_a_person_types(shop: Shop, customer: Customer) -> None:
-    shop.server.script[Kind.TOKEN_QUERY] = lambda _: build_token_ack(session_left_ms=1_500)
+    shop.server.script[Kind.TOKEN_QUERY] = lambda _: build_token_ack(session_left_ms=5_000)
     customer.sees("Transaction ID: ")
     customer.types(f"{TRANSACTION_ID}\n{PASSCODE}\n")
     customer.sees("User ID: ")

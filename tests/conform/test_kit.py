@@ -158,9 +158,11 @@ class RunOfOne:
         one_run = Run(loop, _nothing, catalogue, settings, self.results.append, jobs=1)
         flooding = threading.Thread(target=self._flood, args=(sends,))
         flooding.start()
-        turn_until(loop, lambda: one_run.is_over)
-        loop.close()
-        flooding.join()
+        try:
+            turn_until(loop, lambda: one_run.is_over)
+        finally:
+            loop.close()
+            flooding.join()
         return self.results[0]
 
     def _flood(self, data: bytes) -> None:
@@ -202,8 +204,10 @@ def test_a_command_that_can_not_be_started_fails_the_case(tmp_path: Path, run_of
 
 
 async def _sleeps(t: Trial) -> None:
-    await t.connect()
-    await t.sleep(4_000)
+    wire = await t.connect()
+    # Until too much waits, however slowly that comes.
+    while wire.flood is None:
+        await t.sleep(50)
 
 
 @pytest.mark.parametrize(

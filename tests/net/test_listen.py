@@ -182,6 +182,7 @@ def test_the_whole_has_a_limit_too(world: World, tick_until: TickUntil) -> None:
 
 
 # In a process of its own, since the limit holds for the whole process. It counts its ticks: T25 says no spinning.
+# A busy machine may make the pauses longer, never shorter, and adds no ticks.
 EXHAUSTED = """
 import os, resource, socket
 from paygate.net.limits import ListenLimits
@@ -206,12 +207,12 @@ while True:
     except OSError:
         break
 start_ms, tick_count = loop.now_ms(), 0
-while loop.now_ms() < start_ms + 350:
-    loop.run_once(350)
+while len(refused) < 4:
+    loop.run_once(5_000)
     tick_count += 1
 assert not accepted
-assert 3 <= len(refused) <= 4, refused
-assert set(refused) == {RefuseReason.NO_DESCRIPTORS}
+assert refused == [RefuseReason.NO_DESCRIPTORS] * 4, refused
+assert loop.now_ms() >= start_ms + 300, loop.now_ms() - start_ms
 assert tick_count < 12, tick_count
 for fd in hoard:
     os.close(fd)
