@@ -82,12 +82,16 @@ def test_the_alarm_ends_a_session_before_anything_was_sent(stopped_system: Local
     system.start_gateway()
     command = system.client_command("pay", "--transaction", "TX-1001")
     leader, follower = pty.openpty()
-    client = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower)
-    os.close(follower)
-    os.write(leader, b"4711\n")
-    shown = _read_terminal(leader, client)
-    assert client.wait(WAIT_S) == ExitCode.SESSION_TIMED_OUT, shown
-    os.close(leader)
+    with os.fdopen(leader, "wb", buffering=0):  # closed whatever fails below
+        client = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower)
+        try:
+            os.close(follower)
+            os.write(leader, b"4711\n")
+            shown = _read_terminal(leader, client)
+            assert client.wait(WAIT_S) == ExitCode.SESSION_TIMED_OUT, shown
+        finally:
+            client.kill()
+            client.wait()
     assert "no money" in shown.lower()
     assert attempts(system) == []
 

@@ -500,7 +500,7 @@ def test_sigterm_can_be_ignored_too(serve: Serve, connect: Connect) -> None:
 
 
 def test_a_wrong_link_key_is_told_once_with_what_mends_it(serve: Serve, bank: BankEnd) -> None:
-    serving = serve("--port", 0, "--bank", f"127.0.0.1:{bank.port}", "--bank-wait", 3)
+    serving = serve("--port", 0, "--bank", f"127.0.0.1:{bank.port}", "--bank-wait", 8)
     for _ in range(3):  # at any of its attempts
         bank.turn_away()
     code, err = serving.end()
@@ -511,13 +511,13 @@ def test_a_wrong_link_key_is_told_once_with_what_mends_it(serve: Serve, bank: Ba
 def test_a_bank_that_goes_after_it_was_there_does_not_end_the_gateway(
     serve: Serve, bank: BankEnd, connect: Connect
 ) -> None:
-    serving = serve_with_bank(serve, bank, "--bank-wait", 1)
+    serving = serve_with_bank(serve, bank, "--bank-wait", 5)
     caller = connect(serving.address)
     # Away at the moment when the wait for the first link would have ended, and back some time later.
     bank.cut()
     bank.listener.close()
     started_ms = system_now().mono_ms
-    wait_until(lambda: system_now().mono_ms >= started_ms + 1_300, "time")
+    wait_until(lambda: system_now().mono_ms >= started_ms + 5_300, "time")
     assert query(caller).status is TokenStatus.INVALID
     caller.close()
     assert serving.terminate()[0] == ExitCode.OK
