@@ -13,7 +13,6 @@ import pytest
 from paygate.client.terminal import EndedBySignal, Terminal
 from paygate.net.loop import Loop
 
-
 WAIT_S = 20.0
 
 
