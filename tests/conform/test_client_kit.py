@@ -11,6 +11,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -182,7 +184,8 @@ def test_nothing_is_left_behind(world: Path, tmp_path: Path, monkeypatch: pytest
     assert [path for path in tmp_path.iterdir() if path != pid_file] == []
 
 
-def started(world: Path, directory: Path, *arguments: str) -> tuple["subprocess.Popen[str]", int]:
+@contextmanager
+def started(world: Path, directory: Path, *arguments: str) -> "Iterator[tuple[subprocess.Popen[str], int]]":
     """The kit with a client that never ends and ignores SIGTERM; gives the kit, and the client's process ID."""
     pid_file = directory / "pid"
     script = (
@@ -193,12 +196,15 @@ def started(world: Path, directory: Path, *arguments: str) -> tuple["subprocess.
     stray = f"{sys.executable} -c {shlex.quote(script)} {pid_file}"
     command = [*PROGRAM, "client", f"{HOST}:0", "client.paid", "client.declined.funds", "client.hello.first"]
     command += ["--world", str(world), "--run", stray, "--jobs", "1", *arguments]
-    kit = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + TIMEOUT_S
-    while not pid_file.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return kit, int(pid_file.read_text(encoding="ascii"))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as kit:
+        try:
+            deadline = time.monotonic() + TIMEOUT_S
+            while not pid_file.exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield kit, int(pid_file.read_text(encoding="ascii"))
+        finally:
+            kit.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -209,9 +215,9 @@ def test_a_run_that_is_broken_off_leaves_nothing_and_tells_what_it_knows(
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
     junit = tmp_path / "junit.xml"
-    kit, pid = started(world, tmp_path, "--junit", str(junit))
-    kit.send_signal(number)
-    output, errors = kit.communicate(timeout=TIMEOUT_S)
+    with started(world, tmp_path, "--junit", str(junit)) as (kit, pid):
+        kit.send_signal(number)
+        output, errors = kit.communicate(timeout=TIMEOUT_S)
     assert kit.returncode == ExitCode.CANCELLED
     assert errors == ""
     assert output.count(": cancelled\n") == 3

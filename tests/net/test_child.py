@@ -116,11 +116,11 @@ def test_a_grandchild_that_holds_the_pipe_does_not_hold_up_the_exit(
         f"import os, subprocess, sys; subprocess.Popen(['cat'], stdin={lifeline});"
         "sys.stdout.write('said'); sys.stdout.flush(); os._exit(3)"
     )
+    nursery.stack.callback(os.close, lifeline)
+    nursery.stack.callback(os.close, other_end)
     nursery.start([sys.executable, "-c", script], pass_fds=[lifeline])
     tick_until(loop, lambda: bool(nursery.exits))
     assert nursery.exits == [(3, 4)]
-    os.close(lifeline)
-    os.close(other_end)
 
 
 def test_without_pidfd_the_exit_is_found_all_the_same(
@@ -226,6 +226,6 @@ def test_the_child_ends_when_its_parent_is_killed() -> None:
         assert parent.stdout is not None
         pidfd = os.pidfd_open(int(parent.stdout.readline()))
         parent.kill()
-    ready, _, _ = select.select([pidfd], [], [], 10)
+    ready, _, _ = select.select([pidfd], [], [], 20)
     os.close(pidfd)
     assert ready == [pidfd]
