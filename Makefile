@@ -5,7 +5,7 @@ READY := .venv/.ready
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-interactive test check spec fuzz test-tools format clean
+.PHONY: help setup demo demo-interactive test check spec fuzz dump-fuzz bench-dump bench-codec test-tools format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,15 @@ check: $(READY) ## format, lint, types, spec freshness, import layers, requireme
 
 spec: $(READY) ## write what follows from the declarations into spec/
 	PYTHONPATH=scripts $(BIN)/python -m specgen
+
+dump-fuzz: $(READY) ## ten thousand damaged captures through paygate-dump; SEED=n replays one campaign
+	PYTHONPATH=tests:scripts $(BIN)/python -m dump.mutations --seed $(SEED) --count 10000
+
+bench-dump: $(READY) ## paygate-dump against tshark with our dissector, on 100,000 frames
+	$(BIN)/python scripts/bench_dump.py
+
+bench-codec: $(READY) ## the compiled codec against code written by hand, and against construct
+	$(BIN)/python scripts/bench_codec.py
 
 test-tools: $(READY) ## install what the tests against other implementations need: tshark, Kaitai, Node packages
 	scripts/install-test-tools

@@ -13,13 +13,13 @@ from typing import Final
 
 from paygate.codec.codes import Kind, Role
 from paygate.codec.messages import MESSAGES
-from paygate.dump.model import NANOSECONDS_PER_SECOND, Finding, Flow, Item, SeenFrame, Side, StreamNote
-from paygate.dump.output import Colours
+from paygate.dump.model import NANOSECONDS_PER_SECOND, Finding, Flow, Item, SeenFrame, Side, StreamEvent, StreamNote
+from paygate.dump.output import Colours, latency_text
 from paygate.dump.participants import ends_of_kind
 from paygate.dump.summary import Summary, summary
 from paygate.escape import escape_line
 
-__all__ = ["Lines", "finding_text", "latency_text", "summary"]
+__all__ = ["Lines", "finding_text", "summary"]
 
 PARTIES_WIDTH_MAX: Final = 64
 """Columns up to which a line's kind is aligned with the lines above; two longest party IDs may take more."""
@@ -46,6 +46,7 @@ class Lines:
         self._second: int | None = None
         self._second_text = ""
         self._day: int | None = None
+        self._open_flow_count = 0
 
     def receive(self, item: Item) -> None:
         """Write it."""
@@ -54,10 +55,16 @@ class Lines:
         elif type(item) is Finding:
             self._write(self._finding_line(item))
         elif type(item) is StreamNote:
-            self._write(self._note_line(item))
+            if item.event is StreamEvent.CAPTURE_ENDED:
+                self._open_flow_count += 1
+            elif item.event is not StreamEvent.CLOSED:  # which FIN or RST have told
+                self._write(self._note_line(item))
 
     def finish(self) -> None:
-        """Nothing is left to write."""
+        """Tell of connections that the capture left open."""
+        if self._open_flow_count:
+            count = f"{self._open_flow_count} connection{'' if self._open_flow_count == 1 else 's'}"
+            self._write(f"{self._colours.faint(f'the capture ended with {count} open')}\n")
 
     def frame_line(self, frame: SeenFrame) -> str:
         """A frame's line without its end, a new day's line before it."""
@@ -138,14 +145,6 @@ def finding_text(finding: Finding) -> str:
     return escape_line(f"{finding.name}{at}{expected}{got}{section}")
 
 
-def latency_text(latency_ns: int) -> str:
-    """A span of time in the unit that suits it, to the microsecond: `12.4 ms`, `1.203 s`."""
-    if abs(latency_ns) >= NANOSECONDS_PER_SECOND:
-        return f"{latency_ns / NANOSECONDS_PER_SECOND:.3f} s"
-    milliseconds = latency_ns / 1_000_000
-    return f"{milliseconds:.1f} ms" if abs(milliseconds) >= 10 else f"{milliseconds:.3f} ms"
-
-
 _ROLE_NAMES: Final = {role: role.name.lower() for role in Role}
 
 
@@ -154,8 +153,9 @@ def _who(flow: Flow, side: Side) -> str:
     role = flow.roles[side]
     if role is None:
         return _address(flow, side)
-    party_id = flow.party_ids[side]
-    return f"{_ROLE_NAMES[role]} {escape_line(party_id)}" if party_id else _ROLE_NAMES[role]
+    party_id, name = flow.party_ids[side], _ROLE_NAMES[role]
+    # Clients mostly call themselves just that.
+    return f"{name} {escape_line(party_id)}" if party_id not in ("", name) else name
 
 
 def _address(flow: Flow, side: Side) -> str:

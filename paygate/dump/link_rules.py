@@ -9,10 +9,9 @@ from typing import Final, NamedTuple
 
 from paygate.codec.codes import Kind, Role, Route
 from paygate.codec.errors import ErrorCode
-from paygate.codec.fields import fields_of
-from paygate.codec.frame import Header
 from paygate.codec.limits import HEADER_SIZE
 from paygate.codec.messages import MESSAGES, Hello, HelloAck
+from paygate.dump.findings import HEADER_PLACES
 from paygate.dump.model import Finding, Flow, FlowKind, SeenFrame, Side
 
 
@@ -58,17 +57,6 @@ def _traits_of(kind: Kind) -> Traits:
 
 TRAITS: Final = {kind: _traits_of(kind) for kind in Kind}
 REPLY_KINDS: Final = tuple(kind for kind in Kind if kind.is_reply)
-
-
-def _header_offsets() -> dict[str, int]:
-    offsets, offset = {}, 0
-    for field in fields_of(Header):
-        offsets[field.name] = offset
-        offset += field.type.size_max
-    return offsets
-
-
-_HEADER_OFFSETS: Final = _header_offsets()
 
 
 class Fault(NamedTuple):
@@ -209,7 +197,7 @@ def kind_name(kind: Kind) -> str:
 
 def finding_of(frame: SeenFrame, fault: Fault) -> Finding:
     """The finding of a frame that a receiver would refuse."""
-    in_header = _HEADER_OFFSETS.get(fault.path)
+    in_header = HEADER_PLACES.get(fault.path)
     return Finding(
         name=fault.code.name,
         expected=fault.expected,
@@ -220,7 +208,7 @@ def finding_of(frame: SeenFrame, fault: Fault) -> Finding:
         flow=frame.flow,
         side=frame.side,
         # `role`, the only field of a body that is judged here, is the first of its body.
-        offset=frame.offset + (HEADER_SIZE if in_header is None else in_header),
+        offset=frame.offset + (HEADER_SIZE if in_header is None else in_header[0]),
         path=fault.path,
         frame_offset=frame.offset,
     )

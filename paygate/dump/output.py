@@ -50,3 +50,16 @@ class Colours:
 
     def _in(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}{_RESET}" if self.is_on and text else text
+
+
+def latency_text(latency_ns: int | None) -> str:
+    """Three digits and a unit, such as `412 µs`, `12.3 ms`; empty for None. Below zero only if clocks differ."""
+    if latency_ns is None:
+        return ""
+    for unit, size_ns in (("s", 1_000_000_000), ("ms", 1_000_000), ("µs", 1_000)):
+        # What would round to 1000 of a unit is shown as 1.00 of the next.
+        if abs(latency_ns) >= size_ns * 0.9995:
+            value = latency_ns / size_ns
+            digits = f"{value:.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
+            return f"{digits} {unit}"
+    return f"{latency_ns} ns"

@@ -69,6 +69,12 @@ class Decapsulator:
         self._user0: dict[tuple[int, bool], tuple[Flow, list[int]]] = {}
         self._unknown_link_types: set[int] = set()
 
+    def finish(self) -> None:
+        """The input has ended: fragments that still wait will never be whole."""
+        self.fragments.finish()
+        if self.fragments.given_up_count:
+            self.ignored["fragmented, never whole"] = self.fragments.given_up_count
+
     def receive_packet(self, packet: Packet) -> Segment | StreamData | Finding | None:
         """The segment or the stream bytes in a packet; None if there are none (yet)."""
         data, link_type = packet.data, packet.link_type

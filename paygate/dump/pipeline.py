@@ -52,6 +52,7 @@ class Pipeline:
 
     def finish(self) -> Iterator[Item]:
         """What is left when the input has ended, or when somebody has seen enough."""
+        self.decapsulator.finish()
         for item in self.reassembler.finish():
             yield from self._receive(item)
         for seen in self.frames.finish():

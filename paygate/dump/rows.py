@@ -8,7 +8,7 @@ from paygate.codec.fields import Choice, Nested, Record, fields_of
 from paygate.codec.messages import MESSAGES, Hello, HelloAck, Message
 from paygate.codec.money import format_amount
 from paygate.dump.model import Finding, Flow, Item, SeenFrame, Side, StreamEvent, StreamNote
-from paygate.dump.output import Colours
+from paygate.dump.output import Colours, latency_text
 from paygate.dump.participants import Ends, ends_of_hello, ends_of_kind
 from paygate.dump.summary import coloured_code, summary
 from paygate.escape import escape_line
@@ -159,19 +159,6 @@ class Rows:
                 self._ending.clear()
             self._ending[flow] = event
         return event in _EVENTS
-
-
-def latency_text(latency_ns: int | None) -> str:
-    """Three digits and a unit, such as `412 µs`, `12.3 ms`; empty for None. Below zero only if clocks differ."""
-    if latency_ns is None:
-        return ""
-    for unit, size_ns in (("s", 1_000_000_000), ("ms", 1_000_000), ("µs", 1_000)):
-        # What would round to 1000 of a unit is shown as 1.00 of the next.
-        if abs(latency_ns) >= size_ns * 0.9995:
-            value = latency_ns / size_ns
-            digits = f"{value:.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
-            return f"{digits} {unit}"
-    return f"{latency_ns} ns"
 
 
 def since_text(time_ns: int, begin_ns: int) -> str:

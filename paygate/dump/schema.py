@@ -31,6 +31,7 @@ from paygate.codec.jsonform import MASK
 from paygate.codec.messages import MESSAGES
 from paygate.dump.json_lines import FLAGS, SCHEMA
 from paygate.dump.model import FlowKind, Side, StreamEvent
+from paygate.dump.stats import PERCENTILES
 
 Schema = dict[str, Any]
 
@@ -53,6 +54,7 @@ def schema() -> Schema:
         "finding": _object(**_head("finding"), **_finding()),
         "connection": _connection(),
         "end": _object(**_head("end"), counts=_object(frames=_COUNT, findings=_COUNT, connections=_COUNT)),
+        "stats": _stats(),
     }
     records = _records()
     return {
@@ -136,6 +138,32 @@ def _connection() -> Schema:
         **_when_seen(),
         **_where_seen(),
         size=_COUNT,
+    )
+
+
+def _stats() -> Schema:
+    """What --stats --json prints, alone."""
+    latency = _object(count=_COUNT, **{f"{name}_ns": _BIG for name in ("min", "mean", *PERCENTILES, "max")})
+    return _object(
+        **_head("stats"),
+        begin=_or_null(_TIME),
+        end=_or_null(_TIME),
+        span_ns=_or_null(_BIG),
+        frames=_COUNT,
+        size=_COUNT,
+        connections=_COUNT,
+        kinds=_by_name(_object(count=_COUNT, size=_COUNT, latency=_or_null(latency))),
+        outcomes=_by_name(_by_name(_by_name(_COUNT))),
+        payments=_object(
+            begun=_COUNT,
+            answered=_by_name(_COUNT),
+            open=_COUNT,
+            end_to_end=_or_null(latency),
+            answered_per_second=_or_null({"type": "number", "minimum": 0}),
+        ),
+        findings=_by_name(_COUNT),
+        tcp=_or_null(_by_name(_COUNT)),
+        ignored=_or_null(_by_name(_COUNT)),
     )
 
 
@@ -231,6 +259,11 @@ def _field(field: Field) -> Schema:
 
 def _object(**members: Schema) -> Schema:
     return {"type": "object", "required": list(members), "properties": members}
+
+
+def _by_name(of: Schema) -> Schema:
+    """An object whose members' names are told by the input, such as kinds that were seen."""
+    return {"type": "object", "additionalProperties": of}
 
 
 def _ref(name: str) -> Schema:

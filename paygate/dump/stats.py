@@ -19,8 +19,7 @@ from paygate.codec.messages import MESSAGES, EncryptedCredentials, Message, Paym
 from paygate.dump.histogram import Histogram
 from paygate.dump.json_lines import SCHEMA, iso_time
 from paygate.dump.model import NANOSECONDS_PER_SECOND, Finding, Item, SeenFrame
-from paygate.dump.output import Colours
-from paygate.dump.rows import latency_text
+from paygate.dump.output import Colours, latency_text
 from paygate.dump.streams import StreamCounts
 from paygate.dump.summary import coloured_code
 from paygate.escape import escape_line

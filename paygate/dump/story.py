@@ -7,7 +7,7 @@ from paygate.codec.codes import Kind, PaymentStatus, Reason, TransferOutcome
 from paygate.codec.messages import MESSAGES
 from paygate.dump.filters import outcomes_of
 from paygate.dump.model import SeenFrame
-from paygate.dump.rows import latency_text
+from paygate.dump.output import latency_text
 
 HOP_COUNT_MAX: Final = 64
 """Requests that are listed of a story: many retries; the frames themselves are all shown."""

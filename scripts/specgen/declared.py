@@ -6,8 +6,9 @@ from typing import Final
 
 from paygate.codec import sealed
 from paygate.codec.codes import Code
-from paygate.codec.fields import Blob, Choice, Counted, Field, Nested, Record, fields_of
+from paygate.codec.fields import Choice, Counted, Field, Nested, Record, fields_of
 from paygate.codec.messages import MESSAGES
+from paygate.codec.walk import record_held
 from specgen.words import SOCKET_KINDS
 
 SOCKET_MESSAGES: Final = [MESSAGES[kind] for kind in SOCKET_KINDS]
@@ -24,13 +25,6 @@ SEALED_RECORDS: Final[list[type[Record]]] = [
 def snake_case(name: str) -> str:
     """`token_query` for `TokenQuery`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-def record_held(field: Field) -> type[Record] | None:
-    """The record that a blob holds exactly one encoding of, if it holds any."""
-    if not isinstance(field, Blob) or not field.holds:
-        return None
-    return next(record for record in SEALED_RECORDS if record.__name__ == field.holds)
 
 
 def records_from(roots: list[type[Record]]) -> list[type[Record]]:

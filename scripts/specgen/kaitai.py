@@ -28,7 +28,8 @@ from paygate.codec.fields import (
 )
 from paygate.codec.frame import FLAG_AUTHENTICATED, FLAGS_KNOWN, MAGIC, Header, body_size_range
 from paygate.codec.messages import MESSAGES, Message
-from specgen.declared import SEALED_RECORDS, SOCKET_MESSAGES, codes_from, record_held, records_from, snake_case
+from paygate.codec.walk import record_held
+from specgen.declared import SEALED_RECORDS, SOCKET_MESSAGES, codes_from, records_from, snake_case
 from specgen.words import SOCKET_KINDS, first_sentence, meaning_words, route_words, size_words, sizes_of
 
 Entry = dict[str, Any]

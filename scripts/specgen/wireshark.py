@@ -31,7 +31,8 @@ from paygate.codec.fields import (
 )
 from paygate.codec.frame import FLAG_AUTHENTICATED, FLAGS_KNOWN, MAGIC, Header, body_size_range
 from paygate.codec.messages import MESSAGES
-from specgen.declared import SOCKET_MESSAGES, codes_from, record_held, records_from, snake_case
+from paygate.codec.walk import record_held
+from specgen.declared import SOCKET_MESSAGES, codes_from, records_from, snake_case
 from specgen.words import SOCKET_KINDS, first_sentence
 
 PORTS: Final = "15000,15001"

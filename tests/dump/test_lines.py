@@ -17,34 +17,32 @@ from paygate.codec.codes import KemId, KeysStatus, Kind, PaymentStatus, Reason, 
 from paygate.codec.errors import ErrorCode
 from paygate.codec.fields import Record, Sensitivity, fields_of
 from paygate.codec.messages import MESSAGES, EncryptedCredentials, Error, TokenQuery
-from paygate.dump.lines import Lines, finding_text, latency_text, summary
+from paygate.dump.lines import Lines, finding_text, summary
 from paygate.dump.links import Links
 from paygate.dump.model import Endpoint, Finding, FlowKind, Item, SeenFrame, Side, StreamEvent
-from paygate.dump.output import Colours
+from paygate.dump.output import Colours, latency_text
 from paygate.dump.summary import coloured_code, quoted
 
 SESSION_AS_LINES: Final = """\
 2026-01-02
 00:00:00.001000   1 127.0.0.1:40001 -> 127.0.0.1:15000 connected
 00:00:00.002000   1 gateway GW1 -> bank                Hello                #1   GATEWAY party=GW1 versions=1
-00:00:00.003000   1 bank BANK1 -> gateway GW1          HelloAck             #1   BANK party=BANK1 version=1  answers Hello after 1.000 ms
+00:00:00.003000   1 bank BANK1 -> gateway GW1          HelloAck             #1   BANK party=BANK1 version=1  answers Hello after 1.00 ms
 00:00:00.004000   1 gateway GW1 -> bank BANK1          BankKeysQuery        #2   bank=BANK1
-00:00:00.005000   1 bank BANK1 -> gateway GW1          BankKeys             #2   AVAILABLE signed_key_list=<195 bytes>  answers BankKeysQuery after 1.000 ms
+00:00:00.005000   1 bank BANK1 -> gateway GW1          BankKeys             #2   AVAILABLE signed_key_list=<195 bytes>  answers BankKeysQuery after 1.00 ms
 00:00:00.006000   2 127.0.0.1:40002 -> 127.0.0.1:15000 connected
-00:00:00.007000   2 client client -> gateway           Hello                #1   CLIENT party=client versions=1
-00:00:00.008000   2 gateway GW1 -> client client       HelloAck             #1   GATEWAY party=GW1 version=1  answers Hello after 1.000 ms
-00:00:00.009000   2 client client -> gateway GW1       BankKeysQuery        #2   bank=BANK1
-00:00:00.010000   2 client client -> gateway GW1       TokenQuery           #3   transaction=TX-1001 passcode=<secret>
-00:00:00.011000   2 gateway GW1 -> client client       BankKeys             #2   AVAILABLE signed_key_list=<195 bytes>  answers BankKeysQuery after 2.000 ms
-00:00:00.012000   2 gateway GW1 -> client client       TokenAck             #3   VALID session=003e98d8 session_left=30s merchant=M-100 1250.00 INR  answers TokenQuery after 2.000 ms
-00:00:10.001000   2 client client -> gateway GW1       EncryptedCredentials #4   session=003e98d8 payment=01ee9381 key=d8dca9c0 envelope=<304 bytes, X25519>
+00:00:00.007000   2 client -> gateway                  Hello                #1   CLIENT party=client versions=1
+00:00:00.008000   2 gateway GW1 -> client              HelloAck             #1   GATEWAY party=GW1 version=1  answers Hello after 1.00 ms
+00:00:00.009000   2 client -> gateway GW1              BankKeysQuery        #2   bank=BANK1
+00:00:00.010000   2 client -> gateway GW1              TokenQuery           #3   transaction=TX-1001 passcode=<secret>
+00:00:00.011000   2 gateway GW1 -> client              BankKeys             #2   AVAILABLE signed_key_list=<195 bytes>  answers BankKeysQuery after 2.00 ms
+00:00:00.012000   2 gateway GW1 -> client              TokenAck             #3   VALID session=003e98d8 session_left=30s merchant=M-100 1250.00 INR  answers TokenQuery after 2.00 ms
+00:00:10.001000   2 client -> gateway GW1              EncryptedCredentials #4   session=003e98d8 payment=01ee9381 key=d8dca9c0 envelope=<304 bytes, X25519>
 00:00:10.002000   1 gateway GW1 -> bank BANK1          TransferRequest      #3   merchant=M-100 transaction=TX-1001 payment=01ee9381 1250.00 INR time_left=15s key=d8dca9c0 envelope=<304 bytes, X25519>
 00:00:10.041000   1 bank BANK1 -> gateway GW1          TransferResult       #3   payment=01ee9381 POSTED utr=PGBKP12026010200000001 receipt=<222 bytes>  answers TransferRequest after 39.0 ms
-00:00:10.042000   2 gateway GW1 -> client client       PaymentAck           #4   payment=01ee9381 PAID utr=PGBKP12026010200000001 receipt=<222 bytes>  answers EncryptedCredentials after 41.0 ms
-00:00:10.043000   2 client client -> gateway GW1       StatusQuery          #5   payment=01ee9381 transaction=TX-1001 passcode=<secret>
-00:00:10.044000   2 gateway GW1 -> client client       StatusAck            #5   payment=01ee9381 PAID utr=PGBKP12026010200000001 receipt=<222 bytes>  answers StatusQuery after 1.000 ms
-00:00:10.045000   1 127.0.0.1:40001 -> 127.0.0.1:15000 both sides have finished, or one has reset
-00:00:10.046000   2 127.0.0.1:40002 -> 127.0.0.1:15000 both sides have finished, or one has reset
+00:00:10.042000   2 gateway GW1 -> client              PaymentAck           #4   payment=01ee9381 PAID utr=PGBKP12026010200000001 receipt=<222 bytes>  answers EncryptedCredentials after 41.0 ms
+00:00:10.043000   2 client -> gateway GW1              StatusQuery          #5   payment=01ee9381 transaction=TX-1001 passcode=<secret>
+00:00:10.044000   2 gateway GW1 -> client              StatusAck            #5   payment=01ee9381 PAID utr=PGBKP12026010200000001 receipt=<222 bytes>  answers StatusQuery after 1.00 ms
 """  # noqa: E501
 _ANSI: Final = re.compile(r"\x1b\[[0-9]*m")
 
@@ -74,6 +72,13 @@ def finding_at(seen: SeenFrame, **changes: object) -> Finding:
 
 def test_a_paid_session_reads_as_a_story() -> None:
     assert lines_of(live(session(PAID))) == SESSION_AS_LINES
+
+
+def test_connections_that_the_capture_left_open_are_counted_in_one_line() -> None:
+    tape = Tape()
+    notes = [tape.note(tape.flow(), StreamEvent.CAPTURE_ENDED) for _ in range(3)]
+    assert lines_of(notes) == "the capture ended with 3 connections open\n"
+    assert lines_of(notes[:1]) == "the capture ended with 1 connection open\n"
 
 
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
@@ -154,14 +159,17 @@ def test_a_day_is_told_when_it_is_first_known_and_when_it_changes() -> None:
 @pytest.mark.parametrize(
     ("latency_ns", "text"),
     [
-        (0, "0.000 ms"),
-        (412_300, "0.412 ms"),
+        (0, "0 ns"),
+        (412_300, "412 µs"),
         (12_400_000, "12.4 ms"),
-        (1_203_000_000, "1.203 s"),
-        (-5_000, "-0.005 ms"),
+        (999_600_000, "1.00 s"),
+        (1_203_000_000, "1.20 s"),
+        (1_203_000_000_000, "1203 s"),
+        (-5_000, "-5.00 µs"),
+        (None, ""),
     ],
 )
-def test_a_latency_has_the_unit_that_suits_it(latency_ns: int, text: str) -> None:
+def test_a_latency_has_the_unit_that_suits_it(latency_ns: int | None, text: str) -> None:
     assert latency_text(latency_ns) == text
 
 

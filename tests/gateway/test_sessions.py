@@ -57,7 +57,7 @@ def test_the_randomness_of_a_running_gateway_is_the_systems(monkeypatch: pytest.
     monkeypatch.setattr("paygate.gateway.server.Loop", lambda: None)
     monkeypatch.setattr("paygate.gateway.server.GatewayCore", core)
     with pytest.raises(Stop):
-        server._run(OPTIONS, None, None, None)  # type: ignore[arg-type]  # it comes no further than the core
+        server._run(OPTIONS, None, None, None, None)  # type: ignore[arg-type]  # it comes no further than the core
     assert given == [os.urandom]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from spec.capture import Dissected
 from spec.dissectors import decoded, header_of
-from specgen.declared import record_held, snake_case
+from specgen.declared import snake_case
 
 from paygate.codec import fields, limits
 from paygate.codec.errors import RemoteProtocolError
@@ -24,6 +24,7 @@ from paygate.codec.fields import (
     fields_of,
 )
 from paygate.codec.frame import Header, decode_record
+from paygate.codec.walk import record_held
 
 NOTES = {"error_frame", "not_the_record"}
 """Expert items that are no faults of the frame."""

@@ -28,7 +28,7 @@ from spec.dissectors import (
     refusal,
 )
 from specgen import kaitai
-from specgen.declared import SEALED_RECORDS, SOCKET_MESSAGES, codes_from, record_held, records_from, snake_case
+from specgen.declared import SEALED_RECORDS, SOCKET_MESSAGES, codes_from, records_from, snake_case
 from specgen.words import SOCKET_KINDS
 from strategies import records
 
@@ -38,6 +38,7 @@ from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.fields import Blob, Counted, Field, Nested, Record, Sensitivity, Text, fields_of
 from paygate.codec.frame import decode_record, encode_frame, encode_record
 from paygate.codec.messages import MESSAGES
+from paygate.codec.walk import record_held
 
 KSY = ROOT / "spec" / "paygate.ksy"
 VECTORS = json.loads((ROOT / "spec" / "vectors" / "frames.json").read_text(encoding="utf-8"))
