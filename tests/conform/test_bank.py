@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from conform.bench import Bench, copied, make_world, read_own_world
 from conform.bugs import BUGS, Bug
 from conform.double import Fault
-from local_system import LocalSystem, program
+from local_system import LocalSystem, ServerProcess, program
 
 from paygate.cli import ExitCode
 from paygate.conform.bank_cases import BANK
@@ -44,25 +46,33 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> LocalSystem:
     return make_world(tmp_path_factory.mktemp("conform"))
 
 
+@contextmanager
+def running(system: LocalSystem) -> Iterator[ServerProcess]:
+    """Its bank, started, and ended whatever fails meanwhile."""
+    try:
+        yield system.start_bank()
+    finally:
+        system.stop()
+
+
 @pytest.fixture(scope="module")
 def found(system: LocalSystem) -> Found:
     """Everything that is to be run, at the same time."""
     directory = system.root.parent
-    system.start_bank()
-    bench = Bench(system, read_own_world(directory))
-    bench.warm_up()
     own, junit = directory / "own.json", directory / "junit.xml"
-    bench.write_own_world(own)
-    assert system.bank is not None
-    command = [*PROGRAM, "bank", system.bank.address, "--world", str(own), "--json", "--junit", str(junit)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as popen:
-        without_bug: list[Result] = []
-        cases = [case for case in BANK if case.case_id not in NEEDS_OPTION]
-        plain = bench.start(cases, without_bug, Fault(), world=bench.own_world())
-        with_bug = bench.run_bugs(BUGS, plain)
-        output, errors = popen.communicate(timeout=RUN_TIMEOUT_S)
-    bench.close()
-    system.stop()
+    with running(system) as bank, closing(Bench(system, read_own_world(directory))) as bench:
+        bench.warm_up()
+        bench.write_own_world(own)
+        command = [*PROGRAM, "bank", bank.address, "--world", str(own), "--json", "--junit", str(junit)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as popen:
+            try:
+                without_bug: list[Result] = []
+                cases = [case for case in BANK if case.case_id not in NEEDS_OPTION]
+                plain = bench.start(cases, without_bug, Fault(), world=bench.own_world())
+                with_bug = bench.run_bugs(BUGS, plain)
+                output, errors = popen.communicate(timeout=RUN_TIMEOUT_S)
+            finally:
+                popen.kill()
     assert output, errors
     return Found(
         json.loads(output),
@@ -119,15 +129,12 @@ def test_every_case_has_a_bug_that_fails_it() -> None:
 
 def test_connections_beyond_the_limit_are_turned_away(system: LocalSystem, tmp_path: Path) -> None:
     mine = copied(system, tmp_path / "flood")
-    mine.start_bank()
-    bench = Bench(mine, read_own_world(tmp_path / "flood"))
     results: list[Result] = []
     case = BANK["bank.limit.connections"]
     options = {"flood": 20}
-    run = bench.start([case], results, Fault(), world=bench.own_world(), options=options, connection_count_max=10)
-    bench.turn_until(run)
-    bench.close()
-    mine.stop()
+    with running(mine), closing(Bench(mine, read_own_world(tmp_path / "flood"))) as bench:
+        run = bench.start([case], results, Fault(), world=bench.own_world(), options=options, connection_count_max=10)
+        bench.turn_until(run)
     assert [result.outcome for result in results] == [Outcome.PASSED], results
 
 
@@ -153,11 +160,10 @@ def test_our_bank_knows_after_a_restart_what_it_answered(system: LocalSystem, tm
 
 def test_our_bank_shuts_down_as_it_should(system: LocalSystem, tmp_path: Path) -> None:
     mine = copied(system, tmp_path / "drain")
-    bank = mine.start_bank()
     world = str(tmp_path / "drain" / "world.json")
-    command = [*PROGRAM, "bank", bank.address, "bank.limit.shutting_down", "--world", world]
-    command += ["--drain-command", f"kill -TERM {bank.popen.pid}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False)
-    assert done.returncode == ExitCode.OK, done.stdout
-    assert bank.popen.wait(RUN_TIMEOUT_S) == 0
-    mine.stop()
+    with running(mine) as bank:
+        command = [*PROGRAM, "bank", bank.address, "bank.limit.shutting_down", "--world", world]
+        command += ["--drain-command", f"kill -TERM {bank.popen.pid}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False)
+        assert done.returncode == ExitCode.OK, done.stdout
+        assert bank.popen.wait(RUN_TIMEOUT_S) == 0
