@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from e2e.relay import Relay
+from e2e.still_bank import still_bank
 from local_system import LocalSystem, program, start_client, wait_until
 from spec.capture import dissected
 from spec.dissectors import tshark
@@ -170,7 +171,7 @@ def test_a_capture_under_way_is_read_frame_by_frame(stopped_system: LocalSystem)
 
 def test_status_is_captured_too(system: LocalSystem) -> None:
     assert system.bank is not None
-    system.bank.popen.send_signal(signal.SIGSTOP)
+    still_bank(system)
     # A client that is killed before it has its answer has something to ask about.
     client = start_client(system, "TX-1001", "4711", *ASHA)
     wait_until(lambda: attempts(system) == ["in-flight"], "the payment to reach the gateway")
@@ -282,6 +283,8 @@ def test_a_client_whose_capture_has_no_more_room_pays(system: LocalSystem) -> No
 def test_a_gateway_killed_in_a_payment_leaves_every_frame_up_to_then(stopped_system: LocalSystem) -> None:
     system = with_captures(stopped_system)
     bank, gateway = system.start_bank(), system.start_gateway()
+    # Before it has the bank's keys, a gateway can't be paid at.
+    wait_until(lambda: kinds_of(capture_of(system, "gateway")) == BANK_LINK_OPENS, "the bank's keys")
     bank.popen.send_signal(signal.SIGSTOP)
     client = start_client(system, "TX-1001", "4711", *ASHA, "--capture", str(capture_of(system, "client")))
     wait_until(lambda: attempts(system) == ["in-flight"], "the payment to reach the gateway")

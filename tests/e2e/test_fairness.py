@@ -2,14 +2,14 @@
 
 import subprocess
 import sys
-import time
 
 from local_system import LocalSystem
 
 from paygate.cli import ExitCode
 
 ATTACKER_COUNT = 40
-ATTACK_S = 12
+ATTACK_S_MAX = 150
+"""It goes on until the test ends it; this only bounds it should nobody be left to do that."""
 
 # Opens connections, says hello on each, and then sends link tests without end, reading every answer.
 ATTACKER = """
@@ -46,18 +46,15 @@ while time.monotonic() < deadline and selector.get_map():
 
 def test_a_flood_of_requests_stops_no_payment_and_not_the_bank_link(system: LocalSystem) -> None:
     assert system.gateway is not None
-    arguments = [str(system.gateway.port), str(ATTACKER_COUNT), str(ATTACK_S)]
+    arguments = [str(system.gateway.port), str(ATTACKER_COUNT), str(ATTACK_S_MAX)]
     attacker = subprocess.Popen([sys.executable, "-c", ATTACKER, *arguments], stdout=subprocess.PIPE, text=True)
     try:
         assert attacker.stdout is not None
         assert attacker.stdout.readline() == "attacking\n"
-        paid = 0
-        started = time.monotonic()
         for transaction, passcode in (("TX-1001", "4711"), ("TX-1003", "6502"), ("TX-1004", "68000")):
             run = system.pay(transaction, passcode, "asha", "correct horse battery")
             assert run.exit_code == ExitCode.OK, run.errors
-            paid += time.monotonic() - started < ATTACK_S
-        assert paid >= 1, "no payment was made while the attack went on"
+            assert attacker.poll() is None, "the attack was over before the payment was made"
     finally:
         attacker.kill()
         attacker.communicate()
