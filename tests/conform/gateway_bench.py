@@ -181,6 +181,24 @@ class GatewayBench:
         turn_until(self.loop, lambda: all(s.bank.links and s.bank.links[-1].is_open for s in opened.values()))
         return opened
 
+    def wait_until_ready(self, stations: Iterable[Station]) -> None:
+        """Their gateways have their bank's keys: a link is open before those came, and no bug keeps them back."""
+        waiting = list(stations)
+        ready: list[Station] = []
+
+        async def wait_for(station: Station) -> None:
+            await station.bank.ready_link()
+            ready.append(station)
+
+        for station in waiting:
+            station.trial.spawn(wait_for(station))
+
+        def failures() -> list[Exception]:
+            return [failure for station in waiting if (failure := station.trial.background_failure) is not None]
+
+        turn_until(self.loop, lambda: len(ready) == len(waiting) or bool(failures()))
+        assert failures() == []
+
     def tokens(self, count: int) -> deque[WorldToken]:
         """Tokens that no other run is given."""
         return deque(self._tokens.popleft() for _ in range(count))

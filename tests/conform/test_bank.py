@@ -24,7 +24,7 @@ from paygate.conform.runner import Outcome, Result
 
 PROGRAM = [sys.executable, "-P", "-m", "paygate.conform"]
 NEEDS_OPTION = {"bank.limit.connections", "bank.limit.shutting_down", "bank.restart.answers", "bank.restart.lock"}
-RUN_TIMEOUT_S = 150
+RUN_TIMEOUT_S = 400
 
 
 @dataclass

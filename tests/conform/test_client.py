@@ -36,7 +36,7 @@ JOBS: Final = 2
 PATIENCE_OF_RIGHT_MS: Final = 10_000
 PATIENCE_MS: Final = 2_500
 """A client with a bug is mostly waited for in vain."""
-LIMIT_MS: Final = 300_000
+LIMIT_MS: Final = 900_000
 
 
 def program(fault: str) -> tuple[str, ...]:

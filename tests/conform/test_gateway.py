@@ -22,7 +22,7 @@ from paygate.conform.gateway_cases import GATEWAY
 from paygate.conform.runner import Outcome, Result, Run, turn_until
 
 PROGRAM = [sys.executable, "-P", "-m", "paygate.conform", "gateway"]
-RUN_TIMEOUT_S = 170
+RUN_TIMEOUT_S = 400
 AT_ONCE_COUNT = 24
 PLAIN_TOKEN_COUNT = 300
 NEEDS_OPTION = {"gateway.outage.restart", "gateway.outage.shutting_down", "gateway.restart.keeps"}
@@ -50,7 +50,7 @@ def program_run(directory: Path, name: str, case_ids: list[str]) -> "Iterator[su
     bank, listening = ReservedPort(), ReservedPort()
     gateway = GatewayProcess.start(directory, name, bank.port, listening.port)
     command = [*PROGRAM, f"127.0.0.1:{listening.port}", *case_ids, "--world", str(directory / "world.json"), "--json"]
-    command += ["--bank-listen", f"127.0.0.1:{bank.port}"]
+    command += ["--patience", str(PATIENT_MS), "--bank-listen", f"127.0.0.1:{bank.port}"]
     command += ["--restart-command", gateway.restart_command, "--drain-command", gateway.drain_command]
     try:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as popen:
@@ -72,6 +72,7 @@ def real_bank_run(directory: Path) -> "Iterator[subprocess.Popen[str]]":
         system.start_bank()
         gateway = system.start_gateway()
         command = [*PROGRAM, gateway.address, "--world", str(directory / "world.json"), "--no-slow", "--json"]
+        command += ["--patience", str(PATIENT_MS)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as popen:
             try:
                 yield popen
@@ -111,6 +112,7 @@ def run_bugs(bench: GatewayBench, without_bug: dict[str, Result]) -> dict[str, R
     """
     faults = {bug.name: bug.to_bank() for bug in (*STATION_BUGS, *LEGAL)}
     stations = bench.open_stations({_SHARED: ByToken(), _PLAIN: ToBank(), **faults})
+    bench.wait_until_ready(stations[name] for name in (_SHARED, _PLAIN, *(bug.name for bug in LEGAL)))
     shared = stations[_SHARED]
     results: dict[str, Result] = {}
     running: dict[Run, bool] = {}
