@@ -78,6 +78,11 @@ def kinds_of(path: Path) -> list[Kind]:
     return [Kind(int(frame.value("paygate.header.kind"), 16)) for frame in frames]
 
 
+def without_link_tests(path: Path) -> list[Kind]:
+    """The same without the Echoes of a link that nothing passes for a while, as on a slow machine."""
+    return [kind for kind in kinds_of(path) if kind not in (Kind.ECHO, Kind.ECHO_REPLY)]
+
+
 def check_packets(path: Path) -> None:
     """tshark checks every checksum and sequence number, and has nothing to complain of."""
     checks = ("-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE")
@@ -284,15 +289,15 @@ def test_a_gateway_killed_in_a_payment_leaves_every_frame_up_to_then(stopped_sys
     system = with_captures(stopped_system)
     bank, gateway = system.start_bank(), system.start_gateway()
     # Before it has the bank's keys, a gateway can't be paid at.
-    wait_until(lambda: kinds_of(capture_of(system, "gateway")) == BANK_LINK_OPENS, "the bank's keys")
+    wait_until(lambda: without_link_tests(capture_of(system, "gateway")) == BANK_LINK_OPENS, "the bank's keys")
     bank.popen.send_signal(signal.SIGSTOP)
     client = start_client(system, "TX-1001", "4711", *ASHA, "--capture", str(capture_of(system, "client")))
     wait_until(lambda: attempts(system) == ["in-flight"], "the payment to reach the gateway")
     # The record is brought up to date before the frame leaves, so its own packet is waited for.
     sent = capture_of(system, "gateway")
-    wait_until(lambda: kinds_of(sent)[-1:] == [Kind.TRANSFER_REQUEST], "the transfer to leave")
+    wait_until(lambda: without_link_tests(sent)[-1:] == [Kind.TRANSFER_REQUEST], "the transfer to leave")
     gateway.end(signal.SIGKILL)
-    assert kinds_of(sent) == BANK_LINK_OPENS + CLIENT_ASKS + [Kind.TRANSFER_REQUEST]
+    assert without_link_tests(sent) == BANK_LINK_OPENS + CLIENT_ASKS + [Kind.TRANSFER_REQUEST]
     check_packets(sent)
     client.kill()
     client.communicate()
