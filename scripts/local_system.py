@@ -124,7 +124,7 @@ class LocalSystem:
         return self.bank
 
     def start_gateway(self, port: int = 0, bank_port: int | None = None) -> ServerProcess:
-        """Start the gateway, linked to our bank, and wait until it listens and has its link."""
+        """Start the gateway, linked to our bank, and wait until clients can pay: it has the keys of the bank."""
         if bank_port is None:
             assert self.bank is not None
             bank_port = self.bank.port
@@ -134,8 +134,8 @@ class LocalSystem:
         self.gateway = self._start("gateway", *options)
         try:
             wait_until(
-                lambda: b"linked to bank" in log_path.read_bytes()[said_before:],
-                "the gateway's link to the bank",
+                lambda: b"has the keys of bank" in log_path.read_bytes()[said_before:],
+                "the gateway to have the bank's keys",
                 START_TIMEOUT_S,
             )
         except TimeoutError as error:

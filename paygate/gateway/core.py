@@ -439,9 +439,12 @@ class GatewayCore:
             return []
         message = event.message
         if isinstance(message, BankKeys):
-            if message.status is KeysStatus.AVAILABLE:
-                self._signed_key_list = message.signed_key_list
-            return []
+            if message.status is not KeysStatus.AVAILABLE:
+                return []
+            had_keys = bool(self._signed_key_list)
+            self._signed_key_list = message.signed_key_list
+            # From here on clients can pay: before it they get no key to seal for.
+            return [] if had_keys else [LogLine(f"has the keys of bank {self._identity.bank_id}")]
         if isinstance(message, TransferResult | ResolveResult):
             return self._handle_result(message, now)
         if isinstance(message, Error):  # It refused a request; the payment is resolved in its time.
