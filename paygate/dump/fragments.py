@@ -6,6 +6,7 @@ a fragment that merely comes twice is no overlap (RFC 8200 4.5).
 """
 
 from bisect import bisect_right
+from collections import OrderedDict
 from typing import Final
 
 from paygate.dump.model import NANOSECONDS_PER_SECOND
@@ -32,7 +33,7 @@ class Fragments:
     def __init__(self) -> None:
         self.given_up_count = 0
         """Packets that were never complete."""
-        self._datagrams: dict[Key, _Datagram] = {}
+        self._datagrams: OrderedDict[Key, _Datagram] = OrderedDict()
         self._kept_size = 0
         self._piece_count = 0
 

@@ -8,6 +8,7 @@ A finding within a frame stands in the frame's `findings` and nowhere else; one 
 comes by itself, before whatever comes behind those bytes.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Final
@@ -137,9 +138,10 @@ class FrameReader:
         self._ports = ports
         self._link_keys = link_keys
         self._indices = count(1)
-        self._flows: dict[Flow, _FlowFrames] = {}
+        # Of a plain dict the first key takes a scan over all that were removed before it.
+        self._flows: OrderedDict[Flow, _FlowFrames] = OrderedDict()
         self._held_size = 0
-        self._holding: dict[FrameStream, _FlowFrames] = {}
+        self._holding: OrderedDict[FrameStream, _FlowFrames] = OrderedDict()
         """Directions with bytes that are not decided, the one that began to wait first at the front."""
 
     def receive(self, item: StreamItem) -> Iterable[Item]:

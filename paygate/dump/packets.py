@@ -9,7 +9,7 @@ caller; where it does not, the flow doesn't know its sides.
 """
 
 import struct
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Final
@@ -30,13 +30,17 @@ MALFORMED_PACKET: Final = "MALFORMED_PACKET"
 
 _ETHERNET, _USER0 = 1, 147
 _IPV4, _IPV6 = 0x0800, 0x86DD
-_VLAN_TAGS: Final = {0x8100, 0x88A8, 0x9100}
+_VLAN_TAGS: Final = {0x8100, 0x88A8, 0x9100, 0x9200, 0x9300}
+"""IEEE 802.1Q's two, and those that switches used before the second was agreed on."""
 _FAMILIES: Final = {2: _IPV4, 10: _IPV6, 23: _IPV6, 24: _IPV6, 28: _IPV6, 30: _IPV6}
 """Address families of the BSDs, Linux, macOS and Windows: a loopback header has the capturing machine's."""
 _FAMILY_MAX: Final = 0xFFFF
 _TCP: Final = 6
 _TCP_HEADER_SIZE: Final = 20
-_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION = 0, 43, 44, 51, 60
+_FRAGMENT, _AUTHENTICATION = 44, 51
+_EXTENSIONS: Final = {0, 43, _AUTHENTICATION, 60, 135, 139, 140}
+"""IPv6 headers that may stand before TCP's (RFC 7045 section 3, whose registry IANA keeps): Hop-by-Hop, Routing,
+Destination Options, Mobility, Host Identity, Shim6. What ESP (50) holds is encrypted."""
 
 _unpack_word: Final = struct.Struct(">H").unpack_from
 _unpack_ipv4: Final = struct.Struct(">BBHHHBB").unpack_from
@@ -66,7 +70,7 @@ class Decapsulator:
         self.fragments = Fragments()
         self._flow_numbers = flow_numbers
         self._endpoints: dict[bytes, tuple[Endpoint, Endpoint]] = {}
-        self._user0: dict[tuple[int, bool], tuple[Flow, list[int]]] = {}
+        self._user0: OrderedDict[tuple[int, bool], tuple[Flow, list[int]]] = OrderedDict()
         self._unknown_link_types: set[int] = set()
 
     def finish(self) -> None:
@@ -228,7 +232,7 @@ class Decapsulator:
         found = self._user0.get(key)
         if found is None:
             if len(self._user0) >= USER0_FLOW_COUNT_MAX:
-                del self._user0[next(iter(self._user0))]
+                self._user0.popitem(last=False)
             name = f"interface-{packet.interface}"
             caller, answerer = Endpoint(name, 0), Endpoint(f"{name}-peer" if knows_sides else name, 0)
             flow = Flow(next(self._flow_numbers), FlowKind.USER0, caller, answerer, knows_sides=knows_sides)
@@ -272,7 +276,7 @@ def _wire_end(packet: Packet) -> int:
 
 def _skip_extensions(data: bytes, protocol: int, at: int, end: int) -> tuple[int, int]:
     """The protocol and the beginning of what stands behind all extension headers, or of a fragment header."""
-    while protocol in (_HOP_BY_HOP, _ROUTING, _DESTINATION, _AUTHENTICATION):
+    while protocol in _EXTENSIONS:
         if at + 8 > end:
             raise _Malformed("an IPv6 extension header of at least 8 bytes", f"{max(end - at, 0)} bytes")
         size = (data[at + 1] + 2) * 4 if protocol == _AUTHENTICATION else (data[at + 1] + 1) * 8

@@ -1,5 +1,8 @@
 """Flows: what their gaps, late starts and ends do to frames, which are paygate at all, and what they may hold."""
 
+import re
+from pathlib import Path
+
 import pytest
 from dump.flow_capture import AFTER, BEFORE, OTHER_PORT, PORT, Capture, changed, frame_of, told
 
@@ -184,3 +187,21 @@ def test_how_many_flows_are_known_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     assert len(reader._flows) == 10
     assert [len(capture.seen()) for capture in captures] == [1] * 30
     assert captures[0].send(BEFORE[5:] + BEFORE).seen() == [BEFORE] * 2
+
+
+def test_no_step_takes_the_oldest_out_of_a_plain_dict() -> None:
+    # Its first key is found by a scan over all that were removed before it: with n flows that takes n² steps.
+    sources = {path.name: path.read_text() for path in Path(frames.__file__).parent.glob("*.py")}
+    asked = {
+        (name, attribute)
+        for name, source in sources.items()
+        for attribute in re.findall(r"next\(iter\(self\.(_\w+)", source)
+    }
+    assert ("frames.py", "_flows") in asked
+    removing = [
+        (name, attribute)
+        for name, attribute in sorted(asked)
+        if re.search(rf"\b{attribute}: dict\[", sources[name])
+        and re.search(rf"del self\.{attribute}\[|self\.{attribute}\.pop\(", sources[name])
+    ]
+    assert removing == []

@@ -58,6 +58,7 @@ LINKS: Final[dict[str, tuple[int, Callable[[bytes], bytes]]]] = {
     "Ethernet, 802.1Q": (ETHERNET, lambda p: ethernet(p, tags=[0x8100])),
     "Ethernet, 802.1ad": (ETHERNET, lambda p: ethernet(p, tags=[0x88A8, 0x8100])),
     "Ethernet, QinQ of old": (ETHERNET, lambda p: ethernet(p, tags=[0x9100, 0x8100])),
+    "Ethernet, QinQ of a few switches": (ETHERNET, lambda p: ethernet(p, tags=[0x9200, 0x9300])),
     "Ethernet, three tags": (ETHERNET, lambda p: ethernet(p, tags=[0x8100, 0x8100, 0x8100])),
     "Linux SLL": (SLL, linux_sll),
     "Linux SLL, 802.1Q": (SLL, lambda p: linux_sll(p, tags=[0x8100])),
@@ -114,6 +115,7 @@ def test_extension_headers_of_ipv6_are_passed_over() -> None:
         between(ipv6_extension(43, ipv6_extension(60, ipv6_extension(51, authenticated), size=24)), 0),
         between(authenticated, 51),
         between(fragment, 44),
+        *(between(ipv6_extension(6, SEGMENT), number) for number in (135, 139, 140)),
     ):
         assert decapsulate(extended) == expected_segment(CLIENT6, SERVER6)
 
