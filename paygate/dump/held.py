@@ -1,4 +1,4 @@
-"""Bytes of one direction that came before their turn: kept apart, in order, each byte once.
+"""Bytes of one direction that came before their turn: kept apart, in order, each byte once, with its packet.
 
 Strategy: pieces never overlap, and what a segment brings anew is one piece, so that a search is a bisection and a
 repeated piece is compared as a whole. A segment costs at most what it holds and what it makes disappear: nothing is
@@ -8,8 +8,16 @@ joined to its neighbours, or many small segments would copy a large piece again 
 from bisect import bisect_left, bisect_right
 from typing import Final, NamedTuple
 
-PIECE_COST: Final = 128
-"""What a piece takes beside its bytes: two objects and their places in two lists. So a byte a piece is bounded too."""
+PIECE_COST: Final = 256
+"""What a piece takes beside its bytes: three objects, what they hold, and their places in three lists. So a byte a
+piece is bounded too."""
+
+
+class At(NamedTuple):
+    """The packet that caused something."""
+
+    time_ns: int | None
+    number: int
 
 
 class Repeat(NamedTuple):
@@ -52,7 +60,7 @@ def both(one: Repeat, two: Repeat) -> Repeat:
 class HeldBytes:
     """Pieces of a stream, by their offsets."""
 
-    __slots__ = ("_pieces", "cost", "starts")
+    __slots__ = ("_pieces", "_received", "cost", "starts")
 
     def __init__(self) -> None:
         self.starts: list[int] = []
@@ -60,32 +68,38 @@ class HeldBytes:
         self.cost = 0
         """What the pieces take, in bytes."""
         self._pieces: list[bytes] = []
+        self._received: list[At] = []
+        """The packet that each piece came in."""
 
     @property
     def end(self) -> int:
         """Where the last piece ends; there must be one."""
         return self.starts[-1] + len(self._pieces[-1])
 
-    def insert(self, start: int, data: bytes) -> Repeat:
-        """Add bytes; those that are held already stay as they are. Returns what was repeated."""
+    def insert(self, start: int, data: bytes, received: At) -> Repeat:
+        """Add a packet's bytes; those that are held already stay as they are. Returns what was repeated."""
         starts, pieces = self.starts, self._pieces
         repeated = NO_REPEAT
-        at = bisect_right(starts, start)
-        if at:
-            before = pieces[at - 1]
-            skipped = start - starts[at - 1]
-            common = min(len(before) - skipped, len(data))
-            if common > 0:
-                repeated = repeat(start, before[skipped : skipped + common], data[:common])
-                start += common
-                data = data[common:]
-        last = bisect_left(starts, start + len(data), at)
-        if last > at:
-            data, repeated = self._lay_over(at, last, start, data, repeated)
+        place, end = start, start + len(data)
+        index = bisect_right(starts, start)
+        if index and starts[index - 1] + len(pieces[index - 1]) > start:
+            index -= 1
+        # Pieces with nothing new before them owe this packet nothing: they stay apart, with the packet they came in.
+        while place < end and index < len(starts) and starts[index] <= place:
+            known = pieces[index][place - starts[index] : end - starts[index]]
+            again = data[place - start : place - start + len(known)]
+            repeated = both(repeated, repeat(place, known, again))
+            place += len(known)
+            index += 1
+        data = data[place - start :]
+        last = bisect_left(starts, end, index)
+        if last > index:
+            data, repeated = self._lay_over(index, last, place, data, repeated)
         if data:
             self.cost += len(data) + PIECE_COST
-            starts.insert(at, start)
-            pieces.insert(at, data)
+            starts.insert(index, place)
+            pieces.insert(index, data)
+            self._received.insert(index, received)
         return repeated
 
     def _lay_over(self, at: int, last: int, start: int, data: bytes, repeated: Repeat) -> tuple[bytes, Repeat]:
@@ -106,14 +120,14 @@ class HeldBytes:
         self._remove(at, last)
         return bytes(merged), repeated
 
-    def take(self, start: int) -> list[bytes]:
-        """Remove and return the pieces that follow each other from `start` on."""
+    def take(self, start: int) -> list[tuple[bytes, At]]:
+        """Remove and return the pieces that follow each other from `start` on, and the packet that each came in."""
         starts, pieces = self.starts, self._pieces
         count = 0
         while count < len(starts) and starts[count] == start:
             start += len(pieces[count])
             count += 1
-        taken = pieces[:count]
+        taken = list(zip(pieces[:count], self._received, strict=False))
         self._remove(0, count)
         return taken
 
@@ -121,14 +135,14 @@ class HeldBytes:
         """Count offsets from another place; what is then before 0 is removed."""
         self.starts = [start + by for start in self.starts]
         count = bisect_left(self.starts, 0)
-        tail = b""
-        if count:
-            tail = self._pieces[count - 1][-self.starts[count - 1] :]
+        if not count:
+            return
+        tail, received = self._pieces[count - 1][-self.starts[count - 1] :], self._received[count - 1]
         self._remove(0, count)
         if tail:
-            self.insert(0, tail)
+            self.insert(0, tail, received)
 
     def _remove(self, begin: int, end: int) -> None:
         if begin < end:
             self.cost -= sum(map(len, self._pieces[begin:end])) + PIECE_COST * (end - begin)
-            del self.starts[begin:end], self._pieces[begin:end]
+            del self.starts[begin:end], self._pieces[begin:end], self._received[begin:end]

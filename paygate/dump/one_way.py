@@ -10,13 +10,17 @@ Then a gap is told, and the stream goes on behind it. Bytes that come for a gap 
 
 A stream that the capture joins in the middle has no first sequence number. What was seen of it first may be out of
 order too, so it begins when the receiver has acknowledged what lies before, or after `START_COUNT` pieces.
+
+Bytes carry the packet after which the receiver could read them: their own, or the latest of those with bytes before
+them. So what waited behind a hole has the packet that filled it, or after which the hole was told as a gap; but what
+waited only for the stream's beginning, which the receiver knew all the time, has the packet that it came in.
 """
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
-from paygate.dump.held import NO_REPEAT, HeldBytes, Repeat, both, repeat
+from paygate.dump.held import NO_REPEAT, At, HeldBytes, Repeat, both, repeat
 from paygate.dump.model import Flow, Side, StreamData, StreamEvent, StreamGap, StreamItem, StreamNote
 
 SEQUENCE_MASK: Final = 0xFFFF_FFFF
@@ -74,13 +78,6 @@ class Memory:
         self.counts = StreamCounts()
         self.held_cost = 0
         self.recent_size = 0
-
-
-class At(NamedTuple):
-    """The packet that caused something."""
-
-    time_ns: int | None
-    number: int
 
 
 class OneWay:
@@ -204,7 +201,7 @@ class OneWay:
             held, cost = self._held, self._held.cost
             starts = held.starts
             counts.out_of_order_segments += bool(starts) and start < starts[-1]
-            repeated = both(repeated, held.insert(start, data))
+            repeated = both(repeated, held.insert(start, data, at))
             self._memory.held_cost += held.cost - cost
         if repeated.size:
             self._tell_repeat(items, repeated, at)
@@ -220,6 +217,7 @@ class OneWay:
     def settle(self, items: list[StreamItem], at: At, *, is_over: bool = False) -> None:
         """Give on what can be given on now; all that there is if nothing more is to come."""
         held, memory = self._held, self._memory
+        readable: At | None = None
         while not self.is_finished:
             starts = held.starts if held else _NO_STARTS
             if self.is_started and 0 <= self.fin_offset <= self.offset:
@@ -229,13 +227,17 @@ class OneWay:
                 cost = held.cost
                 pieces = held.take(self.offset)
                 memory.held_cost += held.cost - cost
-                items.extend(self.deliver(piece, *at) for piece in pieces)
+                for piece, received in pieces:
+                    if readable is None or received.number > readable.number:
+                        readable = received
+                    items.append(self.deliver(piece, *readable))
             else:
                 target = self._awaited(is_over=is_over)
                 if target is None or not (is_over or self._is_acknowledged(target) or self._is_too_much()):
                     break
                 if self.is_started:
                     self._gap(items, target, at)
+                    readable = at
                 else:
                     self.start((self.next_sequence + target) & SEQUENCE_MASK)
         self.awaits_acknowledgement = not self.is_finished and (self.held_offset is not None or self.fin_offset >= 0)
@@ -339,5 +341,9 @@ class OneWay:
             counts.differing_segments += 1
             event, offset, size = StreamEvent.OVERLAP_DIFFERS, repeated.differs_offset, repeated.differs_size
         else:
-            event, offset, size = StreamEvent.RETRANSMITTED, repeated.offset, repeated.size
+            # What the capture joined too late for has no place in its stream; all of it comes first.
+            before_size = max(-repeated.offset, 0)
+            event, offset, size = StreamEvent.RETRANSMITTED, repeated.offset + before_size, repeated.size - before_size
+            if size <= 0:
+                return
         items.append(StreamNote(self.flow, self.side, event, offset, size, *at))

@@ -14,8 +14,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from paygate.dump.held import At
 from paygate.dump.model import Endpoint, Flow, FlowKind, Segment, Side, StreamEvent, StreamItem, StreamNote
-from paygate.dump.one_way import HELD_COST_MAX, SEQUENCE_MASK, At, Memory, OneWay, StreamCounts
+from paygate.dump.one_way import HELD_COST_MAX, SEQUENCE_MASK, Memory, OneWay, StreamCounts
 
 __all__ = ["Reassembler", "StreamCounts"]
 
@@ -217,9 +218,12 @@ class Reassembler:
         """Before the first news of a connection, give its flow a number and tell how it began. None: that is news."""
         if not connection.is_told and new != []:
             self._give_number(connection)
-            event = StreamEvent.OPENED if connection.saw_syn else StreamEvent.STARTED_LATE
-            side = Side.CALLER if connection.saw_syn else way.side
-            items.append(StreamNote(connection.flow, side, event, 0, 0, *at))
+            if connection.saw_syn:
+                items.append(StreamNote(connection.flow, Side.CALLER, StreamEvent.OPENED, 0, 0, *at))
+            else:
+                # It began for us with the first bytes that come out, not with what let them out.
+                began = At(new[0].time_ns, new[0].number) if new else at
+                items.append(StreamNote(connection.flow, way.side, StreamEvent.STARTED_LATE, 0, 0, *began))
         items += new or ()
 
     def _give_number(self, connection: _Connection) -> None:

@@ -105,7 +105,8 @@ def test_held_bytes_sent_again_are_told_and_left_out() -> None:
         "1 caller 11: RETRANSMITTED 2",
         "1 caller 0: abc",
         "1 caller 3: defghijkl",
-        "1 caller 12: mn",
+        "1 caller 12: m",
+        "1 caller 13: n",
         "1 caller 14: CAPTURE_ENDED",
     ]
 
