@@ -2,7 +2,7 @@
 
 What `--json --show-secrets` printed gives the very bytes that it was made of, broken bodies and wrong MACs included. By
 hand, `{"kind": "TokenQuery", "correlation_id": "1", "message": {…}}` is enough. Objects that are no frames (findings,
-connections, the end) are skipped.
+connections, the end, statistics) are skipped; a `type` that nobody prints is an error.
 
 An error says in which line which member is wrong and what was expected, never the value, which may be a secret.
 """
@@ -29,6 +29,8 @@ LINE_SIZE_MAX: Final = 1_048_576
 
 _BY_HAND: Final = frozenset({"type", "kind", "correlation_id", "flags", "mac", "message", "body"})
 """What an object without `schema` may hold: somebody wrote it, and a mistyped name must not be passed over."""
+NO_FRAMES: Final = frozenset({"finding", "connection", "end", "stats"})
+"""Types of what `--json` prints besides frames. Others are refused: a `Frame` must not be lost in silence."""
 _CORRELATION_ID: Final = Uint(8)
 _MAC: Final = Opaque(limits.MAC_SIZE)
 _BODY: Final = Blob(0, limits.BODY_SIZE_MAX)
@@ -70,8 +72,11 @@ def encode_object(data: object, link_key: bytes | None) -> bytes | None:
     """The frame that an object describes; None for one that is no frame. Raises BadJson."""
     if not isinstance(data, dict):
         raise BadJson("", "a JSON object")
-    if data.get("type", "frame") != "frame":
-        return None
+    kind_of_object = data.get("type", "frame")
+    if kind_of_object != "frame":
+        if isinstance(kind_of_object, str) and kind_of_object in NO_FRAMES:
+            return None
+        raise BadJson("type", "frame")
     if "schema" not in data:
         if data.keys() - _BY_HAND:
             # The name itself stays out: somebody may have typed a password where a name belongs.
@@ -167,8 +172,25 @@ def _lines(path: str) -> Iterator[bytes]:
 
 
 def _parsed(line: bytes) -> object:
+    place = ""
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):  # its text may hold the line
+        # Without its end, so that what is missing there is missing in this line.
+        return json.loads(line.rstrip(b" \t\r\n"), object_pairs_hook=_object)
+    except BadJson:
+        raise
+    except json.JSONDecodeError as error:
+        place = f"column {error.pos + 1}"
+    except UnicodeDecodeError as error:
+        place = f"column {error.start + 1}"
+    except (ValueError, RecursionError):  # of a number or a nesting; neither has a place
         pass
-    raise BadJson("", "a JSON object on one line")
+    # Outside of the handlers, whose errors hold the line.
+    raise BadJson(place, "a JSON object on one line")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        # Which of two values counts is anybody's guess. The name stays out, as in `encode_object`.
+        raise BadJson("", "each name once in an object, but one stands twice")
+    return data

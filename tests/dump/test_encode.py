@@ -19,7 +19,8 @@ from paygate.codec.codes import Kind
 from paygate.codec.frame import body_size_range, encode_frame, frame_checksum
 from paygate.codec.limits import HEADER_SIZE
 from paygate.codec.messages import MESSAGES, TokenQuery
-from paygate.dump.encode import LINE_SIZE_MAX, encode_lines, run_encode
+from paygate.dump import schema
+from paygate.dump.encode import LINE_SIZE_MAX, NO_FRAMES, encode_lines, run_encode
 from paygate.dump.json_lines import SCHEMA, JsonLines
 from paygate.dump.model import Finding, Item, Side, StreamEvent
 
@@ -89,6 +90,28 @@ def test_what_is_no_frame_is_skipped() -> None:
     assert list(encode_lines([*printed(items), b"\n", b"  \n"], None)) == []
 
 
+def test_whatever_type_the_schema_declares_is_a_frame_or_skipped() -> None:
+    declared = {one["if"]["properties"]["type"]["const"] for one in schema.schema()["allOf"]}
+    assert declared == {"frame", *NO_FRAMES}
+    assert encoded(*({"type": name, "schema": SCHEMA} for name in NO_FRAMES)) == []
+    assert encoded({"type": "frame", **BY_HAND}) == encoded(BY_HAND)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"kind": "TokenQuery", "kind": "canary7"}',
+        b'{"kind": "TokenQuery", "message": {"passcode": "canary7", "passcode": "1"}}',
+        b'{"canary7": 1, "canary7": 1}',
+    ],
+    ids=len,
+)
+def test_a_name_that_stands_twice_is_refused_in_objects_of_any_depth(line: bytes) -> None:
+    with pytest.raises(PaygateExit, match="expected each name once in an object, but one stands") as caught:
+        list(encode_lines([line], None))
+    assert "canary7" not in str(caught.value)
+
+
 def test_an_object_by_hand_needs_three_members() -> None:
     frame = encode_frame(TokenQuery("TX-1", "canary7"), 1)
     assert encoded(BY_HAND) == [frame]
@@ -134,6 +157,10 @@ def test_a_masked_value_says_how_to_get_the_real_one() -> None:
         ({"flags": [], "mac": "00" * 16}, "mac: expected null"),
         ({"mac": "00"}, "mac: expected 16 bytes"),
         ({"message": None, "body": "zz"}, "body: expected 0 to 65535 bytes"),
+        ({"type": "Frame"}, "type: expected frame"),
+        ({"type": 5}, "type: expected frame"),
+        ({"type": ["end"]}, "type: expected frame"),
+        ({"type": None}, "type: expected frame"),
         ({"corelation_id": 1}, "the object: expected no members but"),
         ({"schema": "paygate-dump/2"}, f"schema: expected {SCHEMA}"),
     ],
@@ -144,12 +171,22 @@ def test_an_error_names_the_line_the_member_and_what_was_expected(changes: dict[
 
 
 @pytest.mark.parametrize(
-    "line",
-    [b"{canary7", b'"canary7', b"[" * 100_000, b"\xff\xfe", b"[]", b"7", b'{"a":' + b"9" * 5_000 + b"}"],
-    ids=len,
+    ("line", "place"),
+    [
+        (b"{canary7", "column 2"),
+        (b'{"canary7": 1\n', "column 14"),
+        (b'  {"a" 1}', "column 8"),
+        (b'"canary7', "column 1"),
+        (b'"\xff"', "column 2"),
+        (b"[" * 100_000, "the object"),
+        (b"[]", "the object"),
+        (b"7", "the object"),
+        (b'{"a":' + b"9" * 5_000 + b"}", "the object"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else len(value),
 )
-def test_what_is_no_object_is_told_without_repeating_it(line: bytes) -> None:
-    with pytest.raises(PaygateExit, match="line 1: the object: expected ") as caught:
+def test_what_is_no_object_is_told_with_its_place_and_without_repeating_it(line: bytes, place: str) -> None:
+    with pytest.raises(PaygateExit, match=f"line 1: {place}: expected a JSON object") as caught:
         list(encode_lines([line], None))
     assert "canary7" not in str(caught.value)
     assert caught.value.__context__ is None or "canary7" not in repr(caught.value.__context__)
