@@ -171,8 +171,19 @@ class Filter:
         self.is_everything = not (self._asks_for_frames or flows or self._has_time or findings_only)
         """Whether every item passes, so that nobody needs to ask."""
 
+    def begin(self, time_ns: int) -> None:
+        """Say when the capture began: its first packet's time. Only the first call counts, and none after an item.
+
+        A packet that holds no frame is no item, so without this the first item that has a time must stand for it.
+        """
+        if self._is_started:
+            return
+        self._is_started = True
+        self._from_ns = self._since.time_ns(time_ns) if self._since is not None else None
+        self._to_ns = self._until.time_ns(time_ns) if self._until is not None else None
+
     def passes(self, item: Item) -> bool:
-        """Whether an item is shown. Ask of each in order: the first one that has a time says when the capture began."""
+        """Whether an item is shown; ask of each in order."""
         if self._has_time and not self._is_in_time(item):
             return False
         if self._flows and item.flow is not None and item.flow.number not in self._flows:
@@ -201,10 +212,7 @@ class Filter:
         if time_ns is None:
             # What is wrong with the input as a whole has no time.
             return isinstance(item, Finding)
-        if not self._is_started:
-            self._is_started = True
-            self._from_ns = self._since.time_ns(time_ns) if self._since is not None else None
-            self._to_ns = self._until.time_ns(time_ns) if self._until is not None else None
+        self.begin(time_ns)
         if self._from_ns is not None and time_ns < self._from_ns:
             return False
         return self._to_ns is None or time_ns <= self._to_ns

@@ -155,6 +155,27 @@ def test_time_is_chosen_from_and_to_with_both_ends() -> None:
     assert chosen(tape.items, until=filters.time("00:00:00.001")) == tape.items[:1]
 
 
+def test_time_counts_from_the_first_packet_if_that_is_told() -> None:
+    tape = Tape()
+    LinkTape(tape)
+    cases: list[tuple[dict[str, Any], list[Item]]] = [
+        ({"since": filters.time("+0.003")}, tape.items[1:]),
+        ({"until": filters.time("+0.003")}, tape.items[:2]),
+        # The capture began on the day before its first frame.
+        ({"since": filters.time("00:00:00.002")}, tape.items),
+        ({"until": filters.time("23:59:59")}, []),
+    ]
+    for option, shown in cases:
+        choice = Filter(**option)
+        choice.begin(BEGIN_NS - STEP_NS)
+        choice.begin(BEGIN_NS + NS)
+        assert [item for item in tape.items if choice.passes(item)] == shown
+    late = Filter(since=filters.time("+0.001"))
+    assert [late.passes(item) for item in tape.items] == [False, True, True]
+    late.begin(BEGIN_NS)
+    assert not late.passes(tape.items[0])
+
+
 def test_what_has_no_time_is_left_out_where_times_are_asked_for_but_findings_stay() -> None:
     items: list[Item] = [Finding("CUT_SHORT", "", "", "", 0, None)]
     tape = Tape()
