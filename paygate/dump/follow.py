@@ -138,7 +138,7 @@ class Follow:
         elif self._belongs(frame):
             if frame.frame.kind is Kind.TOKEN_ACK and frame.session_id:
                 remember(self._told_acks, frame.session_id, frame, STORY_COUNT_MAX)
-            return self._tell(frame, [], None)
+            return self._tell(frame, self._request_of(frame), None)
         return self._keep(frame)
 
     def _note_payment(self, frame: SeenFrame) -> None:
@@ -171,6 +171,13 @@ class Follow:
         if frame.frame.kind is Kind.ERROR and getattr(frame.message, "closes", False):
             return self._is_told(frame.flow)
         return self._names(frame)
+
+    def _request_of(self, answer: SeenFrame) -> list[_KeptFrame]:
+        """The request of an answer without a payment, if it was not told: only the answer names the UTR."""
+        request = answer.answers
+        if request is None or request.payment_id or self._belongs(request):
+            return []
+        return [((request.index, 0), request)]
 
     def _begin(self, frame: SeenFrame) -> list[Item]:
         story = self._stories[frame.payment_id] = Story(frame.payment_id)

@@ -117,4 +117,4 @@ def _hop_text(hop: Hop) -> str:
     request, answer = MESSAGES[hop.request].__name__, MESSAGES[hop.answer].__name__
     took = f" after {latency_text(hop.latency_ns)}" if hop.latency_ns is not None else ""
     outcome = f" {hop.outcome}" if hop.outcome else ""
-    return f"{request} → {answer}{outcome}{took} (flow {hop.flow_number})"
+    return f"{request} -> {answer}{outcome}{took} (flow {hop.flow_number})"

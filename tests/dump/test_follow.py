@@ -1,5 +1,6 @@
 """The story of one payment over all links."""
 
+from dataclasses import replace
 from typing import Final
 
 import builders
@@ -11,7 +12,7 @@ from specgen.vector_fixtures import UTR
 from specgen.vector_session import DECLINED, FENCED, PAID, Payment
 
 from paygate.cli import ExitCode, PaygateExit
-from paygate.codec.codes import Kind, PaymentStatus, Reason, TransferOutcome
+from paygate.codec.codes import Kind, PaymentStatus, Reason, TokenStatus, TransferOutcome
 from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import (
     EncryptedCredentials,
@@ -173,6 +174,25 @@ def test_a_token_that_is_tried_twice_is_told_with_both_payments_by_its_transacti
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("wanted", [builders.UTR, builders.TRANSACTION_ID])
+def test_a_token_that_turns_out_to_be_paid_is_told_with_its_question_once(wanted: str) -> None:
+    tape = Tape()
+    first = LinkTape(tape)
+    first.ask(builders.example(Kind.ENCRYPTED_CREDENTIALS), 3)
+    first.answer(builders.example(Kind.PAYMENT_ACK), 3)
+    again = LinkTape(tape)
+    again.ask(builders.example(Kind.TOKEN_QUERY), 2)
+    paid = replace(
+        builders.build_token_ack(), status=TokenStatus.PAID, session_id=bytes(16), session_left_ms=0, utr=builders.UTR
+    )
+    again.answer(paid, 2)
+    items = through(Links(), tape.items)
+    out, _ = told(wanted, items)
+    of_token = [item for item in out if item.flow is again.flow]
+    assert kinds_of(of_token) == [Kind.HELLO, Kind.HELLO_ACK, Kind.TOKEN_QUERY, Kind.TOKEN_ACK]
+    assert places_in(items, of_token) == sorted(places_in(items, of_token))
+
+
 def test_a_token_that_was_never_paid_is_told_by_its_transaction() -> None:
     tape = Tape()
     link = LinkTape(tape)
@@ -261,7 +281,7 @@ def test_the_summary_tells_what_became_of_it_and_how_long_each_hop_took() -> Non
     lines = chosen.story_summary()
     assert lines[0] == f"payment {PAID_ID} of TX-1001"
     assert lines[1] == f"  the client was told PAID, the bank said POSTED, UTR {UTR}"
-    assert lines[3].startswith("  TokenQuery → TokenAck VALID after 2")
+    assert lines[3].startswith("  TokenQuery -> TokenAck VALID after 2")
     assert lines[3].endswith("(flow 2)")
 
 
@@ -336,7 +356,7 @@ def test_without_times_there_is_a_story_without_durations() -> None:
             item.time_ns = item.latency_ns = None
     _, chosen = told(PAID_ID, items)
     assert chosen.stories[0].duration_ns is None
-    assert chosen.story_summary()[2] == "  TokenQuery → TokenAck VALID (flow 2)"
+    assert chosen.story_summary()[2] == "  TokenQuery -> TokenAck VALID (flow 2)"
 
 
 def test_a_question_that_is_refused_takes_no_answer_back() -> None:
