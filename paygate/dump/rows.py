@@ -10,7 +10,7 @@ from paygate.codec.money import format_amount
 from paygate.dump.model import Finding, Flow, Item, SeenFrame, Side, StreamEvent, StreamNote
 from paygate.dump.output import Colours, latency_text
 from paygate.dump.participants import Ends, ends_of_hello, ends_of_kind
-from paygate.dump.summary import coloured_code, summary
+from paygate.dump.summary import coloured_code, opened_text, summary
 from paygate.escape import escape_line
 
 
@@ -176,6 +176,9 @@ def _frame_row(frame: SeenFrame, show_secrets: bool) -> Row:
     for word in (*(name for name, _ in outcome), amount):
         # It stands by itself, so the fields need not say it again.
         text = text.replace(f" {word} ", " ", 1) if word else text
+    if frame.opened is not None:
+        # In front, since a narrow diagram has no room for what stands behind.
+        text = f"{opened_text(frame.opened, show_secrets=show_secrets)}{text}"
     return Row(
         Shape.REPLY if kind & REPLY_BIT else Shape.REQUEST,
         frame.time_ns,

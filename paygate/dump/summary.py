@@ -43,7 +43,8 @@ from paygate.codec.messages import (
 )
 from paygate.codec.money import format_amount
 from paygate.codec.seal import AEAD_TAG_SIZE, SUITES
-from paygate.codec.sealed import Terms
+from paygate.codec.sealed import CredentialsPlaintext, Terms
+from paygate.dump.envelopes import opened_fields
 from paygate.dump.model import SeenFrame
 from paygate.dump.output import Colours
 from paygate.escape import escape_line
@@ -93,16 +94,25 @@ class Summary:
     """Shows messages of any kind in the same colours and with the same mask."""
 
     def __init__(self, colours: Colours, *, show_secrets: bool) -> None:
+        self._show_secrets = show_secrets
         self._pieces = {kind: tuple(_pieces(cls, colours, show_secrets)) for kind, cls in MESSAGES.items()}
 
-    def text(self, kind: Kind, message: Message) -> str:
-        """The fields that matter, one blank between them."""
-        return " ".join([text for piece in self._pieces[kind] if (text := piece(message))])
+    def text(self, kind: Kind, message: Message, opened: CredentialsPlaintext | None = None) -> str:
+        """The fields that matter, one blank between them; behind them what its envelope holds, if it was opened."""
+        text = " ".join([text for piece in self._pieces[kind] if (text := piece(message))])
+        return text if opened is None else f"{text} {opened_text(opened, show_secrets=self._show_secrets)}"
 
 
 def summary(frame: SeenFrame, *, show_secrets: bool) -> str:
     """The fields of a frame that matter, without colours and safe to print; empty if its body is broken."""
     return _PLAIN[show_secrets].text(frame.kind, frame.message) if frame.message is not None else ""
+
+
+def opened_text(opened: CredentialsPlaintext, *, show_secrets: bool) -> str:
+    """Whose credentials an opened envelope holds, safe to print."""
+    user_id = dict(opened_fields(opened, show_secrets=show_secrets))["user_id"]
+    # Escaped already, but sealed by a stranger, so it may look like more fields.
+    return "opens: user=" + (quoted(user_id) if {" ", '"'} & set(user_id) else user_id)
 
 
 def coloured_code(code: IntEnum, colours: Colours) -> str:

@@ -21,8 +21,11 @@ from paygate.dump.envelopes import (
     load_decode_key,
     opened_fields,
 )
+from paygate.dump.ladder import Ladder
 from paygate.dump.links import Links
 from paygate.dump.model import SeenFrame
+from paygate.dump.output import Colours
+from paygate.dump.summary import Summary
 
 TERMS: Final = builders.build_terms()
 both_suites = pytest.mark.parametrize("kem_id", KemId)
@@ -188,6 +191,36 @@ def test_asked_for_secrets_it_shows_the_user_id_and_never_the_password_key() -> 
 )
 def test_a_strangers_user_id_can_not_lie_to_the_terminal(user_id: bytes, shown: str) -> None:
     assert dict(opened_fields(plaintext_of(user_id), show_secrets=True))["user_id"] == shown
+
+
+@pytest.mark.parametrize(
+    ("user_id", "shown"),
+    [
+        (b"asha", "asha"),
+        (b'asha  answers "X"', r'"asha  answers \"X\""'),
+        (b"a b\n", r'"a b\\x0a"'),
+    ],
+)
+def test_the_short_line_of_an_opened_envelope_says_whose_it_is(user_id: bytes, shown: str) -> None:
+    tape = Tape()
+    frame = LinkTape(tape, is_bank_link=True, is_whole=False).ask(transfer_of(KemId.X25519), 5)
+    assert frame.message is not None
+    opened = plaintext_of(user_id)
+    for shows, user in ((False, "<secret>"), (True, shown)):
+        short = Summary(Colours(), show_secrets=shows)
+        closed = short.text(frame.kind, frame.message)
+        assert short.text(frame.kind, frame.message, opened) == f"{closed} opens: user={user}"
+        assert "opens" not in closed
+
+
+def test_a_ladder_of_usual_width_says_whose_envelope_it_is() -> None:
+    tape = Tape()
+    frame = LinkTape(tape, is_bank_link=True, is_whole=False).ask(transfer_of(KemId.X25519), 5)
+    frame.opened = plaintext_of(b"asha")
+    for shows, shown in ((False, "opens: user=<secret>"), (True, "opens: user=asha")):
+        parts: list[str] = []
+        Ladder(parts.append, Colours(), width=100, show_secrets=shows).receive(frame)
+        assert shown in "".join(parts)
 
 
 # -- key files -------------------------------------------------------------------------------------------
