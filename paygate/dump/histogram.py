@@ -52,6 +52,9 @@ class Histogram:
             return 0
         # In whole numbers: 0.999 * 1000 in floating point is not 999.
         rank = max(-(-per_mille * self.count // 1_000), 1)
+        if rank >= self.count:
+            # The largest number is known exactly.
+            return self.maximum
         for index in sorted(self._buckets):
             rank -= self._buckets[index]
             if rank <= 0:

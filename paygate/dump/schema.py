@@ -39,6 +39,7 @@ _STRING: Final[Schema] = {"type": "string"}
 _COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 _BIG: Final[Schema] = {"type": "string", "pattern": "^(0|-?[1-9][0-9]*)$"}
 _TIME: Final[Schema] = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$"}
+_WHOLE: Final = "of the whole capture, also where filters choose frames"
 _FLOW: Final[Schema] = {"type": "integer", "minimum": 1}
 
 
@@ -162,8 +163,8 @@ def _stats() -> Schema:
             answered_per_second=_or_null({"type": "number", "minimum": 0}),
         ),
         findings=_by_name(_COUNT),
-        tcp=_or_null(_by_name(_COUNT)),
-        ignored=_or_null(_by_name(_COUNT)),
+        tcp={**_or_null(_by_name(_COUNT)), "description": f"TCP segments {_WHOLE}"},
+        ignored={**_or_null(_by_name(_COUNT)), "description": f"packets that were ignored, by reason, {_WHOLE}"},
     )
 
 

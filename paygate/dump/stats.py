@@ -116,7 +116,10 @@ class Stats:
         streams: StreamCounts | None = None,
         ignored: Mapping[str, int] | None = None,
     ) -> None:
-        """`streams` and `ignored` are what earlier steps count; they are read at the end."""
+        """`streams` and `ignored` are what earlier steps count; they are read at the end.
+
+        Both are of the whole capture also where filters leave out frames: packets are no frames yet.
+        """
         self._write = write
         self._colours = colours
         self._is_json = is_json
@@ -258,9 +261,10 @@ class Stats:
         yield from _section(colours, "findings", {k: (v, colours.bad) for k, v in sorted(self._findings.items())})
         if self._streams is not None:
             counted = {name.replace("_", " "): (value, str) for name, value in asdict(self._streams).items() if value}
-            yield from _section(colours, "tcp", counted)
+            yield from _section(colours, "tcp (whole capture)", counted)
         if self._ignored is not None:
-            yield from _section(colours, "ignored packets", {k: (v, str) for k, v in self._ignored.items() if v})
+            ignored = {k: (v, str) for k, v in self._ignored.items() if v}
+            yield from _section(colours, "ignored packets (whole capture)", ignored)
 
     def _payment_lines(self) -> Iterator[str]:
         payments = self._payments

@@ -136,10 +136,12 @@ def test_people_get_the_same_numbers_within_80_columns() -> None:
         "frames      48, 6,788 bytes, connections 3",
         "payments    3 begun, 1 PAID, 2 DECLINED, 0 open",
         "kind                    count      bytes     p50     p90     p99   p99.9     max",
-        "PaymentAck                  3        767 41.2 ms  2.00 s  2.00 s  2.00 s  2.01 s",
+        "PaymentAck                  3        767 41.2 ms  2.01 s  2.01 s  2.01 s  2.01 s",
         "         1  PaymentAck.reason      CREDENTIALS",
         "         1  BAD_CHECKSUM",
+        "     count  tcp (whole capture)",
         "         9  segments",
+        "     count  ignored packets (whole capture)",
         "         2  udp",
     ):
         assert line in text.splitlines()
@@ -296,6 +298,14 @@ def test_a_hundred_thousand_different_numbers_take_a_bounded_number_of_buckets()
         histogram.add(source.getrandbits(source.randint(1, 80)))
     assert len(histogram._buckets) <= 3_712
     assert histogram.maximum == VALUE_MAX
+
+
+def test_the_rank_of_the_largest_number_gives_that_number_exactly() -> None:
+    histogram = Histogram()
+    for value in (100_001, 100_002, 1_003_333):
+        histogram.add(value)
+    assert histogram.per_mille(999) == histogram.per_mille(1_000) == 1_003_333
+    assert histogram.per_mille(500) < 1_003_333
 
 
 def test_nothing_counted_is_zero() -> None:
