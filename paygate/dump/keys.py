@@ -37,4 +37,4 @@ def load_link_key(path: Path) -> bytes:
 
 
 def _unusable(path: Path, why: str) -> PaygateExit:
-    return PaygateExit(f"link key {path}: {why}", ExitCode.BAD_STATE)
+    return PaygateExit(f"--link-key {path}: {why}", ExitCode.BAD_STATE)

@@ -66,7 +66,7 @@ NEAREST_COUNT: Final = 3
 _MASKS: Final = {
     Sensitivity.PUBLIC: "",
     Sensitivity.SIZED: " [only its size is shown]",
-    Sensitivity.SECRET: " [secret: never shown]",
+    Sensitivity.SECRET: " [secret: masked]",
 }
 
 
@@ -80,6 +80,10 @@ def describe(name: str) -> str:
     kind = kind_named(name)
     if kind is not None:
         return _record(MESSAGES[kind])
+    if not name.strip():
+        raise PaygateExit(
+            "expected the name of a kind, a record or a registry; `describe all` lists them", ExitCode.USAGE
+        )
     found = {_plain(known): known for known in SECTIONS}.get(_plain(name))
     if found is None:
         raise PaygateExit(_unknown_name(name, [*map(message_name, MESSAGES), *SECTIONS, "all"]), ExitCode.USAGE)

@@ -31,7 +31,7 @@ def test_a_kind_with_its_fields() -> None:
     head, transaction, passcode = text.removeprefix(TOKEN_QUERY).splitlines()
     assert re.split(r" {2,}", head.strip()) == ["field", "type", "bytes", "meaning; what is allowed"]
     assert re.split(r" {2,}", transaction.strip())[:3] == ["transaction_id", "text 1..32", "2 to 33"]
-    assert passcode.endswith("the token's passcode; printable ASCII without blanks and '|' [secret: never shown]")
+    assert passcode.endswith("the token's passcode; printable ASCII without blanks and '|' [secret: masked]")
 
 
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
@@ -48,7 +48,7 @@ def test_every_kind_tells_what_its_declaration_says(kind: Kind) -> None:
     for field, row in zip(fields_of(MESSAGES[kind]), table, strict=True):
         assert row.split()[0] == field.name
         assert field.doc in row
-        assert ("[secret: never shown]" in row) is (field.sensitivity is Sensitivity.SECRET)
+        assert ("[secret: masked]" in row) is (field.sensitivity is Sensitivity.SECRET)
         assert ("[only its size is shown]" in row) is (field.sensitivity is Sensitivity.SIZED)
     for rule in MESSAGES[kind].rules:
         assert re.search(rf"^  {rule.field}: +{re.escape(rule.expected)}$", text, re.MULTILINE)
@@ -90,6 +90,8 @@ def test_all_is_all() -> None:
         ("TokenQuerry", "did you mean TokenQuery"),
         ("termz", "did you mean Terms"),
         ("zzzzzzzz", "`describe all` lists them"),
+        ("", "expected the name of a kind, a record or a registry; `describe all` lists them"),
+        (" ", "expected the name of a kind"),
         ("a\x1b[2Jb", r"is called a\x1b[2Jb;"),
     ],
 )

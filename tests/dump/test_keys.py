@@ -43,7 +43,7 @@ def test_what_is_no_link_key_is_refused_without_showing_it(tmp_path: Path, data:
     with pytest.raises(PaygateExit) as caught:
         load_link_key(path)
     assert caught.value.code is ExitCode.BAD_STATE
-    assert str(caught.value) == f"link key {path}: expected a link key, 64 hexadecimal digits on one line"
+    assert str(caught.value) == f"--link-key {path}: expected a link key, 64 hexadecimal digits on one line"
 
 
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
