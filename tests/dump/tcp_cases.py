@@ -273,6 +273,14 @@ def mid_stream_out_of_order() -> Wire:
 
 
 @case
+def mid_stream_repeats_what_lies_before() -> Wire:
+    return (
+        Wire().client(100, b"abc", ack=50).server(50, b"ok", ack=103).client(90, b"before", ack=52)
+        .client(97, b"refabcdef", ack=52).server(52, ack=106)
+    )  # fmt: skip
+
+
+@case
 def mid_stream_fin() -> Wire:
     return Wire().client(100, ack=50, flags=FIN).server(50, b"last", ack=101).server(54, ack=101, flags=FIN)
 

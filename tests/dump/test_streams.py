@@ -1,13 +1,18 @@
 """TCP segments become the bytes of streams, in every state that a capture can be in."""
 
+import io
 from collections.abc import Callable
 from itertools import count
 
 from dump import tcp_cases as cases
+from dump.builders import CLIENT, RAW, SERVER, Captured, pcap_bytes, tcp_packet
+from dump.flow_capture import frame_of
 from dump.tcp_cases import Wire, reassembled, streams, told
 
-from paygate.dump.model import Side, StreamData, StreamGap, StreamItem
+from paygate.codec.codes import Kind
+from paygate.dump.model import SeenFrame, Side, StreamData, StreamGap, StreamItem
 from paygate.dump.one_way import START_COUNT
+from paygate.dump.pipeline import Pipeline
 from paygate.dump.streams import Reassembler
 
 
@@ -314,6 +319,17 @@ def test_in_mid_stream_the_first_segment_may_be_out_of_order() -> None:
     ]
 
 
+def test_bytes_sent_again_from_before_a_stream_joined_late_have_no_place_in_it() -> None:
+    assert tells(cases.mid_stream_repeats_what_lies_before) == [
+        "1 caller 0: STARTED_LATE",
+        "1 caller 0: abc",
+        "1 answerer 0: ok",
+        "1 caller 0: RETRANSMITTED 3",
+        "1 caller 3: def",
+        "1 caller 6: CAPTURE_ENDED",
+    ]
+
+
 def test_a_capture_may_begin_with_a_fin() -> None:
     assert tells(cases.mid_stream_fin) == [
         "1 caller 0: STARTED_LATE",
@@ -547,6 +563,63 @@ def test_items_carry_time_and_number_of_the_packet_that_completed_them() -> None
         (7, 7_000_000),
         (7, 7_000_000),
     ]
+
+
+def numbered(wire: Wire) -> list[tuple[str, int]]:
+    """What is told, with the number of the packet that it carries; times are a millisecond a packet."""
+    items = reassembled(wire.segments)
+    assert all(item.time_ns == 1_000_000 * item.number for item in items)
+    return [(told(item), item.number) for item in items]
+
+
+def test_what_waits_for_an_unknown_beginning_carries_the_packet_that_it_came_in() -> None:
+    assert numbered(cases.mid_stream()) == [
+        ("1 caller 0: STARTED_LATE", 1),
+        ("1 caller 0: abc", 1),
+        ("1 answerer 0: ok", 2),
+        ("1 caller 3: def", 3),
+        ("1 caller 6: CAPTURE_ENDED", 3),
+    ]
+    assert numbered(cases.no_acknowledgements())[:3] == [
+        ("1 caller 0: STARTED_LATE", 1),
+        ("1 caller 0: abc", 1),
+        ("1 caller 3: def", 2),
+    ]
+
+
+def test_what_waits_for_bytes_before_it_carries_their_packet_even_if_the_beginning_is_unknown() -> None:
+    assert numbered(cases.mid_stream_out_of_order())[:4] == [
+        ("1 caller 0: STARTED_LATE", 2),
+        ("1 caller 0: abc", 2),
+        ("1 caller 3: def", 2),
+        ("1 answerer 0: ok", 3),
+    ]
+    wire = Wire().client(0, b"abc", ack=50).client(5, b"fgh", ack=50).server(50, b"ok", ack=8)
+    assert numbered(wire)[:5] == [
+        ("1 caller 0: STARTED_LATE", 1),
+        ("1 caller 0: abc", 1),
+        ("1 caller 3: 2 missing", 3),
+        ("1 caller 5: fgh", 3),
+        ("1 answerer 0: ok", 3),
+    ]
+
+
+def test_a_reply_in_mid_stream_comes_after_the_time_that_passed() -> None:
+    query, ack = frame_of(Kind.TOKEN_QUERY, 1), frame_of(Kind.TOKEN_ACK, 1)
+    packets = [
+        Captured(tcp_packet(query, sequence=1_000, acknowledged=5_000), 10**18),
+        Captured(
+            tcp_packet(ack, source=SERVER, target=CLIENT, sequence=5_000, acknowledged=1_000 + len(query)),
+            10**18 + 10**9,
+        ),
+    ]
+    pipeline = Pipeline()
+    read = pipeline.read(io.BytesIO(pcap_bytes(packets, link_type=RAW)))
+    asked, replied = (item for item in [*read, *pipeline.finish()] if isinstance(item, SeenFrame))
+    assert (asked.number, asked.time_ns, replied.number) == (1, 10**18, 2)
+    # The reply is not acknowledged, so that it comes out only when the capture ends; it came before that.
+    assert replied.answers is asked
+    assert replied.latency_ns == 10**9
 
 
 def test_what_the_end_of_the_capture_brings_carries_its_last_packet() -> None:

@@ -43,6 +43,11 @@ def test_counts_tell_of_gaps_and_what_came_too_late_for_them() -> None:
     assert (counts.gaps, counts.gap_size, counts.late_segments, counts.late_size) == (1, 3, 1, 3)
 
 
+def test_bytes_from_before_the_beginning_count_as_sent_again() -> None:
+    counts = counted(cases.mid_stream_repeats_what_lies_before())
+    assert (counts.retransmitted_segments, counts.retransmitted_size, counts.differing_segments) == (2, 12, 0)
+
+
 def test_counts_tell_of_segments_out_of_order_probes_and_nonsense() -> None:
     assert counted(cases.out_of_order()).out_of_order_segments == 1
     assert counted(cases.in_order()).out_of_order_segments == 0
