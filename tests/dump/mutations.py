@@ -1,4 +1,5 @@
-"""Captures damaged at random, sent through all of `paygate-dump`: it may find what it likes, but never fail or grow.
+"""Captures damaged at random, sent through all of `paygate-dump`: it may find what it likes, but never fail or grow,
+and its JSON follows its schema.
 
 `python -m dump.mutations --seed N --count M` (from `tests/`, as `make dump-fuzz` does) runs a campaign and replays it.
 """
@@ -6,6 +7,7 @@
 import argparse
 import gzip
 import io
+import json
 import random
 import sys
 import time
@@ -33,10 +35,12 @@ from dump.builders import (
     tcp_packet,
     tcp_segment,
 )
+from jsonschema import Draft202012Validator
 
 from paygate.codec.codes import Kind
 from paygate.codec.frame import encode_frame
 from paygate.codec.messages import MESSAGES
+from paygate.dump import schema
 from paygate.dump.json_lines import JsonLines
 from paygate.dump.ladder import Ladder
 from paygate.dump.lines import Lines
@@ -52,6 +56,12 @@ from paygate.dump.tree import Tree
 MEMORY_MAX: Final = 0x400000
 """Bytes that one small capture may take at most: two chunks of reading, a frame's largest size for some flows, and
 what an output keeps. Whatever a number in it asks for is far more."""
+
+OUTPUT_COUNT: Final = 7
+JSON_INDEX: Final = 2
+"""Of `_outputs`."""
+_JSON_CHECKED_MAX: Final = 20
+"""Objects of one capture that are held against the schema, which takes longer than all else."""
 
 _PAYMENT: Final = Path(__file__).parents[2] / "data" / "payment.pcap"
 _TELLING: Final = (0, 1, 2, 4, 12, 16, 20, 40, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0xFFFF, 0x40000, 0x7FFFFFFF, 0xFFFFFFFF)
@@ -201,6 +211,8 @@ class Tally:
     capture_count: int = 0
     refused_count: int = 0
     frame_count: int = 0
+    json_count: int = 0
+    """Objects of JSON that follow the schema."""
     findings: Counter[str] = field(default_factory=Counter)
     memory_max: int = 0
     """The most that one capture took, in bytes, beside what there was before it."""
@@ -221,10 +233,10 @@ def _outputs(pipeline: Pipeline, write: Callable[[str], None]) -> list[Output]:
     ]
 
 
-def dump(data: bytes, output_index: int, tally: Tally) -> None:
+def dump(data: bytes, output_index: int, tally: Tally, write: Callable[[str], None] = lambda _: None) -> None:
     """Send an input through the pipeline and one of the outputs."""
     pipeline = Pipeline(link_keys=(b"k" * 32,))
-    output = _outputs(pipeline, lambda _: None)[output_index]
+    output = _outputs(pipeline, write)[output_index]
     try:
         for items in (pipeline.read(io.BytesIO(data)), pipeline.finish()):
             for item in items:
@@ -236,6 +248,22 @@ def dump(data: bytes, output_index: int, tally: Tally) -> None:
     output.finish()
 
 
+@cache
+def _validator() -> Draft202012Validator:
+    return Draft202012Validator(schema.schema())
+
+
+def check_json(data: bytes, rng: random.Random) -> int:
+    """Hold some of the objects that `--json` prints of an input against the schema. Returns how many."""
+    parts: list[str] = []
+    dump(data, JSON_INDEX, Tally(), parts.append)
+    lines = "".join(parts).splitlines()
+    checked = rng.sample(lines, min(len(lines), _JSON_CHECKED_MAX))
+    for line in checked:
+        _validator().validate(json.loads(line))
+    return len(checked)
+
+
 def campaign(seed: int, capture_count: int) -> Tally:
     """Make so many captures and dump them. Whatever fails is noted with the seed and the number that replay it."""
     tally = Tally()
@@ -243,18 +271,20 @@ def campaign(seed: int, capture_count: int) -> Tally:
     try:
         for number in range(capture_count):
             rng = random.Random(f"{seed} {number}")
-            data, output_index = mutated(rng), rng.randrange(7)
+            data, output_index = mutated(rng), rng.randrange(OUTPUT_COUNT)
             before, _ = tracemalloc.get_traced_memory()
             tracemalloc.reset_peak()
             begin = time.perf_counter()
             try:
                 dump(data, output_index, tally)
+                tally.seconds_max = max(tally.seconds_max, time.perf_counter() - begin)
+                taken = tracemalloc.get_traced_memory()[1] - before
+                if output_index == JSON_INDEX:
+                    tally.json_count += check_json(data, rng)
             except Exception as error:
                 error.add_note(f"seed {seed}, capture {number}, output {output_index}")
                 raise
             tally.capture_count += 1
-            tally.seconds_max = max(tally.seconds_max, time.perf_counter() - begin)
-            taken = tracemalloc.get_traced_memory()[1] - before
             tally.memory_max = max(tally.memory_max, taken)
             assert taken <= MEMORY_MAX, f"seed {seed}, capture {number}: {taken} bytes"
     finally:
@@ -272,6 +302,7 @@ def main() -> int:
     tally = campaign(options.seed, options.count)
     print(
         f"{tally.capture_count} captures, {tally.refused_count} refused as no input, {tally.frame_count} frames, "
+        f"{tally.json_count} objects of JSON held against the schema, "
         f"at most {tally.memory_max:,} bytes and {tally.seconds_max * 1_000:.0f} ms for one"
     )
     for name, number in tally.findings.most_common():

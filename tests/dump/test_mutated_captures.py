@@ -1,4 +1,6 @@
-"""Damaged captures end in findings, never in a traceback, in a bounded memory: the short form of `make dump-fuzz`."""
+"""Damaged captures end in findings and JSON of its schema, never in a traceback, in a bounded memory: the short form of
+`make dump-fuzz`.
+"""
 
 import random
 
@@ -14,6 +16,7 @@ def test_damaged_captures_never_fail_and_take_a_bounded_memory(seed: int) -> Non
     # A campaign that is refused at the door, or finds nothing wrong, has tested nothing.
     assert tally.refused_count < 25
     assert tally.frame_count > 100
+    assert tally.json_count > 20
     assert len(tally.findings) > 5
 
 
