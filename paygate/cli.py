@@ -119,7 +119,7 @@ def run(program: str, main: Callable[[], int]) -> int:
         _write_line(f"{program}: cancelled")
         return ExitCode.CANCELLED
     except BrokenPipeError:
-        _drop_stdout()
+        drop_stdout()
         # Never OK: for the client that would say "paid".
         _write_line(f"{program}: the reader of the output went away, so the output is incomplete")
         return ExitCode.INTERNAL
@@ -134,7 +134,7 @@ def run(program: str, main: Callable[[], int]) -> int:
     return code
 
 
-def _drop_stdout() -> None:
+def drop_stdout() -> None:
     """Points stdout to nowhere, so that the flush at the interpreter's end can't fail again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from paygate.cli import ExitCode, run
+from paygate.cli import ExitCode, PaygateExit, drop_stdout, run
 from paygate.dump import args, encode, kinds, schema
 from paygate.dump.args import PROGRAM
 from paygate.dump.envelopes import EnvelopeOpener, load_decode_key
@@ -39,13 +39,28 @@ def main() -> int:
     """Entry point of the console script."""
     # As every filter: who has seen enough (`| head`, a pager) ends us without a word.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            # What an output can't encode must not end the program; everything shown is escaped already.
+            output.reconfigure(errors="backslashreplace")
     return run(PROGRAM, _main)
 
 
 def _main() -> int:
     words = sys.argv[1:]
     command = _COMMANDS.get(words[0]) if words else None
-    return command(words[1:]) if command is not None else _dump(words)
+    # A descriptor that was closed (`>&-`) is None here.
+    for name, stream in (("input", sys.stdin), ("output", sys.stdout)):
+        if stream is None:
+            raise PaygateExit(f"standard {name} is closed; open it, if only on /dev/null", ExitCode.USAGE)
+    try:
+        code = command(words[1:]) if command is not None else _dump(words)
+        sys.stdout.flush()
+    except OSError as error:
+        # Inputs tell of their own errors as findings, keys as refusals: what is left is the output.
+        drop_stdout()
+        raise PaygateExit(f"the output could not be written: {error.strerror}", ExitCode.INTERNAL) from None
+    return code
 
 
 def _describe(words: list[str]) -> int:
@@ -78,6 +93,8 @@ def _dump(words: list[str]) -> int:
     options = parser.parse_args(words)
     if options.json and (options.verbose or options.ladder or options.mermaid or options.svg):
         parser.error("--json goes alone or with --stats")
+    if options.width and not options.ladder:
+        parser.error("--width is of a --ladder")
     if options.file is None and sys.stdin.isatty():
         parser.error("give a FILE, or pipe a capture in: tcpdump -i lo -U -w - | paygate-dump -")
     pipeline = _pipeline(options)
@@ -85,22 +102,36 @@ def _dump(words: list[str]) -> int:
     with open_input(options.file or "-") as stream:
         out = _Out(is_live=not stat.S_ISREG(os.fstat(stream.fileno()).st_mode) or sys.stdout.isatty())
         output = _output(options, out.write, pipeline)
-        show = _shower(_filter(options), follow, output)
+        chosen = _filter(options)
+        show = _shower(chosen, follow, output)
         try:
-            for item in pipeline.read(stream):
+            for item in pipeline.read(stream, chosen.begin):
                 show(item)
         except KeyboardInterrupt:
             # As with tcpdump, whose end a live capture waits for: what was seen up to now is told.
             pass
         for item in pipeline.finish():
             show(item)
+    if follow is not None and not follow.story_summary():
+        follow.finish()  # Nothing was found; no output need say so too.
     output.finish()
-    if follow is not None and not (options.json or options.mermaid or options.svg):
+    if follow is not None and not (options.json or options.mermaid or options.svg or options.stats):
         out.write("".join(f"{line}\n" for line in ("", *follow.story_summary())))
     out.flush()
     if follow is not None:
         follow.finish()
+    elif not out.was_used and chosen.is_everything:
+        _tell_of_nothing(pipeline)
     return ExitCode.OK
+
+
+def _tell_of_nothing(pipeline: Pipeline) -> None:
+    """An input in which nothing was seen must not look like one that was not read."""
+    ignored = [f"{count} {reason}" for reason, count in pipeline.decapsulator.ignored.most_common()]
+    if pipeline.frames.foreign_flow_count:
+        ignored.append(f"{pipeline.frames.foreign_flow_count} connections of other protocols")
+    passed = f", but {', '.join(ignored)}" if ignored else ""
+    sys.stderr.write(f"{PROGRAM}: nothing of paygate in {pipeline.packet_count} packets{passed}\n")
 
 
 def _pipeline(options: argparse.Namespace) -> Pipeline:
@@ -171,15 +202,14 @@ class _Out:
     """Standard output: line by line while somebody waits for it, in large pieces otherwise."""
 
     def __init__(self, *, is_live: bool) -> None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            # What this output can't encode must not end the program; everything shown is escaped already.
-            sys.stdout.reconfigure(errors="backslashreplace")
+        self.was_used = False
         self._piece_size = 0 if is_live else _PIECE_SIZE
         self._texts: list[str] = []
         self._size = 0
 
     def write(self, text: str) -> None:
         """Print, now or soon."""
+        self.was_used = True
         self._texts.append(text)
         self._size += len(text)
         if self._size >= self._piece_size:

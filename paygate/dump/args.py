@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from paygate.arguments import port
 from paygate.dump import filters
 
 PROGRAM: Final = "paygate-dump"
@@ -23,7 +22,7 @@ examples:
   paygate-dump --stats --json night.pcap.gz
 
 exit codes: 0 the input was read to its end, 2 usage, or the input is none that this program knows, 22 a key file can't
-be used, 70 a bug. What is wrong within the input is a finding, not an error.
+be used, 70 a bug, or the output could not be written. What is wrong within the input is a finding, not an error.
 """
 
 
@@ -31,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     """The main command: decode an input."""
     top = argparse.ArgumentParser(
         prog=PROGRAM,
-        usage=f"{PROGRAM} [OPTION …] [FILE]\n       {PROGRAM} describe KIND|all\n"
+        usage=f"{PROGRAM} [OPTION ...] [FILE]\n       {PROGRAM} describe KIND|all\n"
         f"       {PROGRAM} encode [--link-key FILE] [--hex] [FILE]\n       {PROGRAM} schema",
         description="Decode captured paygate traffic: pcap, pcapng, hex text or bare frames, gzipped or not.",
         epilog=_EXAMPLES,
@@ -45,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     reading = top.add_argument_group("reading")
     reading.add_argument(
         "--port",
-        type=port,
+        type=_port,
         action="append",
         default=[],
         metavar="PORT",
@@ -124,7 +123,8 @@ def _add_secrets(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="open envelopes with a private key of your own test bank; may be repeated",
+        help="open envelopes with a private key of your own test bank: decoder/KEYID.SUITE.key of its state directory, "
+        "where KEYID is the frame's key; may be repeated",
     )
 
 
@@ -133,7 +133,7 @@ def encode_parser() -> argparse.ArgumentParser:
     encode = argparse.ArgumentParser(
         prog=f"{PROGRAM} encode",
         description="Make frames of JSON objects, one a line: what --json --show-secrets printed, or by hand "
-        '{"kind": "TokenQuery", "correlation_id": "1", "message": {…}}.',
+        '{"kind": "TokenQuery", "correlation_id": "1", "message": {...}}.',
         allow_abbrev=False,
     )
     encode.add_argument("file", nargs="?", default="-", metavar="FILE", help="the JSON; - or nothing: standard input")
@@ -160,6 +160,12 @@ def schema_parser() -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog=f"{PROGRAM} schema", description="Print the JSON Schema of what --json prints.", allow_abbrev=False
     )
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65_535):
+        raise argparse.ArgumentTypeError("expected a port number from 1 to 65535")
+    return int(text)
 
 
 def _width(text: str) -> int:

@@ -69,7 +69,7 @@ class Lines:
     def frame_line(self, frame: SeenFrame) -> str:
         """A frame's line without its end, a new day's line before it."""
         kind, message, colours = frame.frame.kind, frame.message, self._colours
-        text = colours.bad("a broken body") if message is None else self._summary.text(kind, message)
+        text = colours.bad("a broken body") if message is None else self._summary.text(kind, message, frame.opened)
         answered = frame.answers
         if answered is not None:
             after = f" after {latency_text(frame.latency_ns)}" if frame.latency_ns is not None else ""

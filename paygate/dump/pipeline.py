@@ -1,13 +1,13 @@
 """From an input's bytes to what was seen in it: all steps in a row (R24)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import BinaryIO, Final
 
 from paygate.dump.envelopes import EnvelopeOpener
 from paygate.dump.frames import FrameReader
 from paygate.dump.links import Links
-from paygate.dump.model import Item, Packet, Segment, StreamData, StreamItem
+from paygate.dump.model import Finding, Item, Packet, Segment, StreamData, StreamItem
 from paygate.dump.packets import Decapsulator
 from paygate.dump.source import read_source
 from paygate.dump.streams import Reassembler
@@ -32,16 +32,27 @@ class Pipeline:
         self.reassembler = Reassembler(self.flow_numbers, ports)
         self.frames = FrameReader(ports=ports, link_keys=link_keys)
         self.links = Links(opener)
+        self.packet_count = 0
+        """How many packets were read."""
 
-    def read(self, stream: BinaryIO) -> Iterator[Item]:
+    def read(self, stream: BinaryIO, on_begin: Callable[[int], None] | None = None) -> Iterator[Item]:
         """Everything that was seen, in order; what is not finished when the input ends comes last.
 
+        on_begin: hears the first packet's time, whatever that packet is, before anything is given.
         Ending the iteration early is harmless; `finish` gives what is left. Raises InputError.
         """
         receive_packet = self.decapsulator.receive_packet
         receive_segment = self.reassembler.receive_segment
         for read in read_source(stream, self.flow_numbers):
-            found = receive_packet(read) if isinstance(read, Packet) else read
+            found: Segment | StreamData | Finding | None
+            if isinstance(read, Packet):
+                if on_begin is not None and read.time_ns is not None:
+                    on_begin(read.time_ns)
+                    on_begin = None
+                self.packet_count = read.number
+                found = receive_packet(read)
+            else:
+                found = read
             if isinstance(found, Segment):
                 for item in receive_segment(found):
                     yield from self._receive(item)

@@ -120,7 +120,9 @@ class TestBadInput:
             ["--since", "noon"],
             ["--outcome", "HAPPY"],
             ["--width", "7"],
+            ["--width", "80"],
             ["--port", "70000"],
+            ["--port", "0"],
             ["--json", "--ladder"],
             ["--ladder", "--svg"],
             ["--no-such-option"],
@@ -137,6 +139,47 @@ class TestBadInput:
     def test_unknown_names_to_describe_and_broken_json_to_encode(self) -> None:
         assert "TokenQuery" in dump("describe", "TokenQuerry", code=2)
         assert "line 1" in dump("encode", "--hex", stdin=b"{nonsense\n", code=2)
+
+
+@pytest.mark.parametrize("words", [[CAPTURE], ["--json", CAPTURE], ["describe", "all"], ["schema"]])
+def test_a_full_disk_is_told_as_that(words: list[str | Path]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command(*words), stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == 70
+    assert done.stderr == b"paygate-dump: the output could not be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(("redirection", "word"), [("<&-", "input"), (">&-", "output")])
+def test_a_closed_descriptor_is_told_as_that(redirection: str, word: str) -> None:
+    script = f'exec "$@" {redirection}'
+    done = subprocess.run(["sh", "-c", script, "sh", *command(CAPTURE)], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert f"standard {word} is closed" in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["encode", "--help"], ["--stats", CAPTURE], ["--follow", "TX-1001", CAPTURE]]
+)
+def test_an_output_that_knows_ascii_only_is_enough(words: list[str | Path]) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command(*words), capture_output=True, timeout=60, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.isascii()
+
+
+def test_an_input_without_paygate_does_not_look_like_one_that_was_not_read() -> None:
+    data = CAPTURE.read_bytes()
+    unknown_link_type = data[:20] + (9).to_bytes(4, "little") + data[24:]
+    done = subprocess.run(command("-"), input=data[:24], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr == b"paygate-dump: nothing of paygate in 0 packets\n"
+    assert "UNKNOWN_LINK_TYPE" in dump("-", stdin=unknown_link_type)
+
+
+def test_times_count_from_the_first_packet_whatever_is_shown() -> None:
+    late = dump("--json", "--since", "+0.36", CAPTURE)
+    assert kinds(late) == ["TransferResult", "PaymentAck"]
+    assert kinds(dump("--json", "--follow", "TX-1001", "--since", "+0.36", CAPTURE)) == ["TransferResult", "PaymentAck"]
 
 
 def test_a_live_capture_is_shown_packet_by_packet() -> None:
