@@ -77,6 +77,7 @@ class LinkSeen:
     """What is known of one flow."""
 
     __slots__ = (
+        "asked_index",
         "closed_by",
         "has_frames",
         "is_hello_seen",
@@ -84,6 +85,7 @@ class LinkSeen:
         "is_open",
         "is_opened",
         "is_whole",
+        "lost_index",
         "waiting",
     )
 
@@ -96,6 +98,21 @@ class LinkSeen:
         self.is_mac_told = False  # once a flow: all of its frames have the same fault
         self.closed_by = [False, False]  # by side: it sent an Error that closes
         self.waiting: OrderedDict[Key, SeenFrame] = OrderedDict()
+        self.asked_index = 0  # the index of the latest request
+        self.lost_index = [0, 0]  # by side: what that was when bytes of the side were last missing, or no frames
+
+    def lose(self, side: Side | None) -> None:
+        """Bytes of this side were missing or no frame: replies to all requests so far may have been in them.
+
+        None: of both, where nobody knows the sides.
+        """
+        for lost_side in (0, 1) if side is None else (side,):
+            self.lost_index[lost_side] = self.asked_index
+
+    @property
+    def unanswered(self) -> list[SeenFrame]:
+        """The requests that wait, except those whose replies the capture may lack, in order."""
+        return [request for request in self.waiting.values() if request.index > self.lost_index[1 - request.side]]
 
 
 # -- what a frame tells of its ends ----------------------------------------------------------------------

@@ -65,7 +65,9 @@ class Links:
             return self._receive_note(item)
         elif type(item) is Finding and item.flow is not None:
             # Where bytes are missing or were no frame, there may have been a frame.
-            self._link_of(item.flow).is_whole = False
+            link = self._link_of(item.flow)
+            link.is_whole = False
+            link.lose(item.side if item.flow.knows_sides else None)
         return (item,)
 
     def finish(self) -> Iterable[Item]:
@@ -104,6 +106,9 @@ class Links:
             link.is_whole = link.is_opened = True
         elif event is StreamEvent.STARTED_LATE:
             self._link_of(note.flow).is_whole = False
+        elif event is StreamEvent.IMPLAUSIBLE:
+            # Bytes were left out.
+            self._link_of(note.flow).lose(note.side)
         elif event is StreamEvent.DROPPED:
             self._forget(note.flow)
         elif event is StreamEvent.CLOSED or event is StreamEvent.CAPTURE_ENDED:
@@ -151,6 +156,7 @@ class Links:
         waiting = link.waiting
         is_repeated = key in waiting
         waiting[key] = frame
+        link.asked_index = frame.index
         if is_repeated:
             if link.is_whole:
                 expected = "a correlation ID under which no request of this end waits"
@@ -220,10 +226,10 @@ class Links:
 
 
 def _unanswered(flow: Flow, link: LinkSeen, note: StreamNote | None) -> Finding | None:
-    """The finding about what still waits; `note` tells of the connection's end, None of the input's."""
-    if not link.waiting:
+    """The finding about what still waits in vain; `note` tells of the connection's end, None of the input's."""
+    requests = link.unanswered
+    if not requests:
         return None
-    requests = list(link.waiting.values())
     first = requests[0]
     listed = [f"{kind_name(r.frame.kind)} {r.frame.correlation_id}" for r in requests[:LISTED_COUNT_MAX]]
     if len(requests) > LISTED_COUNT_MAX:

@@ -57,9 +57,9 @@ class Tape:
         self.items.append(note)
         return note
 
-    def finding(self, flow: Flow | None, name: str = "BYTES_MISSING") -> Finding:
+    def finding(self, flow: Flow | None, name: str = "BYTES_MISSING", side: Side = Side.CALLER) -> Finding:
         """Something that is wrong with a flow, but with no frame of it."""
-        finding = Finding(name, "", "", "", len(self.items) + 1, self._tick(), flow)
+        finding = Finding(name, "", "", "", len(self.items) + 1, self._tick(), flow, side)
         self.items.append(finding)
         return finding
 

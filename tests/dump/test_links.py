@@ -237,6 +237,45 @@ def test_what_still_waits_when_the_capture_ends_is_told_mildly(has_note: bool) -
     assert (finding.time_ns is not None) is has_note
 
 
+def test_a_request_whose_reply_the_capture_may_lack_is_not_accused_but_a_later_one_is() -> None:
+    tape = Tape()
+    link = LinkTape(tape)
+    link.ask(example(Kind.TOKEN_QUERY), 5)
+    tape.finding(link.flow, side=Side.ANSWERER)
+    link.ask(example(Kind.TOKEN_QUERY), 6)
+    link.note(StreamEvent.CLOSED)
+    _, finding = findings_in(through(Links(), tape.items))
+    assert (finding.name, finding.got) == ("UNANSWERED", "none to TokenQuery 6")
+
+
+def test_bytes_that_are_missing_of_the_asking_end_excuse_no_missing_reply() -> None:
+    tape = Tape()
+    late = LinkTape(tape, is_whole=False)
+    late.ask(example(Kind.TOKEN_QUERY), 5)
+    tape.finding(late.flow, side=Side.CALLER)
+    late.note(StreamEvent.CLOSED)
+    assert finding_names(through(Links(), tape.items)) == ["BYTES_MISSING", "UNANSWERED"]
+
+
+def test_bytes_that_were_left_out_may_have_been_a_reply() -> None:
+    tape = Tape()
+    link = LinkTape(tape)
+    link.ask(example(Kind.TOKEN_QUERY), 5)
+    tape.note(link.flow, StreamEvent.IMPLAUSIBLE, Side.ANSWERER)
+    link.note(StreamEvent.CLOSED)
+    assert finding_names(through(Links(), tape.items)) == []
+
+
+def test_where_nobody_knows_the_sides_what_is_missing_may_have_been_a_reply() -> None:
+    tape = Tape()
+    flow = tape.flow(FlowKind.USER0, knows_sides=False)
+    tape.frame(flow, Side.CALLER, example(Kind.TOKEN_QUERY), 5)
+    tape.finding(flow)
+    tape.frame(flow, Side.CALLER, example(Kind.TOKEN_QUERY), 6)
+    (_, finding) = findings_in(through(Links(), tape.items))
+    assert finding.got == "none to TokenQuery 6"
+
+
 def test_a_flow_that_was_forgotten_is_not_accused() -> None:
     tape = Tape()
     link = LinkTape(tape)
