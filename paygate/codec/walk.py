@@ -43,7 +43,8 @@ class Part(Enum):
     RECORD = "record"
     """A whole nested record, or one that a blob holds; its fields follow one level deeper."""
     REST = "rest"
-    """Bytes that no field claims: left over at the end, or behind a fault after which no place is known."""
+    """Bytes that no field claims: left over at the end, or behind a fault after which no place is known. Nothing
+    declares them public, so they count as secret: they may be another message's, which came under a wrong kind."""
 
 
 class Span(NamedTuple):
@@ -189,7 +190,7 @@ class _Walker:
 
     def whole(self, cls: type[Record], path: str, depth: int, around: Sensitivity) -> Record | None:
         """The record that all bytes up to the end should be; None if they are not."""
-        rest = _Place(path, None, None, depth, Sensitivity.SECRET if holds_secrets(cls) else around)
+        rest = _Place(path, None, None, depth, Sensitivity.SECRET)
         try:
             value = self._record(cls, f"{path}." if path else "", depth, around)
         except _Stopped:

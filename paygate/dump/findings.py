@@ -121,6 +121,9 @@ def header_fault(error: RemoteProtocolError, header: bytes) -> tuple[int, str]:
     """Where in a header the field stands that `decode_head` refused, and what stands there."""
     start, end = HEADER_PLACES[error.path]
     there = header[start:end]
+    if error.code is ErrorCode.BAD_MAGIC:
+        # What is no header may be anything, a passcode too (R4).
+        return start, "two other bytes"
     # Codes and flags are written in hexadecimal in the spec's tables, sizes and versions in decimal.
     is_number = error.code in (ErrorCode.BODY_TOO_SMALL, ErrorCode.BODY_TOO_LARGE, ErrorCode.UNSUPPORTED_VERSION)
     return start, str(int.from_bytes(there)) if is_number else f"0x{there.hex()}"
@@ -140,6 +143,8 @@ def _got(fault: Fault, data: bytes) -> str:
     if span.part is Part.REST:
         return f"{bytes_text(span.size)} more"
     if span.sensitivity is Sensitivity.SECRET:
+        if span.field is not None and span.field.sensitivity is not Sensitivity.SECRET:
+            return "a value that is not shown, since a secret may have slipped to its place"
         return "another value, which is secret"
     if span.part is Part.SIZE:
         return bytes_text(int.from_bytes(there))

@@ -264,7 +264,7 @@ class FrameStream:
         size = len(self.pending)
         try:
             head = decode_head(bytes(self.pending[:_HEADER_SIZE]))
-            expected = f"{head.frame_size} bytes of a {MESSAGES[head.kind].__name__}"
+            expected = f"{head.frame_size} bytes, a whole {MESSAGES[head.kind].__name__}"
         except RemoteProtocolError:
             expected = f"{_HEADER_SIZE} bytes of a header"
         when = (time_ns, number) if number else self._when(self._base + size)

@@ -278,7 +278,7 @@ def _overlap(note: StreamNote) -> Finding:
     return Finding(
         name=OwnFinding.OVERLAP_DIFFERS.name,
         expected="the bytes that came before",
-        got=f"{bytes_text(note.size)} that are others",
+        got=f"others, {bytes_text(note.size)}",
         section="",
         number=note.number,
         time_ns=note.time_ns,

@@ -129,6 +129,8 @@ def test_a_field_that_runs_past_the_end_is_shown_as_far_as_it_is_there() -> None
 def test_what_is_left_over_is_the_rest() -> None:
     found = walk(Echo, b"12345678more")
     assert (found.spans[-1].part, found.spans[-1].start, found.spans[-1].end) == (Part.REST, 8, 12)
+    # No declaration says that they are public, not even where the message has no secrets.
+    assert found.spans[-1].sensitivity is Sensitivity.SECRET
     assert found.fault is not None
     assert (found.fault.code, found.fault.path) == (ErrorCode.TRAILING_BYTES, "")
 

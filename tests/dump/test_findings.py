@@ -19,6 +19,7 @@ from paygate.dump.findings import MESSAGE_SECTIONS, SECTIONS, OwnFinding, body_f
 
 SPEC = (Path(paygate.__file__).parent.parent / "spec" / "protocol.md").read_text()
 SECRETS = {"passcode": "Zq%Xj=Wv", "password": "Zq%Xj=Wv Yk", "user_id": "Zq%Xj=Wv@k", "verifier": b"Zq%Xj=Wv" * 4}
+SLIPPED = "a value that is not shown, since a secret may have slipped to its place"
 SECRET_PARTS = ("Zq%", "%Xj", "=Wv", b"Zq%".hex(), b"%Xj".hex(), b"=Wv".hex())
 """What no finding may show of them, not even in hexadecimal."""
 
@@ -90,7 +91,7 @@ def test_one_byte_is_not_bytes() -> None:
         (Kind.HELLO, 5, 2, "versions[1]", "the end of the body after 0 bytes of it"),
         (Kind.ENCRYPTED_CREDENTIALS, 48, 0xFF, "envelope", "65328 bytes"),
         (Kind.TOKEN_QUERY, 0, 33, "transaction_id", "33 bytes"),
-        (Kind.TOKEN_QUERY, 1, 0x20, "transaction_id", "another value, which is secret"),
+        (Kind.TOKEN_QUERY, 1, 0x20, "transaction_id", SLIPPED),
         (Kind.TOKEN_QUERY, 9, 0x20, "passcode", "another value, which is secret"),
         (Kind.TOKEN_QUERY, 8, 5, "passcode", "the end of the body after 4 bytes of it"),
         (Kind.TOKEN_QUERY, 8, 3, "", "1 byte more"),

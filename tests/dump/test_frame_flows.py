@@ -89,7 +89,7 @@ def test_an_end_in_mid_frame_is_told_with_its_cause(event: StreamEvent | None, w
     capture.end()
     (finding,) = capture.findings
     assert (finding.name, finding.section) == ("TRUNCATED_FRAME", section)
-    assert (finding.expected, finding.got) == ("89 bytes of a TokenAck", f"50 bytes, then {words}")
+    assert (finding.expected, finding.got) == ("89 bytes, a whole TokenAck", f"50 bytes, then {words}")
     assert (finding.offset, finding.frame_offset) == (len(BEFORE) + 50, len(BEFORE))
     assert not capture.skipped
 
@@ -116,7 +116,7 @@ def test_an_end_between_frames_is_no_finding() -> None:
 def test_bytes_that_came_again_and_were_others_are_a_finding() -> None:
     capture = Capture().send(BEFORE).note(StreamEvent.OVERLAP_DIFFERS, size=5).end()
     (finding,) = capture.findings
-    assert (finding.name, finding.got) == ("OVERLAP_DIFFERS", "5 bytes that are others")
+    assert (finding.name, finding.got) == ("OVERLAP_DIFFERS", "others, 5 bytes")
     assert not any(isinstance(item, StreamNote) for item in capture.items)
 
 

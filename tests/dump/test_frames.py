@@ -77,8 +77,8 @@ def test_without_sides_the_kind_says_who_sent() -> None:
 
 HEADER_DAMAGE: Final = [
     # what stands where in the header of a TokenQuery, then: name, path, expected, got, section
-    (0, b"GH", "BAD_MAGIC", "magic", "the letters PG", "0x4748", "4.1"),
-    (1, b"\0", "BAD_MAGIC", "magic", "the letters PG", "0x5000", "4.1"),
+    (0, b"GH", "BAD_MAGIC", "magic", "the letters PG", "two other bytes", "4.1"),
+    (1, b"\0", "BAD_MAGIC", "magic", "the letters PG", "two other bytes", "4.1"),
     (2, b"\2", "UNSUPPORTED_VERSION", "version", "1", "2", "4.1"),
     (3, b"\x77", "UNKNOWN_KIND", "kind", "a kind of spec section 4.2", "0x77", "4.2"),
     (3, b"\x22", "UNKNOWN_KIND", "kind", "a kind of spec section 4.2", "0x22", "4.2"),
@@ -142,7 +142,7 @@ def test_a_size_that_takes_in_all_that_follows_does_not_hide_it() -> None:
     assert capture.seen() == [BEFORE, *AFTER]
     (finding,) = capture.findings
     assert (finding.name, finding.section) == ("TRUNCATED_FRAME", "")
-    assert finding.expected == "20020 bytes of a BankKeys"
+    assert finding.expected == "20020 bytes, a whole BankKeys"
 
 
 def test_a_whole_frame_of_an_unknown_kind_is_passed_by_its_own_size() -> None:
