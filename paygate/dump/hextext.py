@@ -10,15 +10,17 @@ A line is one of these; blanks at its ends don't count, and capital letters are 
                                       of characters or an annotation as in spec section 12, is not read.
              002b                     an offset alone: the end (hexdump, xxd)
              *                        the line before again, up to the next line's offset (hexdump)
-    nothing  # comment, ```, **title**, an empty line; what tcpdump prints above a packet
+    nothing  # comment, ```, **title**, an empty line; what tcpdump prints above a packet, and tshark above a stream
 
 An offset 0 begins a block; the other ones must go on where the line before ended. Without a colon, a line that begins
 no block at 0 and goes on in none is plain if it can be. A block that is just one IP packet, perhaps in an Ethernet
-frame, is a packet; everything else is bytes of one stream, in order. Any other line is a finding, and is left out.
+frame, is a packet; everything else is bytes of one stream, in order. Any other line is a finding, and is left out; of
+several in a row the first one is told, and then how many there were.
 """
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from paygate.codec.frame import MAGIC
@@ -31,6 +33,8 @@ BLOCK_SIZE_MAX: Final = 0x11000
 """Bytes that are kept to see whether they are a packet: IP's largest, and a link layer's header."""
 HEAD_SIZE: Final = 0x1000
 """Characters at the beginning in which the first good line of hexadecimal text stands."""
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+"""What some editors begin UTF-8 with."""
 
 BAD_HEX: Final = "BAD_HEX"
 BAD_HEX_OFFSET: Final = "BAD_HEX_OFFSET"
@@ -39,6 +43,7 @@ _RAW_IP, _ETHERNET = 101, 1
 _TEXT_BYTES: Final = bytes({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x7F)) | set(range(0x80, 0x100)))
 _NOTHING: Final = re.compile(
     r"""\#.* | ```.* | \*\*.* | (?: \d{4}-\d\d-\d\d[ ])? \d\d:\d\d:\d\d\.\d+[ ].* | (?: [\d.]+[ ])? ip6?[ ].*
+      | ={3,} | (?: follow | filter | node[ ]\d+ ):[ ].*
       | [0-9a-f.:]+ [ ]>[ ] [0-9a-f.:]+ :[ ].*""",
     re.VERBOSE,
 )
@@ -56,7 +61,7 @@ _TCP: Final = 6
 
 def is_hex_text(window: Window) -> bool:
     """Whether the input is text with a line of hexadecimal near its beginning; moves nothing."""
-    begin = 0
+    begin = _text_begin(window)
     while True:
         end = window.data.find(b"\n", begin, HEAD_SIZE)
         is_last = end < 0 and (len(window.data) >= HEAD_SIZE or not window.need(len(window.data) + 1))
@@ -74,6 +79,7 @@ def is_hex_text(window: Window) -> bool:
 
 def read_hex_text(window: Window, flow_numbers: Iterator[int]) -> Iterator[Packet | StreamData | Finding]:
     """Everything that the text holds, line by line; numbers are those of lines, from 1."""
+    window.at += _text_begin(window)
     reader = _HexReader(flow_numbers)
     while True:
         end = window.data.find(b"\n", window.at)
@@ -97,7 +103,12 @@ def read_hex_text(window: Window, flow_numbers: Iterator[int]) -> Iterator[Packe
             window.at = len(window.data)
             yield from reader.receive_line(_text(line), offset)
             yield from reader.finish()
+            yield from reader.end_run()
             return
+
+
+def _text_begin(window: Window) -> int:
+    return len(BYTE_ORDER_MARK) if window.data.startswith(BYTE_ORDER_MARK) else 0
 
 
 def _piece(line: bytes) -> bytes:
@@ -163,9 +174,42 @@ class _HexReader:
         self._first_number = 0
         self._last = b""
         self._is_repeating = False
+        self._has_bytes = False  # the line that is being read gave some
+        self._latest_fault: Finding | None = None  # of a run of lines with the same
+        self._fault_count = 0
 
     def receive_line(self, line: str, offset: int) -> Iterator[Packet | StreamData | Finding]:
         """One line, stripped and in small letters, that began at `offset` of the input."""
+        self._has_bytes = False
+        is_good = True
+        for read in self._receive_line(line, offset):
+            if isinstance(read, Finding):
+                is_good = False
+                yield from self._tell(read)
+            else:
+                yield read
+        if is_good and self._has_bytes:
+            yield from self.end_run()
+
+    def _tell(self, fault: Finding) -> Iterator[Finding]:
+        latest = self._latest_fault
+        if latest is None or latest.name != fault.name:
+            yield from self.end_run()
+            self._fault_count = 1
+            yield fault
+        elif latest.number != fault.number:
+            self._fault_count += 1
+        self._latest_fault = fault
+
+    def end_run(self) -> Iterator[Finding]:
+        """Lines with the same fault have ended: how many there were, if more than the one that was told."""
+        latest = self._latest_fault
+        self._latest_fault = None
+        if latest is not None and self._fault_count > 1:
+            got = f"{self._fault_count} such lines in a row, of which this is the last"
+            yield replace(latest, got=got)
+
+    def _receive_line(self, line: str, offset: int) -> Iterator[Packet | StreamData | Finding]:
         if line.startswith("#"):
             return
         if not line or _NOTHING.fullmatch(line):
@@ -195,6 +239,7 @@ class _HexReader:
             return
         yield from self.finish()
         if data:
+            self._has_bytes = True
             yield self._stream_data(data, self.number)
 
     def finish(self) -> Iterator[Packet | StreamData]:
@@ -231,6 +276,7 @@ class _HexReader:
             self._first_number = self.number
             # An excerpt is no packet; and a frame's bytes need not wait for the block's end.
             self._may_be_packet = at == 0 and not data.startswith(MAGIC)
+        self._has_bytes = True
         self._last = data
         self._position += len(data)
         yield from self._add(data)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Final
 
+from paygate.dump.findings import bytes_text
 from paygate.dump.fragments import Fragments
 from paygate.dump.model import Direction, Endpoint, Finding, Flow, FlowKind, Packet, Segment, Side, StreamData
 
@@ -178,7 +179,7 @@ class Decapsulator:
             raise _NotTcp("a fragment that the capture cut short")
         fragment = packet.data[begin:end]
         if not fragment or (not is_last and len(fragment) % 8):
-            raise _Malformed("a fragment of whole units of 8 bytes, unless it is the last", f"{len(fragment)} bytes")
+            raise _Malformed("a fragment of whole units of 8 bytes, unless it is the last", bytes_text(len(fragment)))
         whole = self.fragments.receive(key, protocol, offset, fragment, is_last=is_last, time_ns=packet.time_ns)
         if whole is None:
             return None
@@ -196,11 +197,11 @@ class Decapsulator:
         if protocol != _TCP:
             raise _NotTcp(f"IP protocol {protocol}")
         if end < at + _TCP_HEADER_SIZE:
-            raise _Malformed(f"a TCP header of {_TCP_HEADER_SIZE} bytes", f"{max(end - at, 0)} bytes")
+            raise _Malformed(f"a TCP header of {_TCP_HEADER_SIZE} bytes", bytes_text(max(end - at, 0)))
         _, _, sequence, acknowledged, offset, flags = _unpack_tcp(data, at)
         begin = at + (offset >> 4) * 4
         if offset < 0x50 or begin > end:
-            raise _Malformed(f"a TCP header of 20 to {end - at} bytes", f"{begin - at} bytes")
+            raise _Malformed(f"a TCP header of 20 to {end - at} bytes", bytes_text(begin - at))
         # An IP length may promise more than there was on the wire; nothing of that was lost by the capture.
         sent_end = end if is_whole else min(end, _wire_end(packet))
         payload = data[begin:end]
@@ -267,7 +268,7 @@ class Decapsulator:
             self._ignore("cut short by the capture within its headers")
             return None
         expected = "all headers up to TCP's"
-        return Finding(MALFORMED_PACKET, expected, f"{len(packet.data)} bytes", "", packet.number, packet.time_ns)
+        return Finding(MALFORMED_PACKET, expected, bytes_text(len(packet.data)), "", packet.number, packet.time_ns)
 
 
 def _wire_end(packet: Packet) -> int:
@@ -278,7 +279,7 @@ def _skip_extensions(data: bytes, protocol: int, at: int, end: int) -> tuple[int
     """The protocol and the beginning of what stands behind all extension headers, or of a fragment header."""
     while protocol in _EXTENSIONS:
         if at + 8 > end:
-            raise _Malformed("an IPv6 extension header of at least 8 bytes", f"{max(end - at, 0)} bytes")
+            raise _Malformed("an IPv6 extension header of at least 8 bytes", bytes_text(max(end - at, 0)))
         size = (data[at + 1] + 2) * 4 if protocol == _AUTHENTICATION else (data[at + 1] + 1) * 8
         protocol = data[at]
         at += size

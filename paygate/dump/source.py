@@ -18,7 +18,6 @@ FRAME_SEARCH_SIZE: Final = 0x10000
 """Bytes at an input's beginning in which a frame's header makes it raw bytes: any frame is smaller, so that in a stream
 cut anywhere the next one begins in them."""
 
-_LONGEST_MAGIC: Final = 16
 _OTHERS: Final = (
     (b"snoop\0\0\0", "a snoop capture; convert it: editcap -F pcapng FILE - | paygate-dump -"),
     (b"\x34\xcd\xb2\xa1", "a pcap file of a modified kind; convert it: editcap -F pcapng FILE - | paygate-dump -"),
@@ -37,6 +36,8 @@ _OTHERS: Final = (
     (b"\x89PNG", "an image"),
 )
 """What else people have lying around, by its first bytes."""
+_UTF16: Final = re.compile(rb"\xff\xfe[\t-~]\0|\xfe\xff\0[\t-~]")
+"""A byte order mark and a character of ASCII, as in what a PowerShell writes; a mark alone may be any two bytes."""
 
 
 class InputError(PaygateExit):
@@ -85,10 +86,9 @@ def _reader(window: Window, flow_numbers: Iterator[int]) -> Iterator[Packet | St
         return hextext.read_hex_text(window, flow_numbers)
     if _has_frame(window):
         return _read_raw(window, flow_numbers)
-    begins = window.data[:_LONGEST_MAGIC].hex(" ")
+    # Its bytes are not shown: what is no capture may be anything, a passcode too (R4).
     raise InputError(
-        "the input is no pcap, pcapng or hexadecimal text, and no frame begins in it; nor is it gzip of one of these. "
-        f"It begins with {begins}"
+        "the input is no pcap, pcapng or hexadecimal text, and no frame begins in it; nor is it gzip of one of these"
     )
 
 
@@ -108,7 +108,11 @@ def _refuse_others(window: Window) -> None:
                 break
         if window.data.startswith(magic):
             raise InputError(f"the input is {what}")
-    if re.match(rb'\s*[\[{]\s*["\]}{]', window.data):
+    if _UTF16.match(window.data):
+        raise InputError("the input is text in UTF-16; convert it: iconv -f utf-16 -t utf-8 FILE | paygate-dump -")
+    if window.data.startswith(hextext.BYTE_ORDER_MARK):
+        window.need(2 * len(hextext.BYTE_ORDER_MARK))
+    if re.match(rb'(?:\xef\xbb\xbf)?\s*[\[{]\s*["\]}{]', window.data):
         raise InputError("the input is JSON; to make frames of it: paygate-dump encode FILE | paygate-dump -")
 
 

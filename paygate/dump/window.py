@@ -94,14 +94,18 @@ class Window:
             data = self._gzip.output()
             if data:
                 return data
-            chunk = b"" if self._gzip.is_damaged else self._raw_chunk()
+            chunk = b"" if self._gzip.is_over else self._raw_chunk()
             if chunk:
                 self._gzip.receive(chunk)
                 continue
             self._has_ended = True
-            if self._gzip.is_damaged:
+            if self._gzip.is_followed:
+                self._end(
+                    GZIP_DAMAGED, "nothing but gzip or zeros behind gzip", "other bytes; all before them was read"
+                )
+            elif self._gzip.is_damaged:
                 self._end(GZIP_DAMAGED, "gzip whose check value holds", "damaged data; what came before it was read")
-            elif self._gzip.is_within_member:
+            elif self._gzip.is_cut:
                 self._end(GZIP_TRUNCATED, "the end of the gzip data", "the end of the input; what came was read")
             return b""
 
@@ -132,22 +136,39 @@ class _Gzip:
 
     def __init__(self) -> None:
         self.is_damaged = False
-        """Nothing more can come of it."""
+        """Nothing more can come of it: it is no gzip any more, or its check value is wrong."""
+        self.is_followed = False
+        """Nothing more can come of it: behind a whole member stands something else."""
         self._compressed = b""
         self._member = zlib.decompressobj(_GZIP)
         self.is_within_member = True
         self._has_more = False
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is not whole if nothing more comes."""
+        return self.is_within_member or bool(self._compressed)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can come of it."""
+        return self.is_damaged or self.is_followed
+
     def receive(self, data: bytes) -> None:
         """More of it has come; `output` has used up all that came before."""
-        self._compressed = data
+        self._compressed += data
 
     def output(self) -> bytes:
         """The next bytes that can be made of what has come, at most CHUNK_SIZE; none if there are none yet."""
-        while (self._compressed or self._has_more) and not self.is_damaged:
+        while (self._compressed or self._has_more) and not self.is_over:
             if not self.is_within_member:
                 self._compressed = self._compressed.lstrip(b"\0")
-                if not self._compressed:
+                magic = self._compressed[: len(GZIP_MAGIC)]
+                if magic and not GZIP_MAGIC.startswith(magic):
+                    self.is_followed = True
+                    break
+                if len(magic) < len(GZIP_MAGIC):
+                    # The next member's first bytes may come one by one.
                     break
                 self._member = zlib.decompressobj(_GZIP)
                 self.is_within_member = True

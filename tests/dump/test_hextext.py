@@ -125,6 +125,47 @@ def test_a_bad_line_is_a_finding_with_its_number_and_the_others_count(line: str,
     assert stream_bytes(found) == bytes.fromhex(FIRST)
 
 
+def test_a_fault_of_many_lines_in_a_row_is_told_once_with_their_number() -> None:
+    text = "5047\n" + "nonsense\n\n" * 1_000 + "0110\nnonsense\n" + "5047\n" + "odd\n4\n"
+    found = read_all(text.encode())
+    told = [(f.name, f.number, f.got) for f in found if isinstance(f, Finding)]
+    digit, count = "a character that is no hexadecimal digit", "such lines in a row, of which this is the last"
+    assert told == [
+        ("BAD_HEX", 2, digit),
+        ("BAD_HEX", 2_000, f"1000 {count}"),
+        ("BAD_HEX", 2_003, digit),
+        ("BAD_HEX", 2_005, digit),
+        ("BAD_HEX", 2_006, f"2 {count}"),
+    ]
+    assert stream_bytes(found) == bytes.fromhex("5047 0110 5047")
+
+
+def test_offsets_that_count_otherwise_are_told_once_and_the_bytes_count() -> None:
+    lines = [f"{at * 16:07o}  " + " ".join(["50"] * 16) for at in range(40)]
+    found = read_all("\n".join(lines).encode())
+    assert [f.name for f in found if isinstance(f, Finding)] == ["BAD_HEX_OFFSET"] * 2
+    assert stream_bytes(found) == b"\x50" * 640
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text() -> None:
+    mark = b"\xef\xbb\xbf"
+    for text in (b"5047 0110\n", b"0000  50 47\n0002  01 10\n", b"# nothing\n5047 0110"):
+        for size in (None, 1):
+            found = read_all(mark + text, read_size=size)
+            assert findings_in(mark + text) == []
+            assert stream_bytes(found) == bytes.fromhex(FIRST)
+    (finding,) = findings_in(mark + b"50 4z\n5047 0110\n")
+    assert (finding.number, finding.offset) == (1, 3)
+
+
+def test_what_tshark_prints_above_a_stream_is_no_fault() -> None:
+    head = "\n===================================\nFollow: tcp,raw\nFilter: tcp.stream eq 0\n"
+    nodes = "Node 0: 127.0.0.1:40000\nNode 1: 127.0.0.1:15000\n"
+    text = f"{head}{nodes}5047\n\t0110\n===================================\n".encode()
+    assert findings_in(text) == []
+    assert stream_bytes(read_all(text)) == bytes.fromhex(FIRST)
+
+
 def test_a_finding_shows_nothing_of_its_line() -> None:
     # What somebody mistyped may be a passcode.
     (finding,) = findings_in(b"5047\n34 37 31 31 x\n")

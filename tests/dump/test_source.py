@@ -149,11 +149,16 @@ def test_a_wrong_check_value_and_bytes_behind_gzip_are_findings() -> None:
     whole = packets_in(SMALL_CAPTURES["pcap"])
     compressed = gzip.compress(SMALL_CAPTURES["pcap"])
     wrong = compressed[:-8] + bytes([compressed[-8] ^ 1]) + compressed[-7:]
-    for data in (wrong, compressed + b"something else"):
+    for data, got in (
+        (wrong, "damaged data"),
+        (compressed + b"something else", "other bytes"),
+        (compressed + b"\0\x1f", ""),
+    ):
         *packets, finding = read_all(data)
         assert packets == whole
         assert isinstance(finding, Finding)
-        assert finding.name == "GZIP_DAMAGED"
+        assert finding.name == ("GZIP_DAMAGED" if got else "GZIP_TRUNCATED")
+        assert finding.got.startswith(got)
         assert finding.offset == len(SMALL_CAPTURES["pcap"])
 
 
@@ -215,6 +220,10 @@ def test_bytes_without_any_frame_are_refused() -> None:
         (b"-----BEGIN PUBLIC KEY-----\n", "a PEM file"),
         (b"The quick brown fox\njumps over the lazy dog.\n", "no pcap"),
         (b"\xd4\xc3", "no pcap"),
+        ("5047 0110\n".encode("utf-16-le").join((b"\xff\xfe", b"")), "iconv -f utf-16 -t utf-8"),
+        ("5047 0110\n".encode("utf-16-be").join((b"\xfe\xff", b"")), "iconv -f utf-16 -t utf-8"),
+        (b"\xff\xfe and whatever", "no pcap"),
+        (b'\xef\xbb\xbf{"kind": "Hello"}', "paygate-dump encode"),
         (bytes(5_000), "no pcap"),
     ],
 )
@@ -223,6 +232,13 @@ def test_what_is_no_capture_is_told_by_its_name(data: bytes, expected: str) -> N
         with pytest.raises(InputError, match=expected) as caught:
             read_all(data, read_size=read_size)
         assert caught.value.code is ExitCode.USAGE
+
+
+def test_nothing_is_shown_of_an_input_that_is_unknown() -> None:
+    with pytest.raises(InputError) as caught:
+        read_all(b"Zq9wXv7K\n")
+    assert "Zq" not in str(caught.value)
+    assert b"Zq".hex(" ") not in str(caught.value)
 
 
 def test_a_file_that_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None:
