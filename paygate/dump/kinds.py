@@ -65,7 +65,7 @@ NEAREST_COUNT: Final = 3
 """Names that an error offers."""
 _MASKS: Final = {
     Sensitivity.PUBLIC: "",
-    Sensitivity.SIZED: " [only its size is shown]",
+    Sensitivity.SIZED: " [masked to its size]",
     Sensitivity.SECRET: " [secret: masked]",
 }
 

@@ -125,7 +125,7 @@ class Lines:
         return f"{self._time(finding.time_ns)} {parties}{self._finding(finding)}\n"
 
     def _note_line(self, note: StreamNote) -> str:
-        size = f", {note.size} bytes" if note.size else ""
+        size = f", {note.size} byte{'' if note.size == 1 else 's'}" if note.size else ""
         text = self._colours.faint(f"{note.event.value}{size}")
         # Roles are what all other lines show; which addresses a flow has stands here.
         flow, side = note.flow, note.side

@@ -49,7 +49,7 @@ def test_every_kind_tells_what_its_declaration_says(kind: Kind) -> None:
         assert row.split()[0] == field.name
         assert field.doc in row
         assert ("[secret: masked]" in row) is (field.sensitivity is Sensitivity.SECRET)
-        assert ("[only its size is shown]" in row) is (field.sensitivity is Sensitivity.SIZED)
+        assert ("[masked to its size]" in row) is (field.sensitivity is Sensitivity.SIZED)
     for rule in MESSAGES[kind].rules:
         assert re.search(rf"^  {rule.field}: +{re.escape(rule.expected)}$", text, re.MULTILINE)
 
