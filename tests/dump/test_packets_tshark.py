@@ -21,8 +21,9 @@ from paygate.dump.packets import Decapsulator
 
 FIELDS: Final = ("frame.number", "frame.time_epoch", "frame.cap_len", "frame.len")
 TCP_FIELDS: Final = ("tcp.srcport", "tcp.dstport", "tcp.seq_raw", "tcp.ack_raw", "tcp.len", "tcp.payload")
-LEFT_OUT: Final = {"raw IP of BSD", "raw IP of OpenBSD", "IPv4 or IPv6 by link type"}
-"""Link types that Linux numbers otherwise, and what `test_packets` only needs as a placeholder."""
+UNKNOWN_TO_TSHARK: Final = "Ethernet, QinQ of a few switches"
+LEFT_OUT: Final = {"raw IP of BSD", "raw IP of OpenBSD", "IPv4 or IPv6 by link type", UNKNOWN_TO_TSHARK}
+"""Link types that Linux numbers otherwise, what `test_packets` only needs as a placeholder, and tags 0x9200, 0x9300."""
 
 
 def told_by_tshark(data: bytes, tmp_path: Path) -> list[list[str]]:
@@ -85,6 +86,13 @@ def test_link_layers_are_taken_off_as_tshark_does(tmp_path: Path) -> None:
     told = told_by_tshark(data, tmp_path)
     assert [row[4] for row in told] == ["40000"] * len(packets)
     assert told_by_us(data) == told
+
+
+def test_vlan_tags_of_a_few_switches_are_taken_off_where_tshark_stops(tmp_path: Path) -> None:
+    link_type, wrap = LINKS[UNKNOWN_TO_TSHARK]
+    data = pcapng_bytes([wrap(V4)], link_types=[link_type])
+    assert [row[4] for row in told_by_tshark(data, tmp_path)] == [""]
+    assert [row[4] for row in told_by_us(data)] == ["40000"]
 
 
 @pytest.mark.parametrize("build", [as_ipv4, as_ipv6])
