@@ -1,4 +1,4 @@
-"""Captures: what this program sent and received at its sockets, as a pcapng file (issue 4; RFC draft opsawg-pcapng).
+"""Captures: what this program sent and received at its sockets, as a pcapng file (R24; draft-ietf-opsawg-pcapng).
 
 Strategy. A captured connection's socket is a `CapturedSocket`, which writes down what the kernel took from us and gave
 us. Nothing else knows of it: without a capture the socket is a plain one, so that capturing costs nothing when it is
