@@ -1,4 +1,4 @@
-"""Opens an input and finds out what it is, by what stands in it (issue 4, 1); each kind has a reader of its own."""
+"""Opens an input and finds out what it is, by what stands in it (R24); each kind has a reader of its own."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The part of an input that is in memory: bytes are read as they are needed, decompressed on the way (issue 4, 1).
+"""The part of an input that is in memory: bytes are read as they are needed, decompressed on the way (R24).
 
 A number in the input never makes it take memory: bytes are kept because they have come, and because a reader that
 has checked that number asked for them.

@@ -1,4 +1,4 @@
-"""A message that comes under another kind's number shows its secrets nowhere (R4, issue 4)."""
+"""A message that comes under another kind's number shows its secrets nowhere (R4, R24)."""
 
 import io
 from typing import Final

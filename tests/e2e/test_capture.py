@@ -1,4 +1,4 @@
-"""`--capture` of the three programs (issue 4): what tshark finds in it, what is not in it, and what can't harm it."""
+"""`--capture` of the three programs: what tshark finds in it, what is not in it, and what can't harm it."""
 
 import json
 import os
