@@ -197,8 +197,10 @@ WAYS: Final = {
 }
 """What PAYGATE_CODEC may say."""
 
-# A KeyError here is what a misspelt debug switch should end in: it must not be taken for another.
-_encode, _decode = WAYS[environ.get("PAYGATE_CODEC", "compiled")]
+_way = environ.get("PAYGATE_CODEC", "compiled")
+if _way not in WAYS:
+    raise ValueError(f"PAYGATE_CODEC is {_way!r}: expected one of {', '.join(WAYS)}")
+_encode, _decode = WAYS[_way]
 
 
 def _field_path(error: construct.ConstructError) -> str:

@@ -4,7 +4,7 @@ Bytes are hexadecimal text, enums are their names, nested records are objects, c
 
 `to_json` holds secrets as they are: it is for the children's `--text` mode and for files, never for logs.
 `to_wide_json` is for other people's programs: its 64-bit numbers are decimal strings whatever their value, since a
-JSON number holds 53 bits everywhere and no more, and it can mask what may not be shown. `from_json` takes both.
+JSON number holds 53 bits everywhere and no more, and it can mask what may not be shown. Each has an inverse of its own.
 """
 
 import re
@@ -77,7 +77,15 @@ def from_json(cls: type[R], data: object) -> R:
 
     Every field must be there and no other. Raises BadJson with the path of the first field that is wrong.
     """
-    return _record_from_json(cls, data, "")
+    return _record_from_json(cls, data, "", is_wide=False)
+
+
+def from_wide_json(cls: type[R], data: object) -> R:
+    """The record that `to_wide_json` made an object of; somebody who writes one by hand may give plain numbers.
+
+    Raises BadJson as `from_json` does, MaskedJson where a mask stands.
+    """
+    return _record_from_json(cls, data, "", is_wide=True)
 
 
 _Writer = Callable[[Any], Any]
@@ -134,34 +142,35 @@ def _itself(value: Any) -> Any:
 
 
 def value_from_json(field: Field, data: object, path: str) -> Any:
-    """One value that stands outside of a record, at `path`. Raises BadJson."""
-    return _from_json(field, data, path)
+    """One value that stands outside of a record, at `path`, in the wide form. Raises BadJson."""
+    return _from_json(field, data, path, is_wide=True)
 
 
-def _from_json(field: Field, data: object, path: str) -> Any:
+def _from_json(field: Field, data: object, path: str, *, is_wide: bool) -> Any:
     if isinstance(data, dict) and MASK in data:
         raise MaskedJson(path)
     if isinstance(field, Nested):
-        return _record_from_json(field.record, data, path)
-    value = _plain_value(field, data, path)
+        return _record_from_json(field.record, data, path, is_wide=is_wide)
+    value = _plain_value(field, data, path, is_wide=is_wide)
     if not field.is_legal(value):
         raise BadJson(path, _expected(field))
     return value
 
 
-def _plain_value(field: Field, data: object, path: str) -> Any:
+def _plain_value(field: Field, data: object, path: str, *, is_wide: bool) -> Any:
     if isinstance(field, Counted):
         if not isinstance(data, list):
             raise BadJson(path, "a list")
-        return tuple(_from_json(field.item, item, f"{path}[{index}]") for index, item in enumerate(data))
+        return tuple(
+            _from_json(field.item, item, f"{path}[{index}]", is_wide=is_wide) for index, item in enumerate(data)
+        )
     if isinstance(field, Opaque | Blob):
         return _bytes_from_hex(field, data, path)
     if isinstance(field, Choice):
         return field.choices.__members__.get(data) if isinstance(data, str) else None
     assert isinstance(field, Uint | Boolean | Text)
-    if isinstance(field, Uint) and field.width == _WIDE and isinstance(data, str) and _DECIMAL.fullmatch(data):
-        return int(data)
-    return data
+    is_wide_number = is_wide and isinstance(field, Uint) and field.width == _WIDE
+    return int(data) if is_wide_number and isinstance(data, str) and _DECIMAL.fullmatch(data) else data
 
 
 def _bytes_from_hex(field: Field, data: object, path: str) -> bytes:
@@ -184,7 +193,7 @@ def _expected(field: Field) -> str:
     return f"{field.expected}, in hexadecimal" if isinstance(field, Opaque | Blob) else field.expected
 
 
-def _record_from_json(cls: type[R], data: object, path: str) -> R:
+def _record_from_json(cls: type[R], data: object, path: str, *, is_wide: bool) -> R:
     if not isinstance(data, dict):
         raise BadJson(path, f"an object with the fields of {cls.__name__}")
     before = f"{path}." if path else ""
@@ -196,7 +205,7 @@ def _record_from_json(cls: type[R], data: object, path: str) -> R:
     for field in declared:
         if field.name not in data:
             raise BadJson(f"{before}{field.name}", f"a value: {_expected(field.type)}")
-    value = cls(**{f.name: _from_json(f.type, data[f.name], f"{before}{f.name}") for f in declared})
+    value = cls(**{f.name: _from_json(f.type, data[f.name], f"{before}{f.name}", is_wide=is_wide) for f in declared})
     broken = value.broken_rule()
     if broken is not None:
         raise BadJson(f"{before}{broken.field}", broken.expected)

@@ -19,7 +19,7 @@ from paygate.codec import limits
 from paygate.codec.codes import Kind
 from paygate.codec.fields import Blob, Opaque, Uint
 from paygate.codec.frame import FLAG_AUTHENTICATED, MAGIC, Header, encode_record, frame_checksum, frame_mac
-from paygate.codec.jsonform import BadJson, MaskedJson, from_json, value_from_json
+from paygate.codec.jsonform import BadJson, MaskedJson, from_wide_json, value_from_json
 from paygate.codec.messages import MESSAGES
 from paygate.dump.json_lines import FLAGS, SCHEMA
 from paygate.dump.kinds import kind_named
@@ -119,7 +119,7 @@ def _body(kind: Kind, data: dict[str, Any]) -> bytes:
         given: bytes = value_from_json(_BODY, body, "body")
         return given
     try:
-        return encode_record(from_json(MESSAGES[kind], message))
+        return encode_record(from_wide_json(MESSAGES[kind], message))
     except BadJson as error:
         raise error.within("message") from None
 

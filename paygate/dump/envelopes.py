@@ -171,10 +171,15 @@ def _shown(opened: CredentialsPlaintext, name: str, *, is_secret: bool, show_sec
     # Whoever has the password key can pay as the customer, so not even --show-secrets shows it.
     if not show_secrets or name != "user_id":
         return "<secret>"
-    # A stranger sealed these bytes, so they may be no text at all.
+    user_id = user_id_of(opened)
+    return user_id.hex() if isinstance(user_id, bytes) else escape_line(user_id)
+
+
+def user_id_of(opened: CredentialsPlaintext) -> str | bytes:
+    """Who pays, a secret; bytes where it is no text, since a stranger sealed it."""
     user_id = opened.user_id[: opened.user_id_size]
     text = utf8_text(user_id)
-    return user_id.hex() if text is None else escape_line(text)
+    return user_id if text is None else text
 
 
 assert Kind.TRANSFER_REQUEST in ENVELOPE_KINDS

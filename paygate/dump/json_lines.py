@@ -13,11 +13,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from paygate.codec.fields import utf8_text
 from paygate.codec.frame import FLAG_AUTHENTICATED
 from paygate.codec.jsonform import MASK, to_wide_json
 from paygate.codec.messages import MESSAGES
 from paygate.codec.sealed import CredentialsPlaintext
+from paygate.dump.envelopes import user_id_of
 from paygate.dump.model import (
     NANOSECONDS_PER_SECOND,
     Finding,
@@ -97,10 +97,8 @@ def frame_object(frame: SeenFrame, *, show_secrets: bool) -> dict[str, Any]:
 
 def opened_object(opened: CredentialsPlaintext, *, show_secrets: bool) -> dict[str, Any]:
     """What an envelope holds. Its password key is never shown: whoever has it can pay as the customer."""
-    user_id = opened.user_id[: opened.user_id_size]
-    # A stranger sealed it, so it may be no text.
-    text = utf8_text(user_id)
-    shown: Any = {"hex": user_id.hex()} if text is None else text
+    user_id = user_id_of(opened)
+    shown: Any = {"hex": user_id.hex()} if isinstance(user_id, bytes) else user_id
     return {"user_id": shown if show_secrets else SECRET, "password_key": SECRET}
 
 

@@ -159,7 +159,7 @@ def test_an_unknown_payment_is_a_usage_error(store: PendingStore) -> None:
 
 CHANGES: list[tuple[str, Callable[[dict[str, object]], object]]] = [
     ("state", lambda f: f.update(state="settled")),
-    ("terms.amount_minor", lambda f: f["terms"].update(amount_minor="1.0")),  # type: ignore[attr-defined]
+    ("terms.amount_minor", lambda f: f["terms"].update(amount_minor="1")),  # type: ignore[attr-defined]
     ("terms.payment_id", lambda f: f["terms"].update(payment_id="xy")),  # type: ignore[attr-defined]
     ("terms", lambda f: f.update(terms=[])),
     ("envelope_hash", lambda f: f.update(envelope_hash="00")),

@@ -12,7 +12,15 @@ from strategies import RECORDS, records
 from paygate.codec.codes import Kind
 from paygate.codec.fields import PAYMENT_ID, Record, Sensitivity, Uint, fields_of
 from paygate.codec.frame import encode_record
-from paygate.codec.jsonform import BadJson, MaskedJson, from_json, to_json, to_wide_json, value_from_json
+from paygate.codec.jsonform import (
+    BadJson,
+    MaskedJson,
+    from_json,
+    from_wide_json,
+    to_json,
+    to_wide_json,
+    value_from_json,
+)
 from paygate.codec.messages import TransferRequest
 
 
@@ -72,7 +80,8 @@ def test_the_wide_form_comes_back_too_and_holds_no_number_beyond_2_to_the_53(
 ) -> None:
     value = data.draw(records(cls))
     wide = json.loads(json.dumps(to_wide_json(value, masks=False)))
-    assert from_json(cls, wide) == value
+    assert from_wide_json(cls, wide) == value
+    assert from_wide_json(cls, to_json(value)) == value
     for field in fields_of(cls):
         if isinstance(field.type, Uint):
             assert isinstance(wide[field.name], str if field.type.width == 8 else int)
@@ -95,7 +104,7 @@ def test_masks_stand_exactly_where_the_declaration_wants_them(kind: Kind) -> Non
 def test_no_record_is_made_of_a_mask() -> None:
     message = example(Kind.SEAL_CREDENTIALS)
     with pytest.raises(MaskedJson, match=r"suite_key\.public_key: expected a value, which is masked here") as caught:
-        from_json(type(message), to_wide_json(message, masks=True))
+        from_wide_json(type(message), to_wide_json(message, masks=True))
     within = caught.value.within("message")
     assert isinstance(within, MaskedJson)
     assert within.path == "message.suite_key.public_key"
@@ -115,3 +124,9 @@ def test_a_value_alone_is_read_as_in_a_record() -> None:
     assert value_from_json(Uint(8), "18446744073709551615", "x") == 2**64 - 1
     assert value_from_json(PAYMENT_ID, "01" * 16, "x") == b"\1" * 16
     assert BadJson("", "y").within("x").path == "x"
+
+
+def test_files_and_children_take_numbers_as_numbers_only() -> None:
+    message = example(Kind.TRANSFER_REQUEST)
+    with pytest.raises(BadJson, match=r"terms\.amount_minor: expected a whole number"):
+        from_json(type(message), to_wide_json(message, masks=False))

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from e2e.relay import Relay
-from e2e.still_bank import still_bank
 from local_system import LocalSystem, program, start_client, wait_until
 from spec.capture import dissected
 from spec.dissectors import tshark
@@ -176,7 +175,7 @@ def test_a_capture_under_way_is_read_frame_by_frame(stopped_system: LocalSystem)
 
 def test_status_is_captured_too(system: LocalSystem) -> None:
     assert system.bank is not None
-    still_bank(system)
+    system.bank.popen.send_signal(signal.SIGSTOP)
     # A client that is killed before it has its answer has something to ask about.
     client = start_client(system, "TX-1001", "4711", *ASHA)
     wait_until(lambda: attempts(system) == ["in-flight"], "the payment to reach the gateway")

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import pytest
 from e2e.relay import Relay
-from e2e.still_bank import still_bank
 from local_system import ClientRun, LocalSystem, start_client, wait_until
 
 from paygate.cli import ExitCode
@@ -52,7 +51,7 @@ def relay(stopped_system: LocalSystem) -> Iterator[Relay]:
 
 def test_sigint_is_ignored_while_a_payment_is_under_way(system: LocalSystem) -> None:
     assert system.bank is not None
-    still_bank(system)
+    system.bank.popen.send_signal(signal.SIGSTOP)
     client = start_paying(system)
     wait_until(lambda: attempts(system) == ["in-flight"], "the payment to reach the gateway")
     for _ in range(3):
@@ -64,7 +63,7 @@ def test_sigint_is_ignored_while_a_payment_is_under_way(system: LocalSystem) -> 
 
 def test_other_signals_are_held_until_the_payment_has_its_answer(system: LocalSystem) -> None:
     assert system.bank is not None
-    still_bank(system)
+    system.bank.popen.send_signal(signal.SIGSTOP)
     client = start_paying(system)
     wait_until(lambda: attempts(system) == ["in-flight"], "the payment to reach the gateway")
     client.send_signal(signal.SIGTERM)
@@ -117,7 +116,8 @@ def test_a_silent_bank_is_pending_and_status_brings_the_answer(stopped_system: L
     system.gateway_options = ["--session-seconds", "12"]  # sealing must fit in
     bank = system.start_bank()
     system.start_gateway()
-    still_bank(system)
+    assert system.bank is not None
+    system.bank.popen.send_signal(signal.SIGSTOP)
     run = system.pay("TX-1001", "4711", *ASHA)
     assert run.exit_code == ExitCode.OUTCOME_UNKNOWN, run.errors
     assert run.answer["money_may_have_moved"] is True
@@ -137,7 +137,7 @@ def test_a_silent_bank_is_pending_and_status_brings_the_answer(stopped_system: L
 def test_sigterm_drains_the_gateway_and_the_payment_in_flight_ends(system: LocalSystem) -> None:
     assert system.bank is not None
     assert system.gateway is not None
-    still_bank(system)
+    system.bank.popen.send_signal(signal.SIGSTOP)
     client = start_paying(system)
     wait_until(lambda: attempts(system) == ["in-flight"], "the payment to reach the gateway")
     system.gateway.popen.send_signal(signal.SIGTERM)
@@ -163,7 +163,7 @@ def test_a_gateway_killed_after_the_transfer_left_resolves_it_at_restart(system:
     assert system.bank is not None
     assert system.gateway is not None
     port = system.gateway.port
-    still_bank(system)
+    system.bank.popen.send_signal(signal.SIGSTOP)
     client = start_paying(system)
     wait_until(lambda: attempts(system) == ["in-flight"], "the payment to reach the gateway")
     system.gateway.end(signal.SIGKILL)
@@ -208,7 +208,7 @@ def test_a_bank_killed_after_its_commit_gives_the_same_receipt(stopped_system: L
 def test_a_bank_killed_before_it_answers_leads_to_a_definite_answer(system: LocalSystem) -> None:
     assert system.bank is not None
     port = system.bank.port
-    still_bank(system)
+    system.bank.popen.send_signal(signal.SIGSTOP)
     client = start_paying(system)
     wait_until(lambda: attempts(system) == ["in-flight"], "the payment to reach the gateway")
     system.bank.end(signal.SIGKILL)
