@@ -1,0 +1,141 @@
+"""Rounds of payments against a gateway: token queries and sealing, the clocked part, and the check of every answer.
+
+With credentials sealed in advance a round has three parts. Before the clock, every order's token is queried once, which
+opens a session, and its credentials are sealed under that session. On the clock, a shopper queries the token (which
+opens another session, as a shopper's second window does) and sends the credentials that are ready: the servers do all
+that they do for a payment, and the machine's cores do nothing else. After the clock every answer is decoded and its
+receipt verified. A session lasts 30 s, so a round's size is bounded.
+
+With sealing clients, seal and check are on the clock, as they are for a shopper.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from enum import Enum
+from itertools import islice
+from typing import Final
+
+from paygate.bench.latency import Latencies
+from paygate.bench.load import Drive, Links
+from paygate.bench.orders import Order, Sealed, check_all, check_paid, decode_ack, seal, seal_all
+from paygate.clock import system_now
+from paygate.codec.seal import verify_key_list
+from paygate.codec.sealed import KeyList, SuiteKey
+
+ROUND_COUNT_MAX: Final = 45_000
+"""Payments in a round: each opens two sessions, and the gateway keeps the latest 100,000."""
+RAMP_SHARE: Final = 0.1
+"""The first tenth of a round's payments is not counted: until then not every link is at work."""
+
+
+class Clients(Enum):
+    """Who seals, and when."""
+
+    PREPARED = "sealed in advance"
+    SEALING = "sealing"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round came to."""
+
+    connection_count: int
+    payment_count: int
+    """All that were paid, each with its receipt checked."""
+    rate: float
+    """Payments a second while the load was whole."""
+    offered_rate: float | None
+    """Payments a second that the schedule began; None in a closed loop."""
+    latencies: Latencies
+    """From the intended start of the token query to the last byte of the payment ack."""
+
+
+class Shoppers:
+    """Links to one gateway, orders to pay, and keys to seal with."""
+
+    def __init__(
+        self,
+        links: Links,
+        orders: Iterator[Order],
+        executor: Executor,
+        *,
+        bank_id: str,
+        root_key: bytes,
+        choose: Callable[[KeyList], SuiteKey],
+        clients: Clients,
+    ) -> None:
+        """`choose` picks the suite out of the bank's key list. Raises LoadFailed, BadKeyList."""
+        self._links = links
+        self._orders = orders
+        self._executor = executor
+        self._clients = clients
+        self.key_list: KeyList = verify_key_list(links.ask_keys(bank_id), root_key, bank_id, system_now().wall_ms)
+        self.suite_key: SuiteKey = choose(self.key_list)
+
+    def pay(self, count: int, schedule_ns: Sequence[int] | None = None) -> Round:
+        """One round of `count` payments. Raises LoadFailed, WrongAnswer, BadReceipt."""
+        orders = list(islice(self._orders, count))
+        assert len(orders) == count <= ROUND_COUNT_MAX
+        firsts = [order.query_frame() for order in orders]
+        if self._clients is Clients.SEALING:
+            drive = self._pay_sealing(orders, firsts, schedule_ns)
+        else:
+            drive = self._pay_prepared(orders, firsts, schedule_ns)
+        offered_rate = None if schedule_ns is None else count / (schedule_ns[-1] / 1e9)
+        return _round(drive, len(self._links), offered_rate)
+
+    def _pay_prepared(
+        self, orders: Sequence[Order], firsts: Sequence[bytes], schedule_ns: Sequence[int] | None
+    ) -> Drive:
+        acks = self._links.drive(firsts, lambda _index, _ack: None).answers
+        sealed = seal_all(self._executor, orders, acks, self.suite_key, system_now().wall_ms)
+        seconds = [one.frame for one in sealed]
+        drive = self._links.drive(firsts, lambda index, _ack: seconds[index], schedule_ns)
+        check_all(self._executor, drive.answers, sealed, self.key_list)
+        return drive
+
+    def _pay_sealing(
+        self, orders: Sequence[Order], firsts: Sequence[bytes], schedule_ns: Sequence[int] | None
+    ) -> Drive:
+        waiting: dict[int, Sealed] = {}
+
+        def following(index: int, ack: bytes) -> bytes:
+            sealed = waiting[index] = seal(orders[index], decode_ack(ack), self.suite_key, system_now().wall_ms)
+            return sealed.frame
+
+        def finished(index: int, answer: bytes) -> None:
+            check_paid(answer, waiting.pop(index), self.key_list)
+
+        return self._links.drive(firsts, following, schedule_ns, finished)
+
+
+def constant_schedule_ns(rate: float, count: int) -> list[int]:
+    """Intended starts at even distances."""
+    return [int(n * 1e9 / rate) for n in range(1, count + 1)]
+
+
+def poisson_schedule_ns(rate: float, count: int, seed: int) -> list[int]:
+    """Intended starts of shoppers who know nothing of each other: exponential distances, the same for a seed."""
+    rng = random.Random(seed)
+    at_s = 0.0
+    schedule = []
+    for _ in range(count):
+        at_s += rng.expovariate(rate)
+        schedule.append(int(at_s * 1e9))
+    return schedule
+
+
+def _round(drive: Drive, connection_count: int, offered_rate: float | None) -> Round:
+    count = len(drive.answers)
+    done_ns = sorted(drive.done_ns)
+    ramp_ns = done_ns[int(count * RAMP_SHARE)]
+    done_count = sum(1 for ns in done_ns if ramp_ns < ns <= drive.last_start_ns)
+    seconds = (drive.last_start_ns - ramp_ns) / 1e9
+    counted = (
+        (done - intended) // 1000
+        for done, intended in zip(drive.done_ns, drive.intended_ns, strict=True)
+        if done > ramp_ns and intended <= drive.last_start_ns
+    )
+    return Round(connection_count, count, done_count / seconds, offered_rate, Latencies(counted))
