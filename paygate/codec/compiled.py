@@ -15,24 +15,19 @@ tests/codec/test_compiled.py holds them together there. Three things keep the fu
 * Slices past the end are not looked for: they come out short, the place behind them is past the end, and every record
   has to end exactly at `end`. Whatever a check made of the short slice, the bytes are refused.
 * Values are taken as they are or not at all: a subclass of `bytes`, or of a nested record, is left to construct.
-* A frozen record is filled in while it still is of another class, its *draft*: a subclass with the same slots that
-  may be written to. Then its class is set. This takes a seventh of the time of the frozen `__init__`.
+* Frozen records are filled in as drafts (`paygate/making.py`).
 """
 
 import struct
-from collections.abc import Callable
-from dataclasses import fields
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from paygate.codec.decode_lines import Decode, Decoding
 from paygate.codec.encode_lines import Encode, Encoding
 from paygate.codec.fields import Record, fields_of
-from paygate.codec.lines import Function, fixed_format
+from paygate.codec.lines import fixed_format
 
 REFUSALS: Final = (struct.error, IndexError, KeyError, UnicodeError)
 """What the functions may raise instead of returning None. Its text may hold values: nobody shows it or chains to it."""
-
-T = TypeVar("T")
 
 
 class Compiled(NamedTuple):
@@ -54,13 +49,3 @@ def compile_record(cls: type[Record]) -> Compiled:
 def struct_of(cls: type[Record]) -> struct.Struct:
     """The one struct of a record that consists of integers and opaque bytes only, checks apart."""
     return struct.Struct(">" + "".join(fixed_format(f.type) for f in fields_of(cls)))
-
-
-def maker_of(cls: type[T]) -> Callable[..., T]:
-    """A function that makes a frozen, slotted dataclass of its fields' values in order, by way of a draft."""
-    function = Function("make", ", ".join(f.name for f in fields(cls)))  # type: ignore[arg-type]  # a dataclass
-    function.make(cls, "made", {f.name: f.name for f in fields(cls)})  # type: ignore[arg-type]
-    function.add("return made")
-    made: Callable[..., T]
-    made, _ = function.compiled(cls.__name__)
-    return made

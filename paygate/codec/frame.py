@@ -23,12 +23,13 @@ import construct
 
 from paygate.codec import limits
 from paygate.codec.codes import Kind
-from paygate.codec.compiled import REFUSALS, compile_record, maker_of, struct_of
+from paygate.codec.compiled import REFUSALS, compile_record, struct_of
 from paygate.codec.decode_lines import Decode
 from paygate.codec.encode_lines import Encode
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from paygate.codec.fields import BadValue, Nested, Record, Uint, fields_of, public, record
 from paygate.codec.messages import MESSAGES, Message
+from paygate.making import maker_of
 
 MAGIC: Final = b"PG"
 FLAG_AUTHENTICATED: Final = 0x0001

@@ -1,29 +1,15 @@
 """A Python function that is being written line by line: names, objects, refusals, and the making of frozen objects."""
 
 import builtins
-import linecache
 from collections.abc import Callable
 from typing import Any, Final
 
 from paygate.codec.fields import Boolean, Choice, Field, Opaque, Record, Uint, fields_of
 from paygate.codec.rule_lines import line_of
+from paygate.making import compiled_function, draft_of
 
 _FORMATS: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}  # struct's letters for unsigned integers, by width
 _BUILTINS: Final = ("any", "bool", "bytes", "int", "len", "range", "str", "tuple")  # what the functions call by name
-
-
-def _draft_of(cls: type) -> type:
-    return type(
-        f"{cls.__name__}Draft",
-        (cls,),
-        {
-            "__slots__": (),
-            # Both of object's own, or a write would take the slow way through Python's dispatch.
-            "__setattr__": object.__setattr__,
-            "__delattr__": object.__delattr__,
-            "__init__": object.__init__,
-        },
-    )
 
 
 def fixed_format(field: Field) -> str:
@@ -78,7 +64,7 @@ class Function:
 
     def make(self, cls: type, target: str, values: dict[str, str]) -> None:
         """Make an object of a frozen class: `values` are its fields' names and the variables that hold them."""
-        self.add(f"{target} = {self.object(f'{cls.__name__}Draft', _draft_of(cls))}()")
+        self.add(f"{target} = {self.object(f'{cls.__name__}Draft', draft_of(cls))}()")
         self.add(*(f"{target}.{name} = {variable}" for name, variable in values.items()))
         self.add(f"{target}.__class__ = {self.object(cls.__name__, cls)}")
 
@@ -93,12 +79,7 @@ class Function:
 
     def compiled(self, of: str) -> tuple[Callable[..., Any], str]:
         source = "\n".join(self.lines) + "\n"
-        file_name = f"<{self.name} of {of}>"
-        # So that a traceback, a debugger and a profiler show the lines.
-        linecache.cache[file_name] = (len(source), None, source.splitlines(keepends=True), file_name)
-        exec(compile(source, file_name, "exec"), self.objects)  # noqa: S102  # our own declarations' text, no peer's
-        made: Callable[..., Any] = self.objects[self.name]
-        return made, source
+        return compiled_function(self.name, source, self.objects, of), source
 
 
 Writers = dict[type[Field], Callable[[Any, str], None]]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from paygate.codec import fields as wire_fields
 from paygate.codec import frame
 from paygate.codec.codes import Kind, Role
-from paygate.codec.compiled import compile_record, maker_of
+from paygate.codec.compiled import compile_record
 from paygate.codec.fields import Blob, Counted, Nested, Opaque, Record, Text, Uint, fields_of, public, record
 from paygate.codec.frame import WAYS
 from paygate.codec.messages import Hello, TransferRequest
@@ -166,19 +166,6 @@ def test_what_is_made_is_frozen_and_has_no_room_for_more() -> None:
         del made.party_id
     assert not hasattr(made, "__dict__")
     assert repr(made) == "Hello(role=CLIENT, party_id=a, versions=[1])"
-
-
-def test_any_frozen_slotted_dataclass_has_a_maker() -> None:
-    @dataclasses.dataclass(frozen=True, slots=True)
-    class Pair:
-        one: int
-        other: str
-
-    made = maker_of(Pair)(1, "x")
-    assert made == Pair(1, "x")
-    assert type(made) is Pair
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        made.one = 2  # type: ignore[misc]  # frozen
 
 
 def test_a_traceback_shows_the_written_line() -> None:
