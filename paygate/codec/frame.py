@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from os import environ
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -358,4 +359,17 @@ def frame_checksum(signed: bytes) -> int:
 
 def frame_mac(link_key: bytes, signed: bytes) -> bytes:
     """HMAC-SHA-256 over header and body, cut to 16 bytes (spec 4.4)."""
-    return hmac.digest(link_key, signed, hashlib.sha256)[: limits.MAC_SIZE]
+    keyed_inner, keyed_outer = _keyed(link_key)
+    inner, outer = keyed_inner.copy(), keyed_outer.copy()
+    inner.update(signed)
+    outer.update(inner.digest())
+    return outer.digest()[: limits.MAC_SIZE]
+
+
+@lru_cache(maxsize=256)
+def _keyed(link_key: bytes) -> "tuple[hashlib._Hash, hashlib._Hash]":
+    """HMAC's inner and outer hash with the key in them (RFC 2104), which is half of the work for a frame."""
+    block_size = hashlib.sha256().block_size
+    key = hashlib.sha256(link_key).digest() if len(link_key) > block_size else link_key
+    block = key.ljust(block_size, b"\0")
+    return hashlib.sha256(block.translate(hmac.trans_36)), hashlib.sha256(block.translate(hmac.trans_5C))

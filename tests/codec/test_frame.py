@@ -62,6 +62,15 @@ def test_a_mac_follows_the_body() -> None:
     assert len(frame_mac(LINK_KEY, signed)) == limits.MAC_SIZE == 16
 
 
+@pytest.mark.pg("PG-MAC-1")
+@pytest.mark.parametrize("key_size", [0, 1, 32, 63, 64, 65, 300])
+@pytest.mark.parametrize("signed_size", [20, 430, 65_555])
+def test_a_mac_is_that_of_any_hmac_for_a_key_of_any_size(key_size: int, signed_size: int) -> None:
+    link_key, signed = bytes(range(1, 256))[:key_size].ljust(key_size, b"k"), b"s" * signed_size
+    for _ in range(2):  # the key's state is kept, and must come out of the first call as it went in
+        assert frame_mac(link_key, signed) == hmac.digest(link_key, signed, "sha256")[:16]
+
+
 def crc_32(data: bytes) -> int:
     """The CRC-32 of IEEE 802.3, bit by bit."""
     register = 0xFFFFFFFF
