@@ -18,7 +18,7 @@ ROOT: Final = Path(paygate.__file__).parent
 
 # A part is a folder or a module directly below paygate/. Beside itself and the standard library, it may import:
 SHARED: Final = {
-    "arguments", "children", "cli", "clock", "codec", "effects", "escape", "files", "hardening", "link", "links",
+    "arguments", "children", "cli", "clock", "codec", "effects", "escape", "files", "hardening", "link", "link_states", "links",
     "making", "net", "shell",
 }  # fmt: skip
 PARTS: Final[dict[str, set[str]]] = {
@@ -33,7 +33,8 @@ PARTS: Final[dict[str, set[str]]] = {
     "net": set(),  # knows no paygate type: bytes in, bytes out (R22)
     "cli": {"clock", "escape"},
     "files": {"cli", "escape"},  # text and databases; what the records mean is the roles' business
-    "link": {"codec", "making"},
+    "link_states": {"codec"},
+    "link": {"codec", "link_states", "making"},
     "links": {"effects", "link", "making"},
     "arguments": {"cli", "codec", "net"},
     "shell": {"arguments", "cli", "clock", "effects", "files", "making", "net"},
@@ -62,17 +63,22 @@ THIRD_PARTY: Final[dict[str, set[str]]] = {
         "bank.sqlite_ledger",  # is given the receipt key, since receipts are signed within the transaction
     },
     "apsw": {
+        "bench.staged",  # times its functions
+        "bench.surroundings",  # says which SQLite was measured
         "files.sqlite",  # opens databases
-        "bank.sqlite_ledger",  # the ledger's tables
+        "bank.ledger_tables",  # the ledger's tables
+        "bank.ledger_batch",  # what a transaction writes into them
         "bank.ledger_chain",  # the hash chain over them
     },
     "hdrh": {"bench.latency"},  # latency histograms
+    "matplotlib": {"bench.plots"},
+    "tqdm": {"bench.progress"},
 }
 
 # Roles' modules that decide: given the same arguments they do the same, in a test, a simulator and a server.
 PURE_NAMES: Final = {"core", "effects", "flights", "ledger", "payment", "sessions", "states", "tokens", "verdict"}
 ROLES: Final = {"bank", "gateway", "client"}
-PURE_PARTS: Final = {"codec", "effects", "link", "links"}
+PURE_PARTS: Final = {"codec", "effects", "link", "link_states", "links"}
 IMPURE: Final = {
     "apsw", "ctypes", "fcntl", "getpass", "io", "mmap", "os", "pathlib", "random", "resource", "secrets", "select",
     "selectors", "shutil", "signal", "socket", "sqlite3", "subprocess", "sys", "tempfile", "termios", "threading",

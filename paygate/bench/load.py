@@ -21,8 +21,9 @@ from paygate.bench.orders import WrongAnswer, decode_answer
 from paygate.cli import PaygateExit
 from paygate.codec import limits
 from paygate.codec.codes import Role
-from paygate.codec.frame import encode_frame
+from paygate.codec.frame import decode_head, encode_frame
 from paygate.codec.messages import BankKeys, BankKeysQuery, Hello, HelloAck, Message
+from paygate.net.addresses import Address
 from paygate.net.connect import connect
 from paygate.net.loop import Loop
 
@@ -72,18 +73,26 @@ class _Link:
 
 
 class Links:
-    """Open client links to one gateway. Needs Linux (epoll)."""
+    """Open links to one server. Needs Linux (epoll)."""
 
-    def __init__(self, host: str, port: int, count: int) -> None:
-        """Connect and say hello on every link. Raises LoadFailed."""
-        self._links = [_Link(sock) for sock in _connect_all(host, port, count)]
-        hello = encode_frame(Hello(role=Role.CLIENT, party_id="bench", versions=(limits.PROTOCOL_VERSION,)), 1)
+    def __init__(
+        self,
+        address: Address,
+        count: int,
+        *,
+        role: Role = Role.CLIENT,
+        party_id: str = "bench",
+        link_key: bytes | None = None,
+    ) -> None:
+        """Connect and say hello on every link: a client to a gateway, or a gateway to a bank. Raises LoadFailed."""
+        self._links = [_Link(sock) for sock in _connect_all(*address, count)]
+        hello = encode_frame(Hello(role=role, party_id=party_id, versions=(limits.PROTOCOL_VERSION,)), 1, link_key)
         for link in self._links:
             link.sock.settimeout(SILENCE_S_MAX)
             link.send(hello)
         for link in self._links:
             if not isinstance(_read_message(link.sock), HelloAck):
-                raise LoadFailed("the gateway did not answer Hello with HelloAck")
+                raise LoadFailed("a server did not answer Hello with HelloAck")
 
     def __len__(self) -> int:
         return len(self._links)
@@ -121,6 +130,8 @@ class Links:
                 epoll.register(link.fd, select.EPOLLIN)
             driving = _Driving(self._links, epoll, firsts, following, schedule_ns, finished)
             driving.run()
+        for link in self._links:
+            link.sock.settimeout(SILENCE_S_MAX)
         return driving.result()
 
 
@@ -246,19 +257,19 @@ def _connect_all(host: str, port: int, count: int) -> list[socket.socket]:
     finally:
         loop.close()
     if failures:
-        raise LoadFailed(f"could not connect to the gateway: {failures[0]}")
+        raise LoadFailed(f"could not connect: {failures[0]}")
     return socks
 
 
 def _read_message(sock: socket.socket) -> Message:
     data = b""
-    while len(data) < _HEADER_SIZE or len(data) < _HEADER_SIZE + (data[6] << 8 | data[7]):
+    while len(data) < _HEADER_SIZE or len(data) < decode_head(data).frame_size:
         try:
             piece = sock.recv(_READ_SIZE)
         except OSError as error:
-            raise LoadFailed(f"the gateway gave no answer: {error}") from None
+            raise LoadFailed(f"a server gave no answer: {error}") from None
         if not piece:
-            raise LoadFailed("the gateway closed a link")
+            raise LoadFailed("a server closed a link; its log says why")
         data += piece
     try:
         return decode_answer(data)

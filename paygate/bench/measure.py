@@ -13,14 +13,15 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from enum import Enum
 from itertools import islice
 from typing import Final
 
 from paygate.bench.latency import Latencies
 from paygate.bench.load import Drive, Links
-from paygate.bench.orders import Order, Sealed, check_all, check_paid, decode_ack, seal, seal_all
+from paygate.bench.orders import Clients, Order, Sealed, check_all, check_paid, decode_ack, seal, seal_all, variant_of
+from paygate.bench.results import PAYGATE, Sample
 from paygate.clock import system_now
+from paygate.codec.codes import KemId
 from paygate.codec.seal import verify_key_list
 from paygate.codec.sealed import KeyList, SuiteKey
 
@@ -28,13 +29,6 @@ ROUND_COUNT_MAX: Final = 45_000
 """Payments in a round: each opens two sessions, and the gateway keeps the latest 100,000."""
 RAMP_SHARE: Final = 0.1
 """The first tenth of a round's payments is not counted: until then not every link is at work."""
-
-
-class Clients(Enum):
-    """Who seals, and when."""
-
-    PREPARED = "sealed in advance"
-    SEALING = "sealing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +45,12 @@ class Round:
     latencies: Latencies
     """From the intended start of the token query to the last byte of the payment ack."""
 
+    def as_sample(self, suite: KemId, clients: Clients, number: int) -> Sample:
+        """The round as results keep it, under its number."""
+        latency_us = {name: float(value) for name, value in self.latencies.summary_us().items()}
+        variant = variant_of(suite, clients)
+        return Sample(PAYGATE, variant, self.connection_count, number, self.rate, latency_us, self.offered_rate)
+
 
 class Shoppers:
     """Links to one gateway, orders to pay, and keys to seal with."""
@@ -65,12 +65,17 @@ class Shoppers:
         root_key: bytes,
         choose: Callable[[KeyList], SuiteKey],
         clients: Clients,
+        before_clock: Callable[[], None] = lambda: None,
     ) -> None:
-        """`choose` picks the suite out of the bank's key list. Raises LoadFailed, BadKeyList."""
+        """`choose` picks the suite out of the bank's key list; `before_clock` is called before each clocked part.
+
+        Raises LoadFailed, BadKeyList.
+        """
         self._links = links
         self._orders = orders
         self._executor = executor
         self._clients = clients
+        self._before_clock = before_clock
         self.key_list: KeyList = verify_key_list(links.ask_keys(bank_id), root_key, bank_id, system_now().wall_ms)
         self.suite_key: SuiteKey = choose(self.key_list)
 
@@ -84,7 +89,7 @@ class Shoppers:
         else:
             drive = self._pay_prepared(orders, firsts, schedule_ns)
         offered_rate = None if schedule_ns is None else count / (schedule_ns[-1] / 1e9)
-        return _round(drive, len(self._links), offered_rate)
+        return round_of(drive, len(self._links), offered_rate)
 
     def _pay_prepared(
         self, orders: Sequence[Order], firsts: Sequence[bytes], schedule_ns: Sequence[int] | None
@@ -92,6 +97,7 @@ class Shoppers:
         acks = self._links.drive(firsts, lambda _index, _ack: None).answers
         sealed = seal_all(self._executor, orders, acks, self.suite_key, system_now().wall_ms)
         seconds = [one.frame for one in sealed]
+        self._before_clock()
         drive = self._links.drive(firsts, lambda index, _ack: seconds[index], schedule_ns)
         check_all(self._executor, drive.answers, sealed, self.key_list)
         return drive
@@ -108,12 +114,8 @@ class Shoppers:
         def finished(index: int, answer: bytes) -> None:
             check_paid(answer, waiting.pop(index), self.key_list)
 
+        self._before_clock()
         return self._links.drive(firsts, following, schedule_ns, finished)
-
-
-def constant_schedule_ns(rate: float, count: int) -> list[int]:
-    """Intended starts at even distances."""
-    return [int(n * 1e9 / rate) for n in range(1, count + 1)]
 
 
 def poisson_schedule_ns(rate: float, count: int, seed: int) -> list[int]:
@@ -127,7 +129,8 @@ def poisson_schedule_ns(rate: float, count: int, seed: int) -> list[int]:
     return schedule
 
 
-def _round(drive: Drive, connection_count: int, offered_rate: float | None) -> Round:
+def round_of(drive: Drive, connection_count: int, offered_rate: float | None) -> Round:
+    """What a drive came to."""
     count = len(drive.answers)
     done_ns = sorted(drive.done_ns)
     ramp_ns = done_ns[int(count * RAMP_SHARE)]

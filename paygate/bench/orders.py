@@ -9,12 +9,13 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from enum import Enum
 from itertools import repeat
 from typing import Final, TypeVar
 
 from paygate.codec import limits
 from paygate.codec.buffer import FrameBuffer
-from paygate.codec.codes import PaymentStatus, TokenStatus
+from paygate.codec.codes import KemId, PaymentStatus, TokenStatus
 from paygate.codec.frame import encode_frame
 from paygate.codec.messages import EncryptedCredentials, Message, PaymentAck, TokenAck, TokenQuery
 from paygate.codec.seal import envelope_hash, match_receipt, seal_credentials, verify_receipt
@@ -30,6 +31,28 @@ T = TypeVar("T")
 
 class WrongAnswer(Exception):
     """A server answered otherwise than with what was asked: the run is worth nothing."""
+
+
+class Clients(Enum):
+    """Who seals, and when."""
+
+    PREPARED = "sealed in advance"
+    SEALING = "sealing"
+
+
+def suite_name(suite: KemId) -> str:
+    """`X25519` or `hybrid`."""
+    return "X25519" if suite is KemId.X25519 else "hybrid"
+
+
+def variant_of(suite: KemId, clients: Clients) -> str:
+    """How results name a way of paying."""
+    return f"{suite_name(suite)}, {clients.value}"
+
+
+def suite_key_of(key_list: KeyList, suite: KemId) -> SuiteKey:
+    """The first key of a suite in a bank's list."""
+    return next(key for key in key_list.suite_keys if key.kem_id is suite)
 
 
 @dataclass(frozen=True, slots=True)

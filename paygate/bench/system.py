@@ -34,6 +34,7 @@ CURRENCY: Final = "INR"
 BALANCE_MINOR: Final = 10**12
 """What each customer has at first: more than any run spends."""
 MERCHANT_COUNT: Final = 100
+CUSTOMER_COUNT: Final = 10_000
 START_S_MAX: Final = 600
 """A start checks and rebuilds everything; with 10^7 rows that takes minutes."""
 STOP_S_MAX: Final = 60
@@ -172,6 +173,17 @@ def running(system: BenchSystem) -> Iterator[BenchSystem]:
         yield system
     finally:
         system.stop()
+
+
+def order_of(number: int, customers: Sequence[Customer]) -> Order:
+    """The order of this number; another number, another token."""
+    return Order(
+        transaction_id=f"B{number:08}",
+        passcode=f"{1000 + number % 9000}",
+        merchant_id=merchant_id(number % MERCHANT_COUNT),
+        amount_minor=100 + number % 1000,
+        customer=customers[number * 7919 % len(customers)],  # a prime, so that neighbours differ
+    )
 
 
 def merchant_id(number: int) -> str:

@@ -1,0 +1,54 @@
+"""Reports: what was measured beside what was asked for, and pictures of it."""
+
+from pathlib import Path
+
+from bench.test_results import VARIANT, comparison, ours, pgbench
+
+from paygate.bench.plots import draw
+from paygate.bench.report import report, table
+from paygate.bench.results import PAYGATE, Growth, Results, Sample
+
+
+def test_numbers_stand_under_each_other() -> None:
+    assert table(("", "rate"), [("a", "1"), ("long name", "1,000")]) == (
+        "            rate\na              1\nlong name  1,000"
+    )
+
+
+def test_a_report_shows_medians_goals_and_verdicts() -> None:
+    results = comparison(
+        *(ours(64, number, rate) for number, rate in ((1, 8000), (2, 9000), (3, 8500))),
+        *(pgbench(8, number, 4000) for number in (0, 1, 2, 3)),
+    )
+    text = report(results)
+    assert "paygate (X25519, sealed in advance)       64   8,500  8,000 to 9,000       3    1.00    3.00" in text
+    goals = text[text.index("Goals") :].splitlines()
+    assert goals[3].split("  ")[-1].strip() == "met (peer at 8 clients)"
+    assert "  2.12  2.00 to 2.25  " in goals[3]
+    assert goals[4].endswith("not measured")
+
+
+def test_a_report_tells_how_to_get_a_peer_that_is_missing() -> None:
+    results = comparison(ours(64, 1, 8000))
+    results.missing["iso8583sim"] = "no iso8583sim; install it with: pip install iso8583sim"
+    assert "iso8583sim was not measured: no iso8583sim; install it with: pip install iso8583sim" in report(results)
+
+
+def test_round_0_counts_only_where_nothing_else_was_measured() -> None:
+    text = report(comparison(pgbench(1, 0, 2000), pgbench(8, 0, 100), pgbench(8, 1, 4000)))
+    lines = [line.split() for line in text.splitlines() if line.startswith("pgbench")]
+    assert [line[2:4] for line in lines] == [["1", "2,000"], ["8", "4,000"]]
+
+
+def test_pictures_are_drawn_of_what_there_is(tmp_path: Path) -> None:
+    results = comparison(ours(64, 1, 8000), pgbench(8, 1, 4000))
+    latencies = dict.fromkeys(("p50", "p90", "p99", "p99.9", "max"), 1000.0)
+    results.samples.append(Sample(PAYGATE, VARIANT, 64, 0, 4000.0, latencies, offered_rate=4000.0))
+    results.growth.append(Growth("Tokens", "tokens", "us a payment", [(1000, 100.0), (10_000, 101.0)]))
+    names = {path.name for path in draw(results, tmp_path / "plots")}
+    assert names == {"rates.svg", "throughput-latency.svg", "percentiles.svg", "growth-1.svg"}
+    assert all((tmp_path / "plots" / name).read_bytes().startswith(b"<?xml") for name in names)
+
+
+def test_nothing_measured_draws_nothing(tmp_path: Path) -> None:
+    assert draw(Results({}, {}), tmp_path) == []
