@@ -18,8 +18,8 @@ ROOT: Final = Path(paygate.__file__).parent
 
 # A part is a folder or a module directly below paygate/. Beside itself and the standard library, it may import:
 SHARED: Final = {
-    "arguments", "children", "cli", "clock", "codec", "effects", "escape", "files", "hardening", "link", "link_states", "links",
-    "making", "net", "shell",
+    "arguments", "children", "cli", "clock", "codec", "effects", "escape", "files", "hardening", "link", "link_states",
+    "links", "making", "net", "shell",
 }  # fmt: skip
 PARTS: Final[dict[str, set[str]]] = {
     "__init__": set(),

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 from typing import Final, Protocol
 
 from paygate.clock import Now
@@ -37,6 +38,7 @@ UTR_CHANNEL: Final = 1
 
 _DUMMY_VERIFIER: Final = bytes(limits.VERIFIER_SIZE)  # what an unknown user's verifier is compared with (T17)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_MS: Final = 86_400_000
 
 
 # -- what is kept ----------------------------------------------------------------------------------------
@@ -291,7 +293,7 @@ def decide(operation: Transfer, situation: Situation, now_mono_ms: int) -> Decis
 
 
 def check_password(customer: Customer | None, verifier: bytes, lock_time_ms: int) -> tuple[bool, Customer | None]:
-    """Whether the password is accepted, and the customer with the attempt counted (T15).
+    """Whether the password is accepted, and the customer with the attempt counted (T15): itself if nothing changed.
 
     An unknown user, a wrong password and a locked account make the same comparison and get the same answer
     (T17). While an account is locked not even the right password is accepted, and no attempt counts.
@@ -300,7 +302,8 @@ def check_password(customer: Customer | None, verifier: bytes, lock_time_ms: int
     if customer is None or lock_time_ms < customer.locked_until_ms:
         return False, customer
     if is_right:
-        return True, replace(customer, failure_count=0, locked_until_ms=0)
+        has_failures = customer.failure_count or customer.locked_until_ms
+        return True, replace(customer, failure_count=0, locked_until_ms=0) if has_failures else customer
     failure_count = customer.failure_count + 1
     return False, replace(
         customer, failure_count=failure_count, locked_until_ms=lock_time_ms + lock_ms_after(failure_count)
@@ -317,5 +320,9 @@ def lock_ms_after(failure_count: int) -> int:
 
 def utr_of(bank_code: str, bank_time_ms: int, sequence: int) -> str:
     """R7: bank code, `P`, channel digit, date by bank time (UTC), eight digits of the sequence number."""
-    day = _EPOCH + timedelta(milliseconds=bank_time_ms)
-    return f"{bank_code}P{UTR_CHANNEL}{day:%Y%m%d}{sequence % UTR_SEQUENCE_MODULUS:08d}"
+    return f"{bank_code}P{UTR_CHANNEL}{_date_text(bank_time_ms // _DAY_MS)}{sequence % UTR_SEQUENCE_MODULUS:08d}"
+
+
+@lru_cache(maxsize=1)
+def _date_text(day: int) -> str:
+    return f"{_EPOCH + timedelta(days=day):%Y%m%d}"

@@ -331,18 +331,19 @@ def merkle_paths(leaves: Sequence[bytes]) -> tuple[bytes, list[tuple[bytes, ...]
     is: pair neighbours, and carry a last odd node up unchanged.
     """
     assert leaves
-    paths: list[list[bytes]] = [[] for _ in leaves]
-    level = list(leaves)
-    depth = 0
-    while len(level) > 1:
-        for index, path in enumerate(paths):
-            sibling = (index >> depth) ^ 1
-            if sibling < len(level):
-                path.append(level[sibling])
+    levels = [list(leaves)]
+    while len(level := levels[-1]) > 1:
         odd = level[-1:] if len(level) % 2 else []
-        level = [_node(a, b) for a, b in zip(level[::2], level[1::2], strict=False)] + odd
-        depth += 1
-    return level[0], [tuple(path) for path in paths]
+        levels.append([_node(a, b) for a, b in zip(level[::2], level[1::2], strict=False)] + odd)
+    # Downward again: a node's path is its sibling, if it has one, and then the path of the node above both.
+    paths: list[tuple[bytes, ...]] = [()]
+    for level in levels[-2::-1]:
+        siblings = [node for pair in zip(level[1::2], level[::2], strict=False) for node in pair]
+        above = paths
+        paths = [(sibling, *above[index >> 1]) for index, sibling in enumerate(siblings)]
+        if len(level) % 2:
+            paths.append(above[-1])
+    return levels[-1][0], paths
 
 
 def merkle_root(leaf: bytes, leaf_index: int, leaf_count: int, path: Sequence[bytes]) -> bytes:

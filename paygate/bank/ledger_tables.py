@@ -1,0 +1,149 @@
+"""The ledger's tables in SQLite, and how a row of theirs is found.
+
+Payments and postings are never changed; triggers refuse it, and each row carries a hash over itself and the row
+before it (`ledger_chain.py`). Rows are keyed by an increasing number, so that new ones go to the end of their table;
+payment IDs, which are random, live in one index only.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+
+from paygate.bank.ledger import Customer, Merchant, Payment
+from paygate.bank.ledger_chain import CHAIN_START, PAYMENT_FIELDS, check_chain
+from paygate.codec.codes import Reason, TransferOutcome
+from paygate.codec.frame import decode_record
+from paygate.codec.sealed import Terms
+from paygate.making import maker_of
+
+SCHEMA: Final = (
+    """
+    CREATE TABLE bank (
+        row_number INTEGER PRIMARY KEY CHECK (row_number = 1),
+        bank_id TEXT NOT NULL,
+        bank_code TEXT NOT NULL,
+        currency TEXT NOT NULL,
+        bank_time_ms INTEGER NOT NULL,
+        utr_sequence INTEGER NOT NULL,
+        account_count INTEGER NOT NULL,
+        payment_count INTEGER NOT NULL,
+        payment_chain BLOB NOT NULL,
+        posting_count INTEGER NOT NULL,
+        posting_chain BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE account (
+        account_id INTEGER PRIMARY KEY,
+        balance_minor INTEGER NOT NULL,
+        CHECK (account_id = 1 OR balance_minor >= 0)
+    ) STRICT;
+    INSERT INTO account VALUES (1, 0);
+    CREATE TABLE customer (
+        account_id INTEGER PRIMARY KEY REFERENCES account,
+        customer_id TEXT NOT NULL UNIQUE,
+        user_id TEXT NOT NULL UNIQUE,
+        verifier BLOB NOT NULL CHECK (length(verifier) = 32),
+        failure_count INTEGER NOT NULL,
+        locked_until_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE merchant (
+        account_id INTEGER PRIMARY KEY REFERENCES account,
+        merchant_id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE payment (
+        payment_number INTEGER PRIMARY KEY,
+        gateway_id TEXT NOT NULL,
+        payment_id BLOB NOT NULL,
+        transaction_id TEXT NOT NULL,
+        terms BLOB NOT NULL,
+        envelope_hash BLOB NOT NULL,
+        outcome INTEGER NOT NULL CHECK (outcome IN (1, 2, 3)),
+        reason INTEGER NOT NULL,
+        utr TEXT UNIQUE CHECK ((outcome = 1) = (utr IS NOT NULL)),
+        bank_time_ms INTEGER NOT NULL,
+        receipt BLOB NOT NULL,
+        chain BLOB NOT NULL,
+        UNIQUE (gateway_id, payment_id)
+    ) STRICT;
+    CREATE UNIQUE INDEX posted_token ON payment (gateway_id, transaction_id) WHERE outcome = 1;
+    CREATE TABLE posting (
+        posting_number INTEGER PRIMARY KEY,
+        payment_number INTEGER REFERENCES payment,
+        account_id INTEGER NOT NULL REFERENCES account,
+        amount_minor INTEGER NOT NULL,
+        chain BLOB NOT NULL
+    ) STRICT;
+    CREATE TRIGGER payment_stays BEFORE UPDATE ON payment BEGIN SELECT RAISE(ABORT, 'payments never change'); END;
+    CREATE TRIGGER payment_remains BEFORE DELETE ON payment BEGIN SELECT RAISE(ABORT, 'payments never go'); END;
+    CREATE TRIGGER posting_stays BEFORE UPDATE ON posting BEGIN SELECT RAISE(ABORT, 'postings never change'); END;
+    CREATE TRIGGER posting_remains BEFORE DELETE ON posting BEGIN SELECT RAISE(ABORT, 'postings never go'); END;
+    """,
+    """
+    ALTER TABLE bank ADD COLUMN lock_time_ms INTEGER NOT NULL DEFAULT 0;
+    UPDATE bank SET lock_time_ms = bank_time_ms; -- what locks were measured by until then
+    """,
+)
+"""The n-th script leads to version n."""
+
+# The balances by a query of their own each: a join takes three times as long for one row.
+CUSTOMER_QUERY: Final = (
+    "SELECT account_id, customer_id, user_id, verifier, "
+    "(SELECT balance_minor FROM account WHERE account.account_id = customer.account_id), "
+    "failure_count, locked_until_ms FROM customer "
+)
+"""The fields of a Customer."""
+MERCHANT_QUERY: Final = (
+    "SELECT account_id, merchant_id, name, "
+    "(SELECT balance_minor FROM account WHERE account.account_id = merchant.account_id) FROM merchant "
+)
+"""The fields of a Merchant."""
+
+_CUSTOMER_OF_ID: Final = f"{CUSTOMER_QUERY} WHERE customer_id = ?"
+_CUSTOMER_OF_USER: Final = f"{CUSTOMER_QUERY} WHERE user_id = ?"
+_MERCHANT_OF_ID: Final = f"{MERCHANT_QUERY} WHERE merchant_id = ?"
+_PAYMENT_OF_ID: Final = (
+    f"SELECT {PAYMENT_FIELDS}, "  # noqa: S608  # a constant
+    "(SELECT before.chain FROM payment AS before WHERE before.payment_number = payment.payment_number - 1) "
+    "FROM payment WHERE gateway_id = ? AND payment_id = ?"
+)
+_POSTED_PAYMENT: Final = "SELECT 1 FROM payment WHERE gateway_id = ? AND transaction_id = ? AND outcome = 1"
+
+_make_customer: Final = maker_of(Customer)
+_make_merchant: Final = maker_of(Merchant)
+
+
+def find_user(connection: apsw.Connection, user_id: str) -> Customer | None:
+    """The customer of this user ID."""
+    row = connection.execute(_CUSTOMER_OF_USER, (user_id,)).fetchone()
+    return _make_customer(*row) if row else None
+
+
+def find_customer(connection: apsw.Connection, customer_id: str) -> Customer | None:
+    """The customer of this customer ID."""
+    row = connection.execute(_CUSTOMER_OF_ID, (customer_id,)).fetchone()
+    return _make_customer(*row) if row else None
+
+
+def find_merchant(connection: apsw.Connection, merchant_id: str) -> Merchant | None:
+    """The merchant of this ID."""
+    row = connection.execute(_MERCHANT_OF_ID, (merchant_id,)).fetchone()
+    return _make_merchant(*row) if row else None
+
+
+def find_payment(path: Path, connection: apsw.Connection, key: tuple[str, bytes]) -> Payment | None:
+    """The payment of this gateway and payment ID. Raises StoreCorrupt if it is not what was written (T32)."""
+    row: tuple[Any, ...] | None = connection.execute(_PAYMENT_OF_ID, key).fetchone()
+    if row is None:
+        return None
+    *values, chain, chain_before = row
+    check_chain(path, values, chain, chain_before or CHAIN_START, "payment")
+    _, _, _, _, terms, envelope_hash, outcome, reason, utr, _, receipt = values
+    return Payment(
+        decode_record(Terms, terms), envelope_hash, TransferOutcome(outcome), Reason(reason), utr or "", receipt
+    )
+
+
+def is_token_posted(connection: apsw.Connection, token: tuple[str, str]) -> bool:
+    """Whether a payment of this gateway and transaction ID is POSTED (R9)."""
+    return connection.execute(_POSTED_PAYMENT, token).fetchone() is not None
