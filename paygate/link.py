@@ -11,7 +11,6 @@ without a MAC is refused from its header alone, before any cryptography (T13).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 from paygate.codec import limits
@@ -20,6 +19,8 @@ from paygate.codec.codes import Kind, Role, Route
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from paygate.codec.frame import Frame, FrameHead, encode_frame
 from paygate.codec.messages import MESSAGES, Echo, EchoReply, Error, Hello, HelloAck, Message
+from paygate.link_states import TRANSITIONS, LinkInput, LinkState, input_of, kinds_asked, kinds_taken
+from paygate.making import maker_of
 
 HELLO_TIMEOUT_MS: Final = 5_000
 """A caller says hello at once; a stranger that only connects holds a descriptor no longer than this."""
@@ -38,62 +39,6 @@ REQUEST_COUNT_MAX: Final = 4_096
 TURN_FRAME_COUNT_MAX: Final = 8
 """Frames of a stranger that are handled before others have their turn (R21): a few milliseconds' worth, and more
 than any client has to say at once."""
-
-
-class LinkState(Enum):
-    """Where a link is in its life."""
-
-    WAIT_HELLO = "answering end, before the caller's Hello"
-    WAIT_HELLO_ACK = "calling end, Hello sent"
-    OPEN = "open"
-    CLOSED = "closed"
-
-
-class LinkInput(Enum):
-    """What can happen to a link; frames by what they are, not by kind."""
-
-    HELLO = "Hello"
-    HELLO_ACK = "HelloAck"
-    REQUEST = "a request"
-    REPLY = "a reply"
-    ERROR_CLOSING = "an Error that closes"
-    ERROR_PASSING = "an Error after which the link goes on"
-    FAULT = "a protocol fault of the peer, or a deadline"
-    EOF = "the end of the stream"
-    CLOSE = "our own wish to close"
-
-
-TRANSITIONS: Final[dict[LinkState, dict[LinkInput, LinkState]]] = {
-    LinkState.WAIT_HELLO: {
-        LinkInput.HELLO: LinkState.OPEN,
-        LinkInput.ERROR_CLOSING: LinkState.CLOSED,
-        LinkInput.FAULT: LinkState.CLOSED,
-        LinkInput.EOF: LinkState.CLOSED,
-        LinkInput.CLOSE: LinkState.CLOSED,
-    },
-    LinkState.WAIT_HELLO_ACK: {
-        LinkInput.HELLO_ACK: LinkState.OPEN,
-        LinkInput.ERROR_CLOSING: LinkState.CLOSED,
-        LinkInput.FAULT: LinkState.CLOSED,
-        LinkInput.EOF: LinkState.CLOSED,
-        LinkInput.CLOSE: LinkState.CLOSED,
-    },
-    LinkState.OPEN: {
-        LinkInput.REQUEST: LinkState.OPEN,
-        LinkInput.REPLY: LinkState.OPEN,
-        LinkInput.ERROR_PASSING: LinkState.OPEN,
-        LinkInput.ERROR_CLOSING: LinkState.CLOSED,
-        LinkInput.FAULT: LinkState.CLOSED,
-        LinkInput.EOF: LinkState.CLOSED,
-        LinkInput.CLOSE: LinkState.CLOSED,
-    },
-    # After CLOSED nothing is looked at any more: the bytes of a link that has failed mean nothing.
-    LinkState.CLOSED: {
-        LinkInput.EOF: LinkState.CLOSED,
-        LinkInput.CLOSE: LinkState.CLOSED,
-    },
-}
-"""What is missing is refused: a frame with UNEXPECTED_MESSAGE. One test walks every pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +85,48 @@ LinkEvent = Opened | RequestReceived | ReplyReceived | PeerClosed | LinkFailed
 KeyOf = Callable[[str], bytes | None]
 """The link key shared with a gateway of that ID, or None for a stranger."""
 
+_make_request_received: Final = maker_of(RequestReceived)
+_make_reply_received: Final = maker_of(ReplyReceived)
+
+# An enum's member is looked up through its class each time, and these are asked for with every frame.
+_OPEN: Final = LinkState.OPEN
+_CLOSED: Final = LinkState.CLOSED
+_ERROR: Final = Kind.ERROR
+_HELLO_TIMEOUT: Final = ErrorCode.HELLO_TIMEOUT
+_FRAME_TIMEOUT: Final = ErrorCode.FRAME_TIMEOUT
+_IDLE_TIMEOUT: Final = ErrorCode.IDLE_TIMEOUT
+_REPLY_OF: Final[dict[Kind, Kind]] = {kind: kind.reply for kind in Kind if kind is not Kind.ERROR and not kind.is_reply}
+"""The reply of each kind of request, and of Hello."""
+
 
 class Link:
     """One end of a link. All times are milliseconds of one monotonic clock, given by the caller."""
+
+    # A server has one for each of its connections, most of which are idle.
+    __slots__ = (
+        "_asked",
+        "_buffer",
+        "_echo_sent_ms",
+        "_frame_started_ms",
+        "_has_mac",
+        "_is_backlogged",
+        "_key_of",
+        "_kinds_asked",
+        "_kinds_taken",
+        "_link_key",
+        "_next_correlation_id",
+        "_opened_ms",
+        "_output",
+        "_received_ms",
+        "_to_answer",
+        "_turn_frame_count_max",
+        "is_caller",
+        "party_id",
+        "peer_id",
+        "peer_role",
+        "role",
+        "state",
+    )
 
     def __init__(
         self,
@@ -174,7 +158,7 @@ class Link:
         self._link_key = link_key
         self._key_of = key_of
         self._buffer = FrameBuffer()
-        self._output = bytearray()
+        self._output: list[bytes] = []  # frames
         self._next_correlation_id = 1
         self._asked: dict[int, Kind] = {}  # our requests that wait for a reply: correlation ID to reply kind
         self._to_answer: dict[int, Kind] = {}  # the peer's requests that wait for ours
@@ -184,7 +168,8 @@ class Link:
         self._echo_sent_ms: int | None = None
         self._turn_frame_count_max = turn_frame_count_max
         self._is_backlogged = False
-        self.state = LinkState.WAIT_HELLO_ACK if is_caller else LinkState.WAIT_HELLO
+        self._kinds_asked = kinds_asked(role, peer_role, is_caller=is_caller)
+        self._enter(LinkState.WAIT_HELLO_ACK if is_caller else LinkState.WAIT_HELLO)
         if is_caller:
             self._put_request(Hello(role=role, party_id=party_id, versions=(limits.PROTOCOL_VERSION,)))
 
@@ -193,17 +178,17 @@ class Link:
     @property
     def is_open(self) -> bool:
         """Whether requests may be sent."""
-        return self.state is LinkState.OPEN
+        return self.state is _OPEN
 
     @property
     def is_closed(self) -> bool:
         """Whether nothing is looked at any more; what `data_to_send` still gives may be sent, then close."""
-        return self.state is LinkState.CLOSED
+        return self.state is _CLOSED
 
     @property
     def is_backlogged(self) -> bool:
         """Whether the last turn ended with frames left: call `receive_data` with no bytes for the next turn."""
-        return self._is_backlogged and not self.is_closed
+        return self._is_backlogged and self.state is not _CLOSED
 
     @property
     def waiting_count(self) -> int:
@@ -215,9 +200,9 @@ class Link:
 
         Raises LocalProtocolError if the link is not open, or the message is no request from here to there.
         """
-        if self.state is not LinkState.OPEN:
+        if self.state is not _OPEN:
             raise LocalProtocolError(f"a {message.kind.name} was sent on a link that is {self.state.value}")
-        if not self._may_send(message.kind):
+        if message.kind not in self._kinds_asked:
             raise LocalProtocolError(
                 f"a {message.kind.name} does not go from {self.role.name} to {self.peer_role.name}"
             )
@@ -228,11 +213,12 @@ class Link:
 
         Raises LocalProtocolError if no such request waits or the kind is not its reply's.
         """
-        if self.state is LinkState.CLOSED:
+        if self.state is _CLOSED:
             return
         expected = self._to_answer.get(correlation_id)
-        if expected is None or message.kind not in (expected, Kind.ERROR):
-            raise LocalProtocolError(f"a {message.kind.name} answers nothing that waits under {correlation_id}")
+        kind = message.kind
+        if expected is None or (kind is not expected and kind is not _ERROR):
+            raise LocalProtocolError(f"a {kind.name} answers nothing that waits under {correlation_id}")
         self._put(message, correlation_id)
         del self._to_answer[correlation_id]
 
@@ -243,7 +229,7 @@ class Link:
 
     def fail(self, code: ErrorCode, text: str = "") -> None:
         """Queue an Error and close: for what the link itself can't see, such as a full server."""
-        if self.state is not LinkState.CLOSED:
+        if self.state is not _CLOSED:
             self._put(_error_message(code, text), 0)
             self._step(LinkInput.CLOSE)
 
@@ -253,7 +239,9 @@ class Link:
 
     def data_to_send(self) -> bytes:
         """All bytes queued since the last call."""
-        data = bytes(self._output)
+        if not self._output:
+            return b""
+        data = b"".join(self._output)
         self._output.clear()
         return data
 
@@ -261,33 +249,37 @@ class Link:
 
     def receive_data(self, data: bytes | bytearray | memoryview, now_ms: int) -> list[LinkEvent]:
         """Take bytes from the stream and tell what they meant."""
-        if self.state is LinkState.CLOSED:
+        if self.is_closed:
             return []
-        was_mid_frame = self._buffer.is_mid_frame
-        self._buffer.receive_data(data)
+        buffer = self._buffer
+        was_mid_frame = buffer.is_mid_frame
+        buffer.receive_data(data)
         events: list[LinkEvent] = []
         frame_count = 0
         self._is_backlogged = False
         try:
-            while not self.is_closed:
-                if frame_count == self._turn_frame_count_max and self._buffer.is_mid_frame:
+            while self.state is not _CLOSED:
+                if frame_count == self._turn_frame_count_max and buffer.is_mid_frame:
                     self._is_backlogged = True
                     break
-                head = self._buffer.next_head()
+                head = buffer.next_head()
                 if head is None:
                     break
-                self._check_head(head)
-                frame = self._buffer.next_frame()
+                if head.is_authenticated is not self._has_mac or head.kind not in self._kinds_taken:
+                    self._check_head(head)
+                frame = buffer.next_frame()
                 if frame is None:
                     break
                 frame_count += 1
-                events += self._receive_frame(frame)
+                event = self._receive_frame(frame)
+                if event is not None:
+                    events.append(event)
         except RemoteProtocolError as error:
             events.append(self._fail(error))
         if frame_count:
             self._received_ms = now_ms
             self._echo_sent_ms = None
-        if not self._buffer.is_mid_frame:
+        if not buffer.is_mid_frame:
             self._frame_started_ms = None
         elif frame_count or not was_mid_frame:
             self._frame_started_ms = now_ms
@@ -295,7 +287,7 @@ class Link:
 
     def receive_eof(self) -> list[LinkEvent]:
         """The peer's stream has ended."""
-        if self.state is LinkState.CLOSED:
+        if self.state is _CLOSED:
             return []
         try:
             self._buffer.receive_eof()
@@ -306,75 +298,78 @@ class Link:
 
     def next_deadline_ms(self) -> int | None:
         """When `receive_timer` wants to be called, or None."""
-        if self.state is LinkState.CLOSED:
-            return None
-        deadlines = [d for d, _ in self._deadlines()]
-        return min(deadlines, default=None)
+        deadline = self._next_deadline()
+        return deadline and deadline[0]
 
     def receive_timer(self, now_ms: int) -> list[LinkEvent]:
         """The time is now `now_ms`; tests an idle bank link, or fails a link whose deadline has passed."""
-        if self.state is LinkState.CLOSED:
+        deadline = self._next_deadline()
+        if deadline is None or now_ms < deadline[0]:
             return []
-        for deadline_ms, code in self._deadlines():
-            if now_ms >= deadline_ms:
-                if code is not None:
-                    return [self._fail(RemoteProtocolError(code))]
-                self._echo_sent_ms = now_ms
-                self.send_request(Echo(now_ms.to_bytes(limits.ECHO_DATA_SIZE)))
+        if deadline[1] is not None:
+            return [self._fail(RemoteProtocolError(deadline[1]))]
+        self._echo_sent_ms = now_ms
+        self.send_request(Echo(now_ms.to_bytes(limits.ECHO_DATA_SIZE)))
         return []
 
-    def _deadlines(self) -> list[tuple[int, ErrorCode | None]]:
-        found: list[tuple[int, ErrorCode | None]] = []
-        if self.state is not LinkState.OPEN:
-            found.append((self._opened_ms + HELLO_TIMEOUT_MS, ErrorCode.HELLO_TIMEOUT))
+    def _next_deadline(self) -> tuple[int, ErrorCode | None] | None:
+        """The first deadline, and how the link fails then; it is tested instead if it has no code."""
+        if self.state is _OPEN:
+            deadline = self._idle_deadline()
+        elif self.state is _CLOSED:
+            return None
+        else:
+            deadline = (self._opened_ms + HELLO_TIMEOUT_MS, _HELLO_TIMEOUT)
         if self._frame_started_ms is not None:
-            found.append((self._frame_started_ms + FRAME_TIMEOUT_MS, ErrorCode.FRAME_TIMEOUT))
-        if self.state is LinkState.OPEN:
-            if not self.is_caller:
-                # A peer that waits for our answer is not idle, however long the bank takes.
-                if not self._to_answer:
-                    found.append((self._received_ms + IDLE_TIMEOUT_MS, ErrorCode.IDLE_TIMEOUT))
-            elif self._has_mac:
-                if self._echo_sent_ms is not None:
-                    found.append((self._echo_sent_ms + ECHO_TIMEOUT_MS, ErrorCode.IDLE_TIMEOUT))
-                else:
-                    found.append((self._received_ms + ECHO_AFTER_MS, None))
-        return found
+            frame_ms = self._frame_started_ms + FRAME_TIMEOUT_MS
+            if deadline is None or frame_ms <= deadline[0]:
+                return frame_ms, _FRAME_TIMEOUT
+        return deadline
+
+    def _idle_deadline(self) -> tuple[int, ErrorCode | None] | None:
+        if not self.is_caller:
+            # A peer that waits for our answer is not idle, however long the bank takes.
+            return None if self._to_answer else (self._received_ms + IDLE_TIMEOUT_MS, _IDLE_TIMEOUT)
+        if not self._has_mac:
+            return None
+        if self._echo_sent_ms is not None:
+            return self._echo_sent_ms + ECHO_TIMEOUT_MS, _IDLE_TIMEOUT
+        return self._received_ms + ECHO_AFTER_MS, None
 
     # -- inside ----------------------------------------------------------------------------------------
 
     def _check_head(self, head: FrameHead) -> None:
+        """Say what is wrong with a frame that has a MAC or none against the rule, or a kind that is not taken now."""
         if head.is_authenticated and not self._has_mac:
             raise RemoteProtocolError(ErrorCode.UNEXPECTED_MAC, "flags", "no MAC on this link")
         # Only the bank's complaint about our Hello may come without a MAC: it may not know our key (spec 5.2).
         is_complaint = self.state is LinkState.WAIT_HELLO_ACK and head.kind is Kind.ERROR
         if self._has_mac and not head.is_authenticated and not is_complaint:
             raise RemoteProtocolError(ErrorCode.NOT_AUTHENTICATED, "flags", "a MAC on every frame of this link")
-        if head.kind is Kind.ERROR:
+        if head.kind in self._kinds_taken:
             return
         if MESSAGES[head.kind].route is Route.PIPE:  # Spec 4.2; replies too, and before their bodies are awaited.
-            raise RemoteProtocolError(ErrorCode.UNEXPECTED_MESSAGE, "kind", "a kind that travels on sockets")
-        link_input = _input_of(head.kind)
-        if link_input not in TRANSITIONS[self.state]:
-            raise RemoteProtocolError(ErrorCode.UNEXPECTED_MESSAGE, "kind", "another message in this state")
-        if link_input is LinkInput.REQUEST and not self._may_receive(head.kind):
-            raise RemoteProtocolError(
-                ErrorCode.UNEXPECTED_MESSAGE, "kind", f"what {self.peer_role.name} may ask {self.role.name}"
-            )
+            expected = "a kind that travels on sockets"
+        elif input_of(head.kind) not in TRANSITIONS[self.state]:
+            expected = "another message in this state"
+        else:
+            expected = f"what {self.peer_role.name} may ask {self.role.name}"
+        raise RemoteProtocolError(ErrorCode.UNEXPECTED_MESSAGE, "kind", expected)
 
-    def _receive_frame(self, frame: Frame) -> list[LinkEvent]:
-        if self.state is LinkState.WAIT_HELLO and frame.kind is Kind.HELLO:
-            return [self._receive_hello(frame)]
+    def _receive_frame(self, frame: Frame) -> LinkEvent | None:
+        kind = frame.kind
+        if kind is Kind.HELLO:
+            return self._receive_hello(frame)
         if frame.mac:
             if self._link_key is None:  # A made-up MAC before Hello: nobody has said yet whose key to check it with.
                 raise RemoteProtocolError(ErrorCode.BAD_MAC)
             frame.check_mac(self._link_key)
+        if kind in _REPLY_OF:
+            return self._receive_request(frame.correlation_id, frame.message())
         message = frame.message()
         if isinstance(message, Error):
             return self._receive_error(frame.correlation_id, message)
-        if frame.kind.is_reply:
-            return self._receive_reply(frame.correlation_id, message)
-        return self._receive_request(frame.correlation_id, message)
+        return self._receive_reply(frame.correlation_id, message)
 
     def _receive_hello(self, frame: Frame) -> Opened:
         hello = frame.message()
@@ -405,19 +400,19 @@ class Link:
         self._step(LinkInput.HELLO)
         return Opened(hello.role, hello.party_id)
 
-    def _receive_error(self, correlation_id: int, error: Error) -> list[LinkEvent]:
+    def _receive_error(self, correlation_id: int, error: Error) -> LinkEvent | None:
         if error.closes:
             self._step(LinkInput.ERROR_CLOSING)
-            return [PeerClosed(f"peer says: {error.code.name.lower()}: {error.text}", error.code)]
+            return PeerClosed(f"peer says: {error.code.name.lower()}: {error.text}", error.code)
         if LinkInput.ERROR_PASSING not in TRANSITIONS[self.state]:
             raise RemoteProtocolError(ErrorCode.UNEXPECTED_MESSAGE, "closes", "an Error that closes in this state")
         refused = self._asked.pop(correlation_id, None)
         if refused is None:
             raise RemoteProtocolError(ErrorCode.UNKNOWN_CORRELATION, "correlation_id", "that of a waiting request")
         # A link test is the link's own request; that the peer refuses it still shows that it lives.
-        return [] if refused is Kind.ECHO_REPLY else [ReplyReceived(correlation_id, error)]
+        return None if refused is Kind.ECHO_REPLY else ReplyReceived(correlation_id, error)
 
-    def _receive_reply(self, correlation_id: int, message: Message) -> list[LinkEvent]:
+    def _receive_reply(self, correlation_id: int, message: Message) -> LinkEvent | None:
         expected = self._asked.get(correlation_id)
         if expected is None:
             raise RemoteProtocolError(ErrorCode.UNKNOWN_CORRELATION, "correlation_id", "that of a waiting request")
@@ -431,39 +426,32 @@ class Link:
                 raise RemoteProtocolError(ErrorCode.NO_COMMON_VERSION, "version", str(limits.PROTOCOL_VERSION))
             self.peer_id = message.party_id
             self._step(LinkInput.HELLO_ACK)
-            return [Opened(message.role, message.party_id)]
+            return Opened(message.role, message.party_id)
         if isinstance(message, EchoReply):
-            return []
-        return [ReplyReceived(correlation_id, message)]
+            return None
+        return _make_reply_received(correlation_id, message)
 
-    def _receive_request(self, correlation_id: int, message: Message) -> list[LinkEvent]:
+    def _receive_request(self, correlation_id: int, message: Message) -> LinkEvent | None:
         if correlation_id in self._to_answer:
             raise RemoteProtocolError(ErrorCode.DUPLICATE_CORRELATION, "correlation_id", "one not in use")
         if isinstance(message, Echo):
             self._put(EchoReply(message.echo_data), correlation_id)
-            return []
-        self._to_answer[correlation_id] = message.kind.reply
+            return None
+        self._to_answer[correlation_id] = _REPLY_OF[message.kind]
         if len(self._to_answer) > REQUEST_COUNT_MAX:
             self.refuse(correlation_id, ErrorCode.TOO_MANY_REQUESTS, "wait for replies before asking more")
-            return []
-        return [RequestReceived(correlation_id, message)]
-
-    def _may_receive(self, kind: Kind) -> bool:
-        return _travels(MESSAGES[kind].route, self.peer_role, self.role, from_caller=not self.is_caller)
-
-    def _may_send(self, kind: Kind) -> bool:
-        is_request = not kind.is_reply and kind not in (Kind.HELLO, Kind.ERROR)
-        return is_request and _travels(MESSAGES[kind].route, self.role, self.peer_role, from_caller=self.is_caller)
+            return None
+        return _make_request_received(correlation_id, message)
 
     def _put_request(self, message: Message) -> int:
         correlation_id = self._next_correlation_id
         self._put(message, correlation_id)  # first, since it raises for a message that can't be encoded
         self._next_correlation_id += 1
-        self._asked[correlation_id] = message.kind.reply
+        self._asked[correlation_id] = _REPLY_OF[message.kind]
         return correlation_id
 
     def _put(self, message: Message, correlation_id: int) -> None:
-        self._output += encode_frame(message, correlation_id, self._link_key)
+        self._output.append(encode_frame(message, correlation_id, self._link_key))
 
     def _fail(self, error: RemoteProtocolError) -> LinkFailed:
         # Nobody reads an answer to a stream that ended in the middle of a frame, but half-open peers may.
@@ -472,25 +460,11 @@ class Link:
         return LinkFailed(error)
 
     def _step(self, link_input: LinkInput) -> None:
-        self.state = TRANSITIONS[self.state][link_input]
+        self._enter(TRANSITIONS[self.state][link_input])
 
-
-def _travels(route: Route, sender: Role, receiver: Role, *, from_caller: bool) -> bool:
-    return {
-        Route.ANY: True,
-        Route.CALLER: from_caller,
-        Route.CLIENT_TO_GATEWAY: (sender, receiver) == (Role.CLIENT, Role.GATEWAY),
-        Route.GATEWAY_TO_BANK: (sender, receiver) == (Role.GATEWAY, Role.BANK),
-        Route.PIPE: False,
-    }[route]
-
-
-def _input_of(kind: Kind) -> LinkInput:
-    if kind is Kind.HELLO:
-        return LinkInput.HELLO
-    if kind is Kind.HELLO_ACK:
-        return LinkInput.HELLO_ACK
-    return LinkInput.REPLY if kind.is_reply else LinkInput.REQUEST
+    def _enter(self, state: LinkState) -> None:
+        self.state = state
+        self._kinds_taken = kinds_taken(state, self.role, self.peer_role, is_caller=self.is_caller)
 
 
 def _error_message(code: ErrorCode, text: str) -> Error:

@@ -6,8 +6,8 @@ from typing import Final
 from paygate.client import states as client_states
 from paygate.gateway.payment import TOKEN_TRANSITIONS
 from paygate.gateway.tokens import TokenState
-from paygate.link import TRANSITIONS as LINK_TRANSITIONS
-from paygate.link import LinkState
+from paygate.link_states import TRANSITIONS as LINK_TRANSITIONS
+from paygate.link_states import LinkState
 from specgen.tables import table
 
 

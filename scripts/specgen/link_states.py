@@ -14,7 +14,8 @@ from paygate.codec.codes import Kind, Role
 from paygate.codec.errors import ErrorCode
 from paygate.codec.frame import Header, encode_frame, encode_record
 from paygate.codec.messages import Error, Hello, HelloAck, Message
-from paygate.link import Link, LinkEvent, LinkFailed, LinkState, Opened, PeerClosed, ReplyReceived, RequestReceived
+from paygate.link import Link, LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived, RequestReceived
+from paygate.link_states import LinkState, kinds_asked
 from specgen.samples import sample
 from specgen.tables import table
 from specgen.words import SOCKET_KINDS, message_name
@@ -148,7 +149,7 @@ def _waited_reply(end: _End, kind: Kind) -> str:
     request = Kind(kind & 0x7F)
     if kind is Kind.HELLO_ACK and end.state is LinkState.WAIT_HELLO_ACK:
         correlation_id = 1
-    elif link.is_open and link._may_send(request):
+    elif link.is_open and request in kinds_asked(link.role, link.peer_role, is_caller=link.is_caller):
         correlation_id = link.send_request(sample(request))
         link.data_to_send()
     else:
@@ -162,7 +163,7 @@ def _error_to_waiting(end: _End) -> str:
         return "ignore"
     if end.state is LinkState.WAIT_HELLO_ACK:
         correlation_id = 1
-    elif link.is_open and link._may_send(Kind.ECHO):
+    elif link.is_open:
         correlation_id = link.send_request(sample(Kind.ECHO))
         link.data_to_send()
     else:

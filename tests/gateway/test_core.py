@@ -633,7 +633,7 @@ def test_a_client_that_breaks_the_protocol_is_closed_and_the_others_never_notice
 
 def test_a_client_that_asks_what_only_gateways_ask_is_closed(world: World) -> None:
     client = world.connect_client()
-    client.link._may_send = lambda kind: True  # type: ignore[method-assign]  # a client that is not ours
+    client.link._kinds_asked = frozenset({TransferRequest.kind})  # a client that is not ours
     client.ask(TransferRequest(build_terms(), 1_000, bytes(8), FIXED_ENVELOPE))
     world.settle()
     assert client.close_reason is not None

@@ -33,10 +33,10 @@ from paygate.codec.messages import Echo, Hello, HelloAck, Message
 from paygate.link import (
     Link,
     LinkFailed,
-    LinkState,
     Opened,
     PeerClosed,
 )
+from paygate.link_states import LinkState
 
 # -- hello -----------------------------------------------------------------------------------------------
 

@@ -27,15 +27,13 @@ from paygate.codec.errors import ErrorCode
 from paygate.codec.frame import encode_frame
 from paygate.codec.messages import Echo, EchoReply, Error, Hello, HelloAck
 from paygate.link import (
-    TRANSITIONS,
     Link,
     LinkEvent,
     LinkFailed,
-    LinkInput,
-    LinkState,
     PeerClosed,
     RequestReceived,
 )
+from paygate.link_states import TRANSITIONS, LinkInput, LinkState
 
 # -- every state and every input -------------------------------------------------------------------------
 

@@ -29,8 +29,8 @@ from paygate.link import (
     HELLO_TIMEOUT_MS,
     IDLE_TIMEOUT_MS,
     REQUEST_COUNT_MAX,
-    TRANSITIONS,
 )
+from paygate.link_states import TRANSITIONS
 
 TEXT = (SPEC / "protocol.md").read_text(encoding="utf-8")
 REQUIREMENTS = {r.number: r.text for r in document.requirements(TEXT)}
