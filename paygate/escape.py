@@ -19,7 +19,8 @@ def escape_line(text: str) -> str:
 
 def escape_field(text: str) -> str:
     """`text` as one field of a text record: `unescape_field` gives it back, lone surrogates excepted."""
-    if text.isprintable() and "|" not in text and "\\" not in text and text == text.strip(" "):
+    # Letters and digits alone are the most frequent; they are printable.
+    if text.isalnum() or (text.isprintable() and "|" not in text and "\\" not in text and text == text.strip(" ")):
         return text
     middle = text.strip(" ")
     if not middle:

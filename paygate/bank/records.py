@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -25,7 +24,7 @@ from paygate.codec.money import BadAmount, format_amount, parse_amount
 from paygate.codec.sealed import PasswordKeyParameters
 from paygate.files.durable import replace_file
 from paygate.files.sqlite import StoreFull
-from paygate.files.text_records import AppendFile, Column, FieldProblem, Layout, RawLine, SharedFile
+from paygate.files.text_records import AppendFile, ChangingColumns, Column, FieldProblem, Layout, RawLine, SharedFile
 
 _AMOUNT_WIDTH: Final = 22  # the largest balance, with its point and a sign
 _VERIFIER_MARK: Final = "verifier:"
@@ -67,7 +66,6 @@ TRANSACTIONS_LAYOUT: Final = Layout(
     ),
     required_count=7,
 )
-_BALANCE_COLUMN: Final = {USERS_LAYOUT.file_name: "amount available", MERCHANTS_LAYOUT.file_name: "account balance"}
 
 
 # -- lines -----------------------------------------------------------------------------------------------
@@ -210,6 +208,7 @@ class _AccountFile(Generic[D]):
     def __init__(self, directory: Path, accounts: _Accounts[D], log: Callable[[str], None]) -> None:
         self._accounts = accounts
         self._file = SharedFile(directory, accounts.layout)
+        self._balance = ChangingColumns(accounts.layout, accounts.layout.columns[-1].name)
         self._log = log
         self.pending: list[tuple[RawLine, D]] = []
         """Good lines of new accounts. Until they are taken in the file is not polled again."""
@@ -262,12 +261,10 @@ class _AccountFile(Generic[D]):
                 self._log(self._accounts.layout.refusal(self._file.number_of(line), bad))
             self._refused.clear()
 
-    def update(self, balances: Mapping[str, str]) -> None:
+    def update(self, balances: Mapping[str, Sequence[str]]) -> None:
         """Change balances in place. Raises OSError."""
-        column = _BALANCE_COLUMN[self._accounts.layout.file_name]
-        changes = {key: {column: text} for key, text in balances.items()}
         # With lines pending the rewrite waits until they are taken in, since it would part with them.
-        if changes and not self._file.update_many(changes) and not (self.pending or self._known):
+        if balances and not self._file.update(self._balance, balances) and not (self.pending or self._known):
             self.rewrite()
 
     def rewrite(self) -> None:
@@ -308,9 +305,11 @@ class BankRecords:
         self._merchants = _AccountFile(directory, _MerchantAccounts(ledger, currency), log)
         self._transactions = AppendFile(directory, TRANSACTIONS_LAYOUT)
         self._is_behind = False
+        self._new: list[Posted] = []
 
     def close(self) -> None:
-        """Close the files."""
+        """Write what is noted, and close the files."""
+        self.write()
         self._customers.close()
         self._merchants.close()
         self._transactions.close()
@@ -362,19 +361,37 @@ class BankRecords:
 
     # -- every tick ------------------------------------------------------------------------------------
 
-    def record(self, moved: Sequence[Posted]) -> None:
-        """Bring the files up to date with a tick's payments. A failure is logged, and mended a second later."""
+    def record(self, moved: Iterable[Posted]) -> None:
+        """`note` and `write` at once."""
+        self.note(moved)
+        self.write()
+
+    def note(self, moved: Iterable[Posted]) -> bool:
+        """Remember what a tick's payments change in the files; gives whether anything is to be written.
+
+        A balance that changes again before `write` is written once.
+        """
+        if not self._is_behind:
+            self._new += moved
+        return bool(self._new)
+
+    def write(self) -> None:
+        """Bring the files up to date. A failure is logged, and mended a second later."""
+        moved, self._new = self._new, []
         if not moved or self._is_behind:
             return
-        payers = {m.posting.customer_id: format_amount(m.customer_balance_minor, self._currency) for m in moved}
-        payees = {m.posting.merchant_id: format_amount(m.merchant_balance_minor, self._currency) for m in moved}
+        payers = {m.posting.customer_id: m.customer_balance_minor for m in moved}
+        payees = {m.posting.merchant_id: m.merchant_balance_minor for m in moved}
         try:
-            self._transactions.append(transaction_row(m.posting) for m in moved)
-            self._customers.update(payers)
-            self._merchants.update(payees)
+            self._transactions.append([transaction_row(m.posting) for m in moved])
+            self._customers.update(self._balances(payers))
+            self._merchants.update(self._balances(payees))
         except OSError as error:
             self._is_behind = True
             self._log(f"the text records could not be written ({error.strerror}); trying again")
+
+    def _balances(self, minor_of: Mapping[str, int]) -> dict[str, tuple[str]]:
+        return {key: (format_amount(minor, self._currency),) for key, minor in minor_of.items()}
 
     # -- from the ledger -------------------------------------------------------------------------------
 
@@ -390,18 +407,30 @@ class BankRecords:
 
     def _mend_transactions(self) -> None:
         """Add what is missing; if the file says anything else than the ledger, build it anew."""
+        self._new.clear()  # The ledger has them.
         missing: list[tuple[str, ...]] = []
-        for row, posting in zip_longest(self._transactions.rows(self._ignore), self._ledger.postings()):
-            if row is not None and (posting is None or row.fields != transaction_row(posting)):
+        lines = self._transactions.lines()
+        for row, expected in TRANSACTIONS_LAYOUT.formatted(map(transaction_row, self._ledger.postings())):
+            _, _, line = next(lines, (0, 0, None))
+            if line is None:
+                missing.append(row)
+            elif line != expected[:-1] and not self._says(line, row):
                 self._rebuild_transactions()
                 return
-            if row is None:
-                missing.append(transaction_row(posting))
             if len(missing) >= _APPENDED_COUNT:
-                # The file is at its end by now, so what is added isn't read again.
                 self._transactions.append(missing)
                 missing.clear()
+        if next(lines, None) is not None:
+            self._rebuild_transactions()
+            return
         self._transactions.append(missing)
+
+    def _says(self, line: bytes, row: tuple[str, ...]) -> bool:
+        """Whether a line that looks otherwise says the same."""
+        try:
+            return TRANSACTIONS_LAYOUT.parse(line) == row
+        except FieldProblem:
+            return False
 
     def _rebuild_transactions(self) -> None:
         utrs = {posting.utr for posting in self._ledger.postings()}
@@ -424,9 +453,6 @@ class BankRecords:
 
         self._transactions.rewrite(rows())
 
-    def _ignore(self, problem: object) -> None:
-        """A line that is no record shows up as a difference, and the rebuilding tells it."""
-
 
 def export_records(directory: Path, ledger: Ledger, currency: str) -> None:
     """All records as text files in a directory. Raises OSError."""
@@ -441,5 +467,4 @@ def export_records(directory: Path, ledger: Ledger, currency: str) -> None:
 
 def _text(layout: Layout, rows: Iterable[tuple[str, ...]]) -> Iterator[bytes]:
     yield layout.header
-    for row in rows:
-        yield layout.format(row)
+    yield from (line for _, line in layout.formatted(rows))

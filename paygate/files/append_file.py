@@ -5,13 +5,16 @@ It is not what recovery trusts, so nothing is fsynced when lines are added.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from paygate.files.durable import WRITE_SIZE, replace_file, write_all
 from paygate.files.file_errors import check_regular, file_named, names_its_file
-from paygate.files.layout import ROW_SIZE_MAX, FieldProblem, Layout, LineProblem
+from paygate.files.in_place import ChangingColumns, RowChange
+from paygate.files.layout import FieldProblem, Layout, LineProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,31 +47,23 @@ class AppendFile:
         Raises OSError (a full disk, say), and then none of the rows is in the file; ValueError as
         `Layout.format` does.
         """
-        lines = [self.layout.format(row) for row in rows]
+        lines = self.layout.format_all(list(rows))
         if not lines:
             return []
         self._append(b"".join(lines))
         # With O_APPEND the system chose the place, and the descriptor's position now tells it.
         end = self._size = os.lseek(self._append_fd, 0, os.SEEK_CUR)
-        offset = end - sum(map(len, lines))
-        offsets = []
-        for line in lines:
-            offsets.append(offset)
-            offset += len(line)
+        *offsets, _ = accumulate(map(len, lines), initial=end - sum(map(len, lines)))
         return offsets
 
     @names_its_file
-    def update(self, offset: int, key: str, changes: Mapping[str, str]) -> bool:
-        """Changes columns (name: text) of the row at `offset` in place; `key` is its first field.
+    def update(self, columns: ChangingColumns, changes: Iterable[RowChange]) -> set[int]:
+        """Changes columns of rows in place; gives the offsets at which the row is not there any more.
 
-        False if that row is not there: the file was edited or replaced. Raises OSError; ValueError if a text
-        is wider than its column.
+        Then the file was edited or replaced. Raises OSError; ValueError if a text is wider than its column.
         """
-        row = self.layout.change(os.pread(self._write_fd, ROW_SIZE_MAX, offset), key, changes)
-        if row is None:
-            return False
         # Not through the O_APPEND descriptor: Linux appends there, whatever offset pwrite is given.
-        return os.pwrite(self._write_fd, row, offset) == len(row)
+        return columns.apply(self._write_fd, self._write_fd, changes)
 
     @names_its_file
     def check(self) -> bool:
@@ -89,32 +84,35 @@ class AppendFile:
 
     def rows(self, on_problem: Callable[[LineProblem], None] = lambda _: None) -> Iterator[Row]:
         """Every record in the file; lines that are none go to `on_problem`."""
+        for number, offset, line in self.lines():
+            try:
+                yield Row(number, offset, self.layout.parse(line))
+            except FieldProblem as bad:
+                on_problem(self.layout.problem(number, bad))
+
+    def lines(self) -> Iterator[tuple[int, int, bytes]]:
+        """Number, offset and bytes of every line that is no comment, as it is; without its newline."""
         number, offset, rest = 0, 0, b""
         while data := self._read_at(offset + len(rest)):
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 number += 1
-                text = line.strip()
-                if text and not text.startswith(b"#"):
-                    try:
-                        yield Row(number, offset, self.layout.parse(line))
-                    except FieldProblem as bad:
-                        on_problem(self.layout.problem(number, bad))
+                if line.strip() and not line.lstrip().startswith(b"#"):
+                    yield number, offset, line
                 offset += len(line) + 1
 
     @names_its_file
-    def rewrite(self, rows: Iterable[Sequence[str]]) -> list[int]:
+    def rewrite(self, rows: Iterable[Sequence[str]]) -> Sequence[int]:
         """Rebuilds the file in one step, from the database for instance; gives the offset of each row.
 
         A crash leaves the old file or the new one, whole. Raises as `append` does.
         """
-        offsets: list[int] = []
+        offsets = array("Q")
 
         def chunks() -> Iterator[bytes]:
             yield self.layout.header
             offset = len(self.layout.header)
-            for row in rows:
-                line = self.layout.format(row)
+            for _, line in self.layout.formatted(rows):
                 offsets.append(offset)
                 offset += len(line)
                 yield line

@@ -1,12 +1,15 @@
 """Checksums of the part of a file that was read, to find out whether somebody edited it in place."""
 
 import os
+from array import array
 from typing import Final
 from zlib import crc32
 
-BLOCK_SIZE: Final = 4096
-"""Bytes under one checksum: little to read again for a change of our own, and 1 % of the file in memory."""
+BLOCK_SIZE: Final = 1024
+"""Bytes under one checksum: a change of our own costs what is behind it in its block, and 4 bytes of memory a block."""
 _READ_SIZE: Final = 1 << 20
+_ZEROS: Final = bytes(BLOCK_SIZE)
+_ZERO_SUMS: Final = tuple(crc32(_ZEROS[:size]) for size in range(BLOCK_SIZE + 1))
 
 
 class BlockSums:
@@ -15,7 +18,7 @@ class BlockSums:
     def __init__(self) -> None:
         self.size = 0
         """Bytes of the file that are under a checksum."""
-        self._sums: list[int] = []
+        self._sums = array("I")
 
     def append(self, data: bytes) -> None:
         """These bytes follow."""
@@ -30,22 +33,24 @@ class BlockSums:
             self.size += len(part)
             start += len(part)
 
-    def change(self, fd: int, offset: int, data: bytes) -> None:
-        """We are about to write these bytes in place. Raises OSError.
+    def change(self, offset: int, old: bytes, new: bytes) -> None:
+        """We are about to write `new` in place over `old`, which is as long and was just read there.
 
-        A block that somebody edited before keeps its old checksum, so the edit is still found.
+        A block that somebody edited before keeps a checksum that it doesn't have, so the edit is still found: CRC is
+        linear, so what our own bytes change of it is known without the block's other bytes.
         """
-        end = min(offset + len(data), self.size)
-        if end <= offset:
-            return
-        for start in range(offset // BLOCK_SIZE * BLOCK_SIZE, end, BLOCK_SIZE):
+        end = min(offset + len(old), self.size)
+        start = offset
+        while start < end:
             index = start // BLOCK_SIZE
-            block = bytearray(os.pread(fd, min(BLOCK_SIZE, self.size - start), start))
-            if crc32(block) != self._sums[index]:
-                continue
-            low, high = max(offset, start), min(end, start + len(block))
-            block[low - start : high - start] = data[low - offset : high - offset]
-            self._sums[index] = crc32(block)
+            block_end = min((index + 1) * BLOCK_SIZE, self.size)
+            stop = min(end, block_end)
+            low, high = start - offset, stop - offset
+            difference = crc32(old[low:high]) ^ crc32(new[low:high])
+            # Carried over the bytes behind it, whatever they are: two files' difference there is zeros.
+            behind = block_end - stop
+            self._sums[index] ^= crc32(_ZEROS[:behind], difference) ^ _ZERO_SUMS[behind]
+            start = stop
 
     def differ(self, fd: int, tail_size: int | None = None) -> bool:
         """Whether the file says something else now; only its last blocks with `tail_size` (bytes). Raises OSError."""

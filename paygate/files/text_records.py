@@ -1,6 +1,7 @@
 """The door to text records (R13-R18): how a line looks, a log of our own, a file shared with others."""
 
 from paygate.files.append_file import AppendFile, Row
+from paygate.files.in_place import ChangingColumns, RowChange
 from paygate.files.layout import LINE, ROW_SIZE_MAX, Column, FieldProblem, Layout, LineProblem
 from paygate.files.line_stream import RawLine
 from paygate.files.shared_file import News, SharedFile
@@ -9,6 +10,7 @@ __all__ = [
     "LINE",
     "ROW_SIZE_MAX",
     "AppendFile",
+    "ChangingColumns",
     "Column",
     "FieldProblem",
     "Layout",
@@ -16,5 +18,6 @@ __all__ = [
     "News",
     "RawLine",
     "Row",
+    "RowChange",
     "SharedFile",
 ]

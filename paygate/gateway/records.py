@@ -1,6 +1,6 @@
 """The gateway's text records: what people read and merchants add to; never what recovery trusts (R13 to R15)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -11,7 +11,17 @@ from paygate.codec.fields import CURRENCY, IDENTIFIER, MERCHANT_NAME_OR_EMPTY, P
 from paygate.codec.money import BadAmount, format_amount, parse_amount
 from paygate.effects import Effect
 from paygate.files.sqlite import StoreFull
-from paygate.files.text_records import AppendFile, Column, FieldProblem, Layout, RawLine, SharedFile
+from paygate.files.text_records import (
+    ROW_SIZE_MAX,
+    AppendFile,
+    ChangingColumns,
+    Column,
+    FieldProblem,
+    Layout,
+    RawLine,
+    RowChange,
+    SharedFile,
+)
 from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
 from paygate.gateway.tokens import CancelToken, IssueToken, Payment, Token, TokenState, TokenStore, TokenTaken
 
@@ -61,6 +71,8 @@ CONNECTIONS_LAYOUT: Final = Layout(
     ),
     required_count=6,
 )
+_TOKEN_STATE: Final = ChangingColumns(TOKENS_LAYOUT, "paid/unpaid", "UTR")
+_OUTCOME: Final = ChangingColumns(PAYMENTS_LAYOUT, "outcome", "reason", "UTR", "ended")
 _ORPHAN_REASON: Final = "the gateway ended without closing it"
 _NEVER: Final = "-"
 _REFUSED: Final = "refused"
@@ -165,7 +177,8 @@ class GatewayRecords:
         self._trouble = ""
 
     def close(self) -> None:
-        """Close the files."""
+        """Write what is noted, and close the files."""
+        self.write()
         try:
             self._tokens.close()
         except OSError as error:
@@ -182,25 +195,49 @@ class GatewayRecords:
         self._heal_connections(now)
 
     def _heal_payments(self) -> None:
-        # Refusals are in the file only, so its own lines are the frame; what the store knows better replaces them.
-        payments = {p.payment_id.hex(): p for p in self._store.payments()}
-        rows: list[tuple[str, ...]] = []
-        known: list[Payment | None] = []
-        for row in self._payments.rows(lambda problem: self._log(f"{problem}; the line is left out")):
-            is_refusal = row.fields[6] == _REFUSED
-            payment = None if is_refusal else payments.pop(row.fields[1], None)
-            if is_refusal or payment is not None:
-                rows.append(row.fields if payment is None else payment_row(payment))
-                known.append(payment)
-        for payment in payments.values():
-            rows.append(payment_row(payment))
-            known.append(payment)
-        offsets = self._payments.rewrite(rows)
-        self._in_flight = {
-            payment.payment_id: (offset, row[0])
-            for payment, offset, row in zip(known, offsets, rows, strict=True)
-            if payment is not None and payment.outcome is None
-        }
+        """Payments as the store has them, oldest first; refusals, which are in the file only, stay where they are."""
+        refusals = self._refusals()
+        in_flight: list[tuple[int, Payment]] = []
+
+        def rows() -> Iterator[tuple[str, ...]]:
+            before = refusals.pop("", [])
+            yield from before
+            count = len(before)
+            for payment in self._store.payments():
+                if payment.outcome is None:
+                    in_flight.append((count, payment))
+                row = payment_row(payment)
+                behind = refusals.pop(row[1], []) if refusals else []
+                yield row
+                yield from behind
+                count += 1 + len(behind)
+            # Of payments that only the file knew.
+            for rest in refusals.values():
+                yield from rest
+
+        offsets = self._payments.rewrite(rows())
+        self._in_flight = {p.payment_id: (offsets[index], utc_text(p.begun_ms)) for index, p in in_flight}
+
+    def _refusals(self) -> dict[str, list[tuple[str, ...]]]:
+        """The refusals in the file, by the payment ID of the payment's line before them; "" for none."""
+        found: dict[str, list[tuple[str, ...]]] = {}
+        bar_count, mark = len(PAYMENTS_LAYOUT.columns) - 1, _REFUSED.encode()
+        before = b""
+        for number, _, line in self._payments.lines():
+            # Lines that are certainly a payment's are not read: the store knows all of it.
+            if line.isascii() and line.count(b"|") == bar_count and len(line) < ROW_SIZE_MAX and mark not in line:
+                before = line
+                continue
+            try:
+                fields = PAYMENTS_LAYOUT.parse(line)
+            except FieldProblem as bad:
+                self._log(f"{PAYMENTS_LAYOUT.problem(number, bad)}; the line is left out")
+                continue
+            if fields[6] == _REFUSED:
+                found.setdefault(PAYMENTS_LAYOUT.parse(before)[1] if before else "", []).append(fields)
+            else:
+                before = line
+        return found
 
     def _heal_connections(self, now: Now) -> None:
         # T22: connects = disconnects + live. Nothing is live at start, so what is open was orphaned by a crash.
@@ -288,19 +325,34 @@ class GatewayRecords:
     # -- every tick ------------------------------------------------------------------------------------
 
     def record(self, effects: Iterable[Effect]) -> None:
-        """Bring the files up to date with a tick's committed effects: one write a file, or a row in place.
+        """`note` and `write` at once."""
+        self.note(effects)
+        self.write()
+
+    def note(self, effects: Iterable[Effect]) -> bool:
+        """Remember what a tick's committed effects change in the files; gives whether anything is to be written.
+
+        A row that changes again before `write` is written once.
+        """
+        for effect in effects:
+            kind = type(effect)
+            if kind is PaymentRecord:
+                payment = effect.payment
+                self._new_payments[payment.terms.payment_id] = payment  # its last state
+            elif kind is TokenRecord:
+                token = effect.token
+                self._new_tokens[token.transaction_id] = token
+            elif kind is RefusalRecord:
+                self._new_refusals.append(effect)
+            elif kind is ConnectionRecord:
+                self._new_connections.append(_connection_row(effect))
+        return bool(self._new_payments or self._new_tokens or self._new_refusals or self._new_connections)
+
+    def write(self) -> None:
+        """Bring the files up to date: what is new in one write a file, what changed in place.
 
         What can't be written now is written later (T30): the store has it, and nobody waits for the files.
         """
-        for effect in effects:
-            if isinstance(effect, ConnectionRecord):
-                self._new_connections.append(_connection_row(effect))
-            elif isinstance(effect, PaymentRecord):
-                self._new_payments[effect.payment.payment_id] = effect.payment  # its last state
-            elif isinstance(effect, RefusalRecord):
-                self._new_refusals.append(effect)
-            elif isinstance(effect, TokenRecord):
-                self._new_tokens[effect.token.transaction_id] = effect.token
         self._try(self._write)
 
     def _try(self, work: Callable[[], None]) -> bool:
@@ -318,8 +370,7 @@ class GatewayRecords:
     def _write(self) -> None:
         self._connections.append(self._new_connections)
         self._new_connections.clear()
-        # What is written in place now is not written again if the rest fails.
-        self._new_payments = {i: p for i, p in self._new_payments.items() if not self._update_payment(p)}
+        self._fill_in_outcomes()
         payments = list(self._new_payments.values())
         rows = [payment_row(p) for p in payments]
         offsets = self._payments.append([*rows, *map(_refusal_row, self._new_refusals)])
@@ -331,16 +382,24 @@ class GatewayRecords:
         self._update_tokens(self._new_tokens.values())
         self._new_tokens.clear()
 
-    def _update_payment(self, payment: Payment) -> bool:
-        if payment.outcome is None or payment.payment_id not in self._in_flight:
-            return False
-        offset, key = self._in_flight.pop(payment.payment_id)
-        names = ("outcome", "reason", "UTR", "ended")
-        return self._payments.update(offset, key, dict(zip(names, _outcome_fields(payment), strict=True)))
+    def _fill_in_outcomes(self) -> None:
+        """Payments that have a line get their outcome there; all others are still new after this."""
+        there = {self._in_flight[i][0]: p for i, p in self._new_payments.items() if p.outcome and i in self._in_flight}
+        if not there:
+            return
+        missing = self._payments.update(
+            _OUTCOME,
+            [RowChange(at, self._in_flight[p.payment_id][1], _outcome_fields(p)) for at, p in there.items()],
+        )
+        # What is written in place now is not written again if the rest fails.
+        for offset, payment in there.items():
+            del self._in_flight[payment.payment_id]
+            if offset not in missing:
+                del self._new_payments[payment.payment_id]
 
     def _update_tokens(self, tokens: Iterable[Token]) -> None:
-        changes = {t.transaction_id: {"paid/unpaid": t.state.value, "UTR": t.utr} for t in tokens}
-        if changes and not self._tokens.update_many(changes):
+        changes = {t.transaction_id: (t.state.value, t.utr) for t in tokens}
+        if changes and not self._tokens.update(_TOKEN_STATE, changes):
             self._rewrite_tokens()
 
     def _rewrite_tokens(self) -> None:

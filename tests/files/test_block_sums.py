@@ -49,17 +49,31 @@ def test_one_byte_is_found_and_nothing_behind_the_end(fd: int, offset: int) -> N
     os.close(fd)
 
 
+def write_in_place(sums: BlockSums, fd: int, offset: int, data: bytes) -> None:
+    sums.change(offset, os.pread(fd, len(data), offset), data)
+    os.pwrite(fd, data, offset)
+
+
+@given(st.integers(0, SIZE - 1), st.binary(min_size=1, max_size=3 * BLOCK_SIZE))
+def test_a_change_anywhere_is_expected(tmp_path_factory: pytest.TempPathFactory, offset: int, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "sums"
+    path.write_bytes(bytes(range(256)) * (SIZE // 256 + 20))
+    fd = os.open(path, os.O_RDWR)
+    sums = sums_of(fd)
+    write_in_place(sums, fd, offset, data)
+    assert not sums.differ(fd)
+    os.close(fd)
+
+
 @pytest.mark.parametrize("offset", [0, BLOCK_SIZE - 3, 2 * BLOCK_SIZE - 1, SIZE - 2, SIZE + 5])
 def test_our_own_change_is_expected_and_hides_nobody_elses(fd: int, offset: int) -> None:
     sums = sums_of(fd)
-    for data in (b"hello", b"x" * BLOCK_SIZE):
-        sums.change(fd, offset, data)
-        os.pwrite(fd, data, offset)
+    for data in (b"hello", b"x" * BLOCK_SIZE, b"y" * 2 * BLOCK_SIZE):
+        write_in_place(sums, fd, offset, data)
         assert not sums.differ(fd)
     if offset < SIZE:
         os.pwrite(fd, b"!", offset)
-        sums.change(fd, offset, b"hello")
-        os.pwrite(fd, b"hello", offset)
+        write_in_place(sums, fd, offset, b"hello")
         assert sums.differ(fd)
     os.close(fd)
 

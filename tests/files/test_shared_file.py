@@ -14,7 +14,7 @@ import pytest
 from paygate.files import line_stream, shared_file
 from paygate.files.line_stream import has_writers
 from paygate.files.shared_file import MISSING_POLL_COUNT, UNFINISHED_POLL_COUNT
-from paygate.files.text_records import Column, FieldProblem, Layout, LineProblem, SharedFile
+from paygate.files.text_records import ChangingColumns, Column, FieldProblem, Layout, LineProblem, SharedFile
 
 LAYOUT = Layout(
     "PaymentTokensData.txt",
@@ -27,6 +27,7 @@ LAYOUT = Layout(
     ),
     required_count=3,
 )
+STATE = ChangingColumns(LAYOUT, "state")
 
 
 class Server:
@@ -58,7 +59,7 @@ class Server:
     def pay(self, *keys: str) -> None:
         for key in keys:
             self.db[key][3] = "paid"
-        if not self.file.update_many({key: {"state": "paid"} for key in keys}):
+        if not self.file.update(STATE, {key: ["paid"] for key in keys}):
             self.file.rewrite(self.db.values())
 
     def ticks(self, count: int) -> None:
@@ -125,8 +126,8 @@ def test_lines_taken_in_together_cost_two_writes(server: Server, monkeypatch: py
     server.tick()
     assert calls == ["write", "pwrite"]
     calls.clear()
-    server.pay("TX-7", "TX-8")
-    assert calls == ["pwrite", "pwrite"]
+    server.pay("TX-9", "TX-7", "TX-8", "TX-1")
+    assert calls == ["pwrite", "pwrite"]  # one for the three that stand side by side
     server.expect_in_order()
 
 
@@ -148,8 +149,8 @@ def test_a_row_is_changed_in_place(server: Server) -> None:
     assert text_of(server) == before.replace("1 | unpaid", "1 | paid  ", 1)
     assert server.file.path.stat().st_ino == inode
     with pytest.raises(ValueError, match="column state"):
-        server.file.update("TX-1", {"state": "far too long"})
-    assert not server.file.update("TX-9", {"state": "paid"})
+        server.file.update(STATE, {"TX-1": ["far too long"]})
+    assert not server.file.update(STATE, {"TX-9": ["paid"]})
 
 
 def test_a_bad_line_stays_where_it_is_and_is_told_once(server: Server) -> None:
