@@ -15,6 +15,7 @@ tests/codec/test_compiled.py holds them together there. Three things keep the fu
 * Slices past the end are not looked for: they come out short, the place behind them is past the end, and every record
   has to end exactly at `end`. Whatever a check made of the short slice, the bytes are refused.
 * Values are taken as they are or not at all: a subclass of `bytes`, or of a nested record, is left to construct.
+* Texts that recur, and encodings that are asked for again, are remembered (`remembered.py`).
 * Frozen records are filled in as drafts (`paygate/making.py`).
 """
 
@@ -22,7 +23,7 @@ import struct
 from typing import Final, NamedTuple
 
 from paygate.codec.decode_lines import Decode, Decoding
-from paygate.codec.encode_lines import Encode, Encoding
+from paygate.codec.encode_lines import Encode, encoder_of
 from paygate.codec.fields import Record, fields_of
 from paygate.codec.lines import fixed_format
 
@@ -40,9 +41,8 @@ class Compiled(NamedTuple):
 
 def compile_record(cls: type[Record]) -> Compiled:
     """Write and compile the two functions of a record."""
-    decoding, encoding = Decoding(), Encoding()
-    decode, decode_source = decoding.function(cls)
-    encode, encode_source = encoding.function(cls)
+    decode, decode_source = Decoding().function(cls)
+    encode, encode_source = encoder_of(cls)  # type: ignore[arg-type]  # classes can be hashed
     return Compiled(decode, encode, f"{decode_source}\n\n{encode_source}")
 
 

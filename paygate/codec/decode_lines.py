@@ -2,6 +2,8 @@
 
 import struct
 from collections.abc import Callable
+from functools import cache
+from itertools import groupby
 from typing import Any
 
 from paygate.codec.fields import (
@@ -17,10 +19,22 @@ from paygate.codec.fields import (
     Uint,
     fields_of,
 )
-from paygate.codec.lines import Function, Writers, fixed_format, outside, writer_of
-from paygate.codec.text_lines import charset_of, check_ascii, check_text
+from paygate.codec.lines import Function, Writers, fixed_format, is_fixed_text, outside, writer_of
+from paygate.codec.remembered import Remembered, keep_lines, keeps, kept
+from paygate.codec.text_lines import charset_of, check_ascii, check_shape, check_text, shapes_of
 
 Decode = Callable[[bytes, int, int], Any]
+
+
+@cache
+def _texts_of(*texts: Text) -> Remembered[bytes, Any]:
+    """What adjacent texts that recur say, by their bytes, lengths included: a tuple, or a `str` if it is one text."""
+    decode = Decoding("decode_texts").texts_function(texts)
+    return Remembered(lambda data: decode(data, 0, len(data)))
+
+
+def _recurs(field: Field) -> bool:
+    return isinstance(field, Text) and field.recurs and not is_fixed_text(field)
 
 
 class Decoding:
@@ -30,11 +44,12 @@ class Decoding:
     is read next lies behind `at`, so that `at` is not moved at every step.
     """
 
-    def __init__(self) -> None:
-        self._function = Function("decode", "data, at, end")
+    def __init__(self, name: str = "decode") -> None:
+        self._function = Function(name, "data, at, end")
         self._run: list[tuple[str, str]] = []
         self._after: list[Callable[[], None]] = []
         self._ahead = 0
+        self._keeping: list[str] = []
         self._writers: Writers = {
             Uint: self._uint,
             Choice: self._choice,
@@ -53,18 +68,37 @@ class Decoding:
         self._function.refuse_if(f"{self._at(0)} != end")
         self._function.make(cls, decoded, variables)
         self._function.check_rules(cls, decoded, variables)
+        self._function.add(*self._keeping)
         self._function.add(f"return {decoded}")
         return self._function.compiled(cls.__name__)
+
+    def texts_function(self, texts: tuple[Text, ...]) -> Decode:
+        """Decodes adjacent texts to a tuple, or one text to a `str`."""
+        targets = [self._function.variable("text") for _ in texts]
+        for text, target in zip(texts, targets, strict=True):
+            self._any_text(text, target)
+        self._function.refuse_if(f"{self._at(0)} != end")
+        self._function.add(f"return {', '.join(targets)}")
+        return self._function.compiled(", ".join(text.words for text in texts))[0]
 
     def _fields(self, cls: type[Record], path: str) -> dict[str, str]:
         """Read a record's fields; the variables that will hold them, by the fields' names."""
         variables = {f.name: self._function.variable(path + f.name) for f in fields_of(cls)}
-        for field in fields_of(cls):
-            self._field(field.type, variables[field.name])
+        for is_recurring, group in groupby(fields_of(cls), lambda f: _recurs(f.type)):
+            if is_recurring:
+                targets = {variables[f.name]: f.type for f in group}
+                self._recurring(list(targets), list(targets.values()))
+            else:
+                for f in group:
+                    self._field(f.type, variables[f.name])
         return variables
 
     def _field(self, field: Field, target: str) -> None:
         writer_of(self._writers, field)(field, target)
+
+    def _place(self) -> str:
+        """Behind all that was read or is in the run."""
+        return self._at(sum(struct.calcsize(">" + letter) for letter, _ in self._run))
 
     def _at(self, distance: int) -> str:
         ahead = self._ahead + distance
@@ -133,16 +167,38 @@ class Decoding:
         self._function.add(f"{target} = {taken}")
 
     def _text(self, field: Text, target: str) -> None:
-        charset = charset_of(field.charset)
-        minimum, maximum = field.minimum, field.maximum
+        if is_fixed_text(field):
+            texts = self._function.object("texts", _texts_of(field))
+            self._fixed(field, target)
+            self._after.append(lambda: self._function.add(f"{target} = {texts}[{target}]"))
+        elif field.recurs:
+            self._recurring([target], [field])
+        else:
+            self._any_text(field, target)
+
+    def _recurring(self, targets: list[str], fields: list[Any]) -> None:
+        """Read adjacent texts as one piece, lengths included, to find it among those that were read before."""
+        start = self._function.variable(f"{targets[0]}_at")
+        texts = self._function.object("texts", _texts_of(*fields))
+        self._flush()
+        self._function.add(f"{start} = {self._at(0)}", f"at = {start} + 1 + data[{start}]")
+        self._function.add(*["at += 1 + data[at]"] * (len(targets) - 1))
+        self._function.add(f"{', '.join(targets)} = {texts}[data[{start}:at]]")
+        self._ahead = 0
+
+    def _any_text(self, field: Text, target: str) -> None:
+        shapes, charset = shapes_of(field), charset_of(field.charset)
+        # Shapes have their size, so that only what is not checked by them needs a check of its length.
+        minimum, maximum = (field.minimum, field.maximum) if shapes is None else (0, 255)
         taken = self._counted_bytes("B", target, minimum, maximum)
         self._function.add(f"{target} = {taken}")
-        if charset is None:
-            self._function.add(f"{target} = {target}.decode()")
-            check_text(self._function, field, target)
-        else:
+        if shapes is not None:
+            check_shape(self._function, shapes, target)
+        elif charset is not None:
             check_ascii(self._function, charset, field, target, f"{target}_size")
-            self._function.add(f"{target} = {target}.decode()")
+        self._function.add(f"{target} = {target}.decode()")
+        if shapes is None and charset is None:
+            check_text(self._function, field, target)
 
     def _counted(self, field: Counted, target: str) -> None:
         count, item = self._function.variable(f"{target}_count"), self._function.variable(f"{target}_item")
@@ -167,6 +223,18 @@ class Decoding:
         self._ahead = 0
 
     def _nested(self, field: Nested, target: str) -> None:
+        keeping = self._keeping
+        is_kept = keeps(field.record)
+        if is_kept:
+            start = self._function.variable(f"{target}_at")
+            self._function.add(f"{start} = {self._place()}")
         variables = self._fields(field.record, f"{target}_")
+        if is_kept:
+            # Only at the end, when all is accepted; what is within is then part of it, and not kept by itself.
+            encoded = self._function.variable(f"{target}_bytes")
+            taking = f"{encoded} = data[{start} : {self._place()}]"
+            self._after.append(lambda: self._function.add(taking))
+            name = self._function.object("kept", kept)
+            self._keeping = [*keeping, *keep_lines(name, f"id({target})", target, encoded)]
         self._after.append(lambda: self._function.make(field.record, target, variables))
         self._after.append(lambda: self._function.check_rules(field.record, target, variables))

@@ -169,17 +169,20 @@ class Text(Field):
     """From `minimum` to `maximum` bytes of text behind an 8-bit length that counts bytes.
 
     `charset` is the regular expression that the whole text matches; `words` says it for people. With
-    `charset` None the text is UTF-8 in normal form C without control characters (spec 3.4).
+    `charset` None the text is UTF-8 in normal form C without control characters (spec 3.4). `recurs` says that few
+    different texts come again and again, from peers that are known, and that none is a secret: the compiled codec
+    remembers them (`remembered.py`).
     """
 
     PREFIX_SIZE: ClassVar[int] = 1
 
-    def __init__(self, minimum: int, maximum: int, charset: str | None, words: str) -> None:
+    def __init__(self, minimum: int, maximum: int, charset: str | None, words: str, *, recurs: bool = False) -> None:
         super().__init__(construct.Prefixed(_UpTo(construct.Int8ub, maximum, "bytes"), construct.GreedyBytes))
         self.minimum = minimum
         self.maximum = maximum
         self.charset = charset
         self.words = words
+        self.recurs = recurs
         self.matches = re.compile(charset).fullmatch if charset is not None else None
         self.size_min = self.PREFIX_SIZE + minimum
         self.size_max = self.PREFIX_SIZE + maximum
@@ -308,7 +311,9 @@ def sized(type: Field, doc: str) -> Any:  # reads as the declaration that it is
 
 
 def secret(type: Field, doc: str) -> Any:  # reads as the declaration that it is
-    """Declare a field that is never shown, logged or put into an error."""
+    """Declare a field that is never shown, logged or put into an error. Raises TypeError for one that recurs."""
+    if isinstance(type, Text) and type.recurs:
+        raise TypeError("a secret is not remembered")
     return dataclasses.field(metadata={_WIRE: (type, doc, Sensitivity.SECRET)})
 
 
@@ -327,6 +332,8 @@ class Record:
     __slots__ = ()
     rules: ClassVar[tuple[Rule, ...]] = ()
     """The rules between fields, in the order in which they are checked."""
+    keeps_encoding: ClassVar[bool] = False
+    """Whether one object is encoded several times, so that the compiled codec keeps its bytes (`remembered.py`)."""
 
     def broken_rule(self) -> Rule | None:
         """The first rule that this value breaks."""
@@ -400,14 +407,16 @@ def _shown_public(value: Any) -> str:
 IDENTIFIER_CHARSET: Final = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _IDENTIFIER_WORDS: Final = "letters, digits, '.', '_' and '-', the first a letter or digit"
 IDENTIFIER: Final = Text(1, limits.IDENTIFIER_SIZE_MAX, IDENTIFIER_CHARSET, _IDENTIFIER_WORDS)
-IDENTIFIER_OR_EMPTY: Final = Text(0, limits.IDENTIFIER_SIZE_MAX, IDENTIFIER_CHARSET, _IDENTIFIER_WORDS)
+PARTY_ID: Final = Text(1, limits.IDENTIFIER_SIZE_MAX, IDENTIFIER_CHARSET, _IDENTIFIER_WORDS, recurs=True)
+"""The identifier of a bank, gateway or merchant, from somebody who deals with it: no stranger's claim."""
+PARTY_ID_OR_EMPTY: Final = Text(0, limits.IDENTIFIER_SIZE_MAX, IDENTIFIER_CHARSET, _IDENTIFIER_WORDS, recurs=True)
 PRINTABLE_WORDS: Final = "printable text"
 PASSCODE: Final = Text(1, limits.PASSCODE_SIZE_MAX, r"[!-{}~]+", "printable ASCII without blanks and '|'")
-MERCHANT_NAME_OR_EMPTY: Final = Text(0, limits.MERCHANT_NAME_SIZE_MAX, None, PRINTABLE_WORDS)
+MERCHANT_NAME_OR_EMPTY: Final = Text(0, limits.MERCHANT_NAME_SIZE_MAX, None, PRINTABLE_WORDS, recurs=True)
 USER_ID: Final = Text(1, limits.USER_ID_SIZE_MAX, None, PRINTABLE_WORDS)
 PASSWORD: Final = Text(1, limits.PASSWORD_SIZE_MAX, None, PRINTABLE_WORDS)
-CURRENCY: Final = Text(limits.CURRENCY_SIZE, limits.CURRENCY_SIZE, r"[A-Z]{3}", "3 capital letters")
-CURRENCY_OR_EMPTY: Final = Text(0, limits.CURRENCY_SIZE, r"[A-Z]{3}", "3 capital letters")
+CURRENCY: Final = Text(limits.CURRENCY_SIZE, limits.CURRENCY_SIZE, r"[A-Z]{3}", "3 capital letters", recurs=True)
+CURRENCY_OR_EMPTY: Final = Text(0, limits.CURRENCY_SIZE, r"[A-Z]{3}", "3 capital letters", recurs=True)
 _UTR_WORDS: Final = "4 capital letters, 'P', 17 digits"
 UTR_OR_EMPTY: Final = Text(0, limits.UTR_SIZE, r"[A-Z]{4}P[0-9]{17}", _UTR_WORDS)
 ERROR_TEXT: Final = Text(0, limits.ERROR_TEXT_SIZE_MAX, r"[ -~]*", "printable ASCII")

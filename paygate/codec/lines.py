@@ -1,15 +1,27 @@
 """A Python function that is being written line by line: names, objects, refusals, and the making of frozen objects."""
 
 import builtins
+import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
-from paygate.codec.fields import Boolean, Choice, Field, Opaque, Record, Uint, fields_of
+from paygate.codec.fields import Boolean, Choice, Field, Opaque, Record, Text, Uint, fields_of
 from paygate.codec.rule_lines import line_of
 from paygate.making import compiled_function, draft_of
 
 _FORMATS: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}  # struct's letters for unsigned integers, by width
-_BUILTINS: Final = ("any", "bool", "bytes", "int", "len", "range", "str", "tuple")  # what the functions call by name
+_BUILTINS: Final = (
+    "any",
+    "bool",
+    "bytes",
+    "id",
+    "int",
+    "len",
+    "range",
+    "str",
+    "tuple",
+)  # what the functions call by name
 
 
 def fixed_format(field: Field) -> str:
@@ -21,7 +33,14 @@ def fixed_format(field: Field) -> str:
             return "B"
         case Opaque():
             return f"{field.size}s"
+        case Text() if is_fixed_text(field):
+            return f"{field.size_max}s"
     raise TypeError(f"{type(field).__name__} has no fixed size")
+
+
+def is_fixed_text(field: Text) -> bool:
+    """Whether a text is read and written as a whole, its length included, as bytes of fixed size are."""
+    return field.recurs and field.size_min == field.size_max
 
 
 class Function:
@@ -71,10 +90,17 @@ class Function:
     def check_rules(self, cls: type[Record], target: str, variables: dict[str, str]) -> None:
         """Check the rules between the fields of `target`, whose checked values the variables hold by field name."""
         types = {f.name: f.type for f in fields_of(cls)}
+        lines = []
         for rule in cls.rules:
             line = line_of(rule, types, variables, self.object)
-            if line is None:
-                line = f"{self.object(f'{rule.field}_holds', rule.holds)}({target})"
+            lines.append(line or f"{self.object(f'{rule.field}_holds', rule.holds)}({target})")
+        # What several rules look up in a table is looked up once.
+        for lookup, count in Counter(re.findall(r"\w+_of\[\w+\]", " ".join(lines))).items():
+            if count > 1:
+                found = self.variable(lookup.partition("[")[0].removesuffix("_of"))
+                self.add(f"{found} = {lookup}")
+                lines = [line.replace(lookup, found) for line in lines]
+        for line in lines:
             self.refuse_if(f"not ({line})")
 
     def compiled(self, of: str) -> tuple[Callable[..., Any], str]:

@@ -26,9 +26,10 @@ from paygate.codec.fields import (
     ERROR_TEXT,
     HASH,
     IDENTIFIER,
-    IDENTIFIER_OR_EMPTY,
     KEY_ID,
     MERCHANT_NAME_OR_EMPTY,
+    PARTY_ID,
+    PARTY_ID_OR_EMPTY,
     PASSCODE,
     PASSWORD,
     PAYMENT_ID,
@@ -186,12 +187,12 @@ class TokenAck(Message):
     status: TokenStatus = public(Choice(1, TokenStatus), "what the token is")
     session_id: bytes = public(SESSION_ID_OR_ZERO, "the session; zero unless VALID")
     session_left_ms: int = public(TIME_LEFT_MS, "how long the session lasts from now; 0 unless VALID")
-    merchant_id: str = public(IDENTIFIER_OR_EMPTY, "who is paid; empty with INVALID and LOCKED")
+    merchant_id: str = public(PARTY_ID_OR_EMPTY, "who is paid; empty with INVALID and LOCKED")
     merchant_name: str = public(MERCHANT_NAME_OR_EMPTY, "the merchant's name for people; may be empty")
     amount_minor: int = public(AMOUNT_MINOR_OR_ZERO, "the amount in minor units; 0 with INVALID and LOCKED")
     currency: str = public(CURRENCY_OR_EMPTY, "ISO 4217 code; empty with INVALID and LOCKED")
-    gateway_id: str = public(IDENTIFIER, "this gateway, for the terms")
-    bank_id: str = public(IDENTIFIER, "the bank that this gateway pays through")
+    gateway_id: str = public(PARTY_ID, "this gateway, for the terms")
+    bank_id: str = public(PARTY_ID, "the bank that this gateway pays through")
     utr: str = public(UTR_OR_EMPTY, "the UTR with PAID; empty otherwise")
 
     rules = (

@@ -1,5 +1,7 @@
 """What is signed or sealed, and travels inside messages: terms, envelope plaintext, key list, receipt (spec 8)."""
 
+from typing import ClassVar
+
 from paygate.codec import limits
 from paygate.codec.codes import (
     AeadId,
@@ -14,6 +16,7 @@ from paygate.codec.fields import (
     HASH,
     IDENTIFIER,
     KEY_ID,
+    PARTY_ID,
     PAYMENT_ID,
     SESSION_ID,
     TIME_MS,
@@ -38,15 +41,17 @@ from paygate.codec.fields import (
 class Terms(Record):
     """What a payment binds (spec 8.1). It has exactly one encoding: HPKE `info`, receipt, fingerprint."""
 
-    bank_id: str = public(IDENTIFIER, "the bank that holds the customer's account")
-    gateway_id: str = public(IDENTIFIER, "the gateway that the token was issued to")
-    merchant_id: str = public(IDENTIFIER, "who is paid")
+    bank_id: str = public(PARTY_ID, "the bank that holds the customer's account")
+    gateway_id: str = public(PARTY_ID, "the gateway that the token was issued to")
+    merchant_id: str = public(PARTY_ID, "who is paid")
     transaction_id: str = public(IDENTIFIER, "the merchant's order, as on the payment token")
     payment_id: bytes = public(PAYMENT_ID, "16 random bytes made and saved by the client before it sends")
     session_id: bytes = public(SESSION_ID, "the gateway's session, from the token ack")
     amount_minor: int = public(AMOUNT_MINOR, "the amount in minor units (paise, cents)")
     currency: str = public(CURRENCY, "ISO 4217 code")
     authorised_at_ms: int = public(TIME_MS, "when the customer authorised it, by the client's clock")
+
+    keeps_encoding: ClassVar[bool] = True
 
 
 @record
@@ -118,6 +123,7 @@ class ReceiptStatement(Record):
     bank_time_ms: int = public(TIME_MS, "when, by the bank's clock")
     envelope_hash: bytes = public(HASH, "SHA-256 of the envelope: whose credentials these were")
 
+    keeps_encoding: ClassVar[bool] = True
     rules = (
         Rule("outcome", "POSTED, DECLINED or FENCED", lambda r: r.outcome.is_final),
         Rule(
