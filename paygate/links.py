@@ -5,9 +5,15 @@ A core adds a link when a connection comes up, feeds it, answers events, and at 
 """
 
 import heapq
+from typing import Final
 
 from paygate.effects import CloseLink, Continue, Send
 from paygate.link import Link, LinkEvent, LinkFailed, PeerClosed
+from paygate.link_states import LinkState
+from paygate.making import maker_of
+
+_make_send: Final = maker_of(Send)
+_CLOSED: Final = LinkState.CLOSED
 
 
 class LinkTable:
@@ -48,8 +54,12 @@ class LinkTable:
 
     def receive_data(self, link_id: int, data: bytes | memoryview, now_ms: int) -> list[LinkEvent]:
         """Bytes came on a link. A link that is gone or closed gives nothing."""
-        link = self.get(link_id)
-        return self._noted(link_id, link.receive_data(data, now_ms)) if link else []
+        link = self._links.get(link_id)
+        if link is None:
+            return []
+        self._touched[link_id] = None
+        events = link.receive_data(data, now_ms)
+        return self._noted(link_id, events) if link.state is _CLOSED else events
 
     def receive_eof(self, link_id: int) -> list[LinkEvent]:
         """A link's stream has ended."""
@@ -88,8 +98,8 @@ class LinkTable:
             link = self._links[link_id]
             data = link.data_to_send()
             if data:
-                effects.append(Send(link_id, data))
-            if link.is_closed:
+                effects.append(_make_send(link_id, data))
+            if link.state is _CLOSED:
                 effects.append(CloseLink(link_id, self._reasons.get(link_id, "closed by us")))
             elif link.is_backlogged:
                 effects.append(Continue(link_id))
@@ -104,11 +114,13 @@ class LinkTable:
         # A deadline that moved later, or went away while we owe an answer, keeps its old entry, which is looked at
         # again when it comes up: an active link so costs a heap operation a timeout, not one a frame.
         deadline_ms = link.next_deadline_ms()
-        if link.is_closed:
+        if deadline_ms is not None:
+            armed_ms = self._armed.get(link_id)
+            if armed_ms is None or deadline_ms < armed_ms:
+                self._armed[link_id] = deadline_ms
+                heapq.heappush(self._deadlines, (deadline_ms, link_id))
+        elif link.state is _CLOSED:
             self._armed.pop(link_id, None)
-        elif deadline_ms is not None and deadline_ms < self._armed.get(link_id, deadline_ms + 1):
-            self._armed[link_id] = deadline_ms
-            heapq.heappush(self._deadlines, (deadline_ms, link_id))
 
     def _noted(self, link_id: int, events: list[LinkEvent]) -> list[LinkEvent]:
         for event in events:

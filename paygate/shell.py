@@ -110,6 +110,11 @@ class Server:
         self._store = store
         self._perform = perform
         self._clock = clock
+        self._of_links: dict[type, Callable[[Any], None]] = {
+            Send: self._send,
+            Continue: self._continue,
+            CloseLink: self._close,
+        }
         self._inbox: list[Callable[[Now], list[Effect]]] = []
         self._backlog: dict[int, None] = {}  # links that wait for another turn, in order
         self._connections: dict[int, Connection] = {}
@@ -188,15 +193,10 @@ class Server:
         deadline_ms = self._core.next_deadline_ms()
         if deadline_ms is not None and now.mono_ms >= deadline_ms:
             effects += self._core.receive_timer(now)
-        others = self._commit(effects, now)
-        self._perform([e for e in others if not isinstance(e, Send | Continue | CloseLink)])
-        for effect in others:
-            if isinstance(effect, Send):
-                self._send(effect)
-            elif isinstance(effect, Continue):
-                self._continue(effect.link_id)
-            elif isinstance(effect, CloseLink):
-                self._close(effect)
+        of_role, of_links = self._commit(effects, now)
+        self._perform(of_role)
+        for effect in of_links:
+            self._of_links[type(effect)](effect)
         for link_id in turns:
             if link_id not in self._backlog and link_id in self._connections:
                 self._connections[link_id].resume_reading()
@@ -216,16 +216,21 @@ class Server:
             effects += self._core.receive_data(link_id, b"", now)
         return turns
 
-    def _commit(self, effects: list[Effect], now: Now) -> list[Effect]:
-        """Commit until no commit is left; gives all other effects in order."""
-        others: list[Effect] = []
+    def _commit(self, effects: list[Effect], now: Now) -> tuple[list[Effect], list[Effect]]:
+        """Commit until no commit is left; gives the role's other effects and those on links, each in order."""
+        of_role: list[Effect] = []
+        of_links: list[Effect] = []
         while effects:
-            operations = [e.operation for e in effects if isinstance(e, Commit)]
-            others += [e for e in effects if not isinstance(e, Commit)]
-            effects = []
-            if operations:
-                effects = self._apply(operations, now)
-        return others
+            operations = []
+            for effect in effects:
+                if type(effect) is Commit:
+                    operations.append(effect.operation)
+                elif type(effect) in self._of_links:
+                    of_links.append(effect)
+                else:
+                    of_role.append(effect)
+            effects = self._apply(operations, now) if operations else []
+        return of_role, of_links
 
     def _apply(self, operations: list[Any], now: Now) -> list[Effect]:
         try:
@@ -298,11 +303,11 @@ class Server:
         if conn is not None:  # It may have broken since; the core hears that in its own time.
             conn.send(effect.data)
 
-    def _continue(self, link_id: int) -> None:
-        conn = self._connections.get(link_id)
+    def _continue(self, effect: Continue) -> None:
+        conn = self._connections.get(effect.link_id)
         if conn is not None:
             conn.pause_reading()
-            self._backlog[link_id] = None
+            self._backlog[effect.link_id] = None
 
     def _close(self, effect: CloseLink) -> None:
         conn = self._connections.get(effect.link_id)

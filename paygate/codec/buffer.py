@@ -15,6 +15,8 @@ class FrameBuffer:
     piece of a frame at its end is copied, once, to wait for the rest.
     """
 
+    __slots__ = ("_data", "_error", "_head", "_start")  # every link has one
+
     def __init__(self) -> None:
         # Bytes as they were read, or a piece of a frame that grows.
         self._data: bytes | bytearray = b""
@@ -44,22 +46,25 @@ class FrameBuffer:
         """
         if self._error is not None:
             raise self._error
-        if self._head is None and len(self._data) - self._start >= limits.HEADER_SIZE:
+        head = self._head
+        if head is None and len(self._data) - self._start >= limits.HEADER_SIZE:
             try:
-                self._head = decode_head(self._data, self._start)
+                head = self._head = decode_head(self._data, self._start)
             except RemoteProtocolError as error:
                 self._error = error
                 raise
-        return self._head
+        return head
 
     def next_frame(self) -> Frame | None:
         """The next whole frame, or None while its bytes are not all there.
 
         Raises RemoteProtocolError; again at each further call.
         """
-        head = self.next_head()
-        if head is None:
-            return None
+        head = self._head
+        if head is None or self._error is not None:
+            head = self.next_head()
+            if head is None:
+                return None
         start = self._start
         end = start + head.frame_size
         data = self._data

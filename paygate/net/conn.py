@@ -17,7 +17,7 @@ import enum
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from paygate.net import limits as net_limits
 from paygate.net.addresses import Address
@@ -63,6 +63,9 @@ class _Phase(enum.Enum):
     CLOSED = enum.auto()
 
 
+_OPEN: Final = _Phase.OPEN  # asked for at each read and write, and an enum looks its members up each time
+
+
 class Connection:
     """A connected, non-blocking stream socket, owned from here on.
 
@@ -74,6 +77,8 @@ class Connection:
         "_close_detail",
         "_close_reason",
         "_eof",
+        "_events",
+        "_fd",
         "_limits",
         "_linger_timer",
         "_loop",
@@ -108,7 +113,8 @@ class Connection:
         self._on_released = on_released
         self._phase = _Phase.OPEN
         self._eof = False
-        self._output = bytearray()
+        # What one `send` gave, as it came, or a growing buffer: mostly a tick has one to send, and all of it leaves.
+        self._output: bytes | bytearray = b""
         self._throttled = False
         self._paused = False
         self._progress_ms = 0
@@ -119,12 +125,14 @@ class Connection:
         self._close_detail = ""
         sock.setblocking(False)
         _set_stream_options(sock)
-        loop.watch(sock.fileno(), EVENT_READ, self._ready)
+        self._fd = sock.fileno()
+        self._events = EVENT_READ
+        loop.watch(self._fd, EVENT_READ, self._ready)
 
     @property
     def is_open(self) -> bool:
         """Whether `send` can still reach the peer."""
-        return self._phase is _Phase.OPEN and self._write_error is None
+        return self._phase is _OPEN and self._write_error is None
 
     @property
     def is_closed(self) -> bool:
@@ -149,7 +157,12 @@ class Connection:
             detail = f"more than {self._limits.output_size_max} bytes unsent"
             self._finish(CloseReason.SLOW_READER, detail)
             return
-        self._output += data
+        if not self._output:
+            self._output = data
+        elif isinstance(self._output, bytes):
+            self._output = bytearray(self._output) + data
+        else:
+            self._output += data
         self._loop.mark_dirty(self)
 
     def pause_reading(self) -> None:
@@ -190,6 +203,8 @@ class Connection:
             return
         if self._output and not self._write_once():
             return
+        if not self._output and self._stall_timer is None and self._phase is _OPEN:
+            return  # All of it left, and nothing was waiting before it: nothing else has changed.
         if self._output:
             self._watch_for_stall()
         else:
@@ -222,7 +237,7 @@ class Connection:
             return
         if size == 0:
             self._end_of_input()
-        elif self._phase is _Phase.OPEN:
+        elif self._phase is _OPEN:
             # A copy, since the buffer is every connection's and a handler may keep what it gets.
             self.handler.data_received(self, bytes(buffer[:size]))
 
@@ -239,22 +254,28 @@ class Connection:
 
     def _write_once(self) -> bool:
         """One write. False if the connection can't be written to any more."""
+        output = self._output
         try:
-            size = self._sock.send(self._output)
+            size = self._sock.send(output)
         except BlockingIOError:
             return True
         except OSError as error:
             self._output_broke(error)
             return False
-        del self._output[:size]
-        self._progress_ms = self._loop.now_ms()
+        if size == len(output):
+            self._output = b""
+        else:
+            if isinstance(output, bytes):
+                output = self._output = bytearray(output)
+            del output[:size]
+            self._progress_ms = self._loop.now_ms()
         return True
 
     def _output_broke(self, error: OSError) -> None:
         # The peer may have answered before it went away, and its answer is still in the kernel: it is read to
         # its end before the connection closes.
         self._write_error = error
-        self._output.clear()
+        self._output = b""
         self._throttled = False
         self._cancel_stall_timer()
         if self._eof or self._phase is not _Phase.OPEN:
@@ -281,7 +302,9 @@ class Connection:
         events = EVENT_READ if reads and not self._eof else 0
         if self._output:
             events |= EVENT_WRITE
-        self._loop.rewatch(self._sock.fileno(), events)
+        if events != self._events:
+            self._events = events
+            self._loop.rewatch(self._fd, events)
 
     # Time limits
 
@@ -315,11 +338,11 @@ class Connection:
         if self._phase is _Phase.CLOSED:
             return
         self._phase = _Phase.CLOSED
-        self._output.clear()
+        self._output = b""
         self._cancel_stall_timer()
         if self._linger_timer is not None:
             self._linger_timer.cancel()
-        self._loop.unwatch(self._sock.fileno())
+        self._loop.unwatch(self._fd)
         self._sock.close()
         if self._on_released is not None:
             self._on_released()
