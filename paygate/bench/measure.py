@@ -10,6 +10,7 @@ With sealing clients, seal and check are on the clock, as they are for a shopper
 """
 
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from itertools import islice
 from typing import Final
 
 from paygate.bench.latency import Latencies
-from paygate.bench.load import Drive, Links
+from paygate.bench.load import Drive, Links, LoadFailed
 from paygate.bench.orders import Clients, Order, Sealed, check_all, check_paid, decode_ack, seal, seal_all, variant_of
 from paygate.bench.results import PAYGATE, Sample
 from paygate.clock import system_now
@@ -27,6 +28,8 @@ from paygate.codec.sealed import KeyList, SuiteKey
 
 ROUND_COUNT_MAX: Final = 45_000
 """Payments in a round: each opens two sessions, and the gateway keeps the latest 100,000."""
+SESSION_NS_MAX: Final = 27_000_000_000
+"""A session lasts 30 s, and in its last 2 s takes no credentials."""
 RAMP_SHARE: Final = 0.1
 """The first tenth of a round's payments is not counted: until then not every link is at work."""
 
@@ -94,11 +97,17 @@ class Shoppers:
     def _pay_prepared(
         self, orders: Sequence[Order], firsts: Sequence[bytes], schedule_ns: Sequence[int] | None
     ) -> Drive:
+        sessions_ns = time.monotonic_ns()
         acks = self._links.drive(firsts, lambda _index, _ack: None).answers
         sealed = seal_all(self._executor, orders, acks, self.suite_key, system_now().wall_ms)
         seconds = [one.frame for one in sealed]
         self._before_clock()
         drive = self._links.drive(firsts, lambda index, _ack: seconds[index], schedule_ns)
+        if max(drive.done_ns) - sessions_ns > SESSION_NS_MAX:
+            raise LoadFailed(
+                f"{len(orders)} payments took longer than the sessions under which they were sealed in advance; ask "
+                "for fewer, or for clients that seal as they pay"
+            )
         check_all(self._executor, drive.answers, sealed, self.key_list)
         return drive
 

@@ -13,6 +13,7 @@ from enum import Enum
 from itertools import repeat
 from typing import Final, TypeVar
 
+from paygate.cli import PaygateExit
 from paygate.codec import limits
 from paygate.codec.buffer import FrameBuffer
 from paygate.codec.codes import KemId, PaymentStatus, TokenStatus
@@ -29,7 +30,7 @@ _CHUNK_COUNT: Final = 500
 T = TypeVar("T")
 
 
-class WrongAnswer(Exception):
+class WrongAnswer(PaygateExit):
     """A server answered otherwise than with what was asked: the run is worth nothing."""
 
 

@@ -1,6 +1,7 @@
 """Schedules, and what is counted of a round."""
 
 from array import array
+from itertools import pairwise
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_shoppers_come_at_random_with_the_asked_mean_and_the_same_for_a_seed() -
     assert schedule != poisson_schedule_ns(2000, 20_000, seed=8)
     assert schedule == sorted(schedule)
     assert schedule[-1] / S == pytest.approx(10, rel=0.05)
-    gaps = [b - a for a, b in zip(schedule, schedule[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(schedule)]
     # Of exponential gaps, the share 1/e is longer than the mean.
     assert sum(gap > S / 2000 for gap in gaps) / len(gaps) == pytest.approx(0.368, abs=0.02)
 

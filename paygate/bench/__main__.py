@@ -1,0 +1,298 @@
+"""`paygate-bench`: compare paygate with its peers, put a load on a gateway, show where the time goes and what grows."""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+from paygate.arguments import address
+from paygate.bench.measure import ROUND_COUNT_MAX
+from paygate.bench.orders import Clients
+from paygate.bench.results import Results
+from paygate.cli import ExitCode, PaygateExit, run
+from paygate.codec.codes import KemId
+from paygate.net.listen import raise_descriptor_limit
+
+PROGRAM: Final = "paygate-bench"
+DEFAULT_DIRECTORY: Final = "var/bench"
+DESCRIPTOR_COUNT: Final = 8_192
+"""For four thousand connections and what else is open."""
+_SUITES: Final = {"x25519": KemId.X25519, "hybrid": KemId.MLKEM768_X25519}
+_SUBJECTS: Final = ("tokens", "accounts", "history", "connections")
+_CLIENTS: Final = {"prepared": Clients.PREPARED, "sealing": Clients.SEALING}
+
+
+def main() -> int:
+    """Entry point of the console script."""
+    return run(PROGRAM, _main)
+
+
+def _main() -> int:
+    options = _parser().parse_args()
+    _check_work_directory(options.directory)
+    raise_descriptor_limit(DESCRIPTOR_COUNT)
+    command: Callable[[argparse.Namespace, Path], Results] = options.command
+    with ExitStack() as stack:
+        directory = Path(tempfile.mkdtemp(prefix="run-", dir=options.directory))
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        directory.chmod(0o711)  # PostgreSQL, which refuses to run as root, must get through to its own directory
+        results = command(options, directory)
+    _write(options, results)
+    return ExitCode.OK
+
+
+# -- commands --------------------------------------------------------------------------------------------
+
+
+def _compare(options: argparse.Namespace, directory: Path) -> Results:
+    from paygate.bench.campaign import Campaign, CampaignOptions  # late: `--help` needs none of it
+    from paygate.bench.progress import ProgressBar
+
+    results = _results(options, directory)
+    wanted = CampaignOptions(
+        connection_counts=tuple(options.connections),
+        suites=tuple(options.suites),
+        round_count=options.rounds,
+        second=options.seconds,
+        seed=options.seed,
+        peers=tuple(options.peers) if options.peers is not None else None,
+    )
+    campaign = Campaign(directory, wanted, results)
+    with ProgressBar(campaign.step_count) as progress:
+        campaign.run(progress)
+    return results
+
+
+def _load(options: argparse.Namespace, directory: Path) -> Results:
+    from paygate.bench.single import LoadOptions, Target, load_own, load_target
+
+    given = [options.gateway, options.bank_root, options.tokens, options.customers]
+    if any(given) and not all(given):
+        raise PaygateExit(
+            "a load on a gateway that runs already needs all of --gateway, --bank-root, --tokens and --customers; "
+            "without any of them the bench starts servers of its own",
+            ExitCode.USAGE,
+        )
+    wanted = LoadOptions(
+        connection_count=options.connections,
+        payment_count=options.payments,
+        rate=options.rate,
+        clients=options.clients,
+        suite=options.suite,
+        seed=options.seed,
+    )
+    results = _results(options, directory)
+    if all(given):
+        paid = load_target(Target(options.gateway, options.bank_root, options.tokens, options.customers), wanted)
+    else:
+        paid = load_own(directory / "paygate", wanted)
+    results.samples.append(paid.as_sample(options.suite, options.clients, 1))
+    if options.histogram is not None:
+        options.histogram.write_text(paid.latencies.encoded() + "\n", encoding="ascii")
+    return results
+
+
+def _growth(options: argparse.Namespace, directory: Path) -> Results:
+    from paygate.bench.growth import GrowthRun
+    from paygate.bench.progress import ProgressBar
+
+    results = _results(options, directory)
+    growth = GrowthRun(directory, results, size_max=options.rows, seed=options.seed)
+    with ProgressBar(growth.step_count(options.subjects)) as progress:
+        growth.run(options.subjects, progress.step)
+    return results
+
+
+def _results(options: argparse.Namespace, directory: Path) -> Results:
+    from paygate.bench.surroundings import describe_machine
+
+    told = {"seconds", "rounds", "payments", "rate", "seed"}
+    return Results(
+        describe_machine(directory),
+        {name: value for name, value in vars(options).items() if name in told and value is not None},
+    )
+
+
+def _write(options: argparse.Namespace, results: Results) -> None:
+    from paygate.bench.report import report
+
+    sys.stdout.write(report(results))
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(results.as_json(), indent=2) + "\n", encoding="utf-8")
+    if options.plots is not None:
+        from paygate.bench.plots import draw
+
+        for path in draw(results, options.plots):
+            sys.stdout.write(f"drawn: {path}\n")
+
+
+# -- arguments -------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Measures paygate's servers beside what the same machine can do otherwise. Servers and peers are "
+        "started, measured and ended by the bench, on loopback.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    compare = _add(commands, "compare", _compare, "Compare with the peers in one run, and judge the goals.")
+    compare.add_argument(
+        "--connections", type=_counts, default=[1, 64, 256], metavar="N,N…", help="connection counts (1,64,256)"
+    )
+    compare.add_argument(
+        "--suites", type=_suites, default=list(_SUITES.values()), metavar="NAME,NAME", help="x25519, hybrid (both)"
+    )
+    compare.add_argument("--rounds", type=_count, default=5, metavar="N", help="rounds; medians are of them (5)")
+    compare.add_argument(
+        "--seconds", type=_seconds, default=3.0, metavar="S", help="about how long one measurement takes (3)"
+    )
+    compare.add_argument(
+        "--peers", type=_names, metavar="NAME,NAME", help="only these peers, or 'none' (all; the report has the names)"
+    )
+
+    load = _add(commands, "load", _load, "Put one load on a gateway, and check every receipt.")
+    load.add_argument("--connections", type=_count, default=64, metavar="N", help="connections, 1 to 4096 (64)")
+    load.add_argument(
+        "--payments", type=_payments, default=5_000, metavar="N", help=f"payments, at most {ROUND_COUNT_MAX} (5000)"
+    )
+    load.add_argument(
+        "--rate", type=_rate, metavar="R", help="begin R payments a second, whatever the servers do (open loop)"
+    )
+    load.add_argument("--suite", type=_suite, default=KemId.X25519, metavar="NAME", help="x25519 or hybrid (x25519)")
+    load.add_argument(
+        "--clients",
+        type=_clients,
+        default=Clients.PREPARED,
+        metavar="HOW",
+        help="prepared: credentials are sealed before the clock runs, so that the machine serves the servers; sealing: "
+        "clients seal and verify as they pay (prepared)",
+    )
+    load.add_argument("--histogram", type=Path, metavar="FILE", help="write the latencies in the HDR log format")
+    load.add_argument("--gateway", type=address, metavar="HOST:PORT", help="a gateway that runs already")
+    load.add_argument("--bank-root", type=Path, metavar="FILE", help="its bank's root key")
+    load.add_argument("--tokens", type=Path, metavar="FILE", help="unpaid tokens there, as in PaymentTokensData.txt")
+    load.add_argument(
+        "--customers", type=Path, metavar="FILE", help="who pays, as in NetbankingUsers.txt, with plain passwords"
+    )
+
+    growth = _add(commands, "growth", _growth, "Show how cost, start and memory grow with what the servers hold.")
+    growth.add_argument(
+        "--rows",
+        type=_rows,
+        default=1_000_000,
+        metavar="N",
+        help="the largest number of tokens, accounts and payments made before, up to 10000000 (1000000)",
+    )
+    growth.add_argument(
+        "--subjects",
+        type=_subjects,
+        default=list(_SUBJECTS),
+        metavar="NAME,NAME",
+        help=f"what grows: {', '.join(_SUBJECTS)} (all)",
+    )
+    return parser
+
+
+def _add(
+    commands: Any, name: str, command: Callable[[argparse.Namespace, Path], Results], text: str
+) -> argparse.ArgumentParser:
+    sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    sub.set_defaults(command=command)
+    sub.add_argument("--json", type=Path, metavar="FILE", help="write all results there")
+    sub.add_argument("--plots", type=Path, metavar="DIR", help="draw the results there (SVG)")
+    sub.add_argument("--seed", type=_count, default=1, metavar="N", help="of customers and schedules (1)")
+    sub.add_argument(
+        "--directory",
+        type=Path,
+        default=Path(DEFAULT_DIRECTORY),
+        metavar="DIR",
+        help=f"where stores are made and removed again: the disk that is measured ({DEFAULT_DIRECTORY})",
+    )
+    return sub
+
+
+def _check_work_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PaygateExit(f"--directory {directory}: {error.strerror}", ExitCode.USAGE) from None
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError("expected a whole number from 1 to 4096")
+    return int(text)
+
+
+def _payments(text: str) -> int:
+    # Fewer than this leave nothing to count once the ramp is left out.
+    if not text.isdecimal() or not 100 <= int(text) <= ROUND_COUNT_MAX:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 100 to {ROUND_COUNT_MAX}")
+    return int(text)
+
+
+def _counts(text: str) -> list[int]:
+    return [_count(part) for part in text.split(",")]
+
+
+def _rows(text: str) -> int:
+    if not text.isdecimal() or not 1_000 <= int(text) <= 10_000_000:
+        raise argparse.ArgumentTypeError("expected a whole number from 1000 to 10000000")
+    return int(text)
+
+
+def _subjects(text: str) -> list[str]:
+    return [_one_of(part, {name: name for name in _SUBJECTS}) for part in text.split(",")]
+
+
+def _number(text: str, low: float, high: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"expected a number from {low:g} to {high:g}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    return _number(text, 0.1, 60)
+
+
+def _rate(text: str) -> float:
+    return _number(text, 1, 1_000_000)
+
+
+def _one_of(text: str, known: dict[str, Any]) -> Any:
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(known)}")
+    return known[text]
+
+
+def _suite(text: str) -> Any:
+    return _one_of(text, _SUITES)
+
+
+def _suites(text: str) -> list[Any]:
+    return [_suite(part) for part in text.split(",")]
+
+
+def _clients(text: str) -> Any:
+    return _one_of(text, _CLIENTS)
+
+
+def _names(text: str) -> list[str]:
+    return [] if text == "none" else [name.strip() for name in text.split(",")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

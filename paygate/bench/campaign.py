@@ -1,0 +1,242 @@
+"""The comparison: paygate and its peers in turn, round by round, on one machine in one run.
+
+The machine's speed drifts, so a ratio is formed of measurements that lie side by side: each round measures every peer
+and every way of paying once, and the median of the rounds' ratios counts.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Final, Protocol
+
+from paygate.bench.growth import idle_bytes
+from paygate.bench.load import Links
+from paygate.bench.machine import measure_limits
+from paygate.bench.measure import ROUND_COUNT_MAX, Round, Shoppers, poisson_schedule_ns
+from paygate.bench.orders import Clients, Order, make_customers, suite_key_of, suite_name, variant_of
+from paygate.bench.peers.catalogue import make_peers
+from paygate.bench.peers.peer import Missing, Peer
+from paygate.bench.results import PAYGATE, Results, Sample, best_client_count, median_rate, of
+from paygate.bench.stages import Staging
+from paygate.bench.system import BANK_ID, CUSTOMER_COUNT, BenchSystem, order_of, running
+from paygate.client.root import read_root
+from paygate.codec.codes import KemId
+
+WARM_COUNT: Final = 2_000
+"""Payments before the first round of each kind: they tell how large a round must be."""
+ROUND_COUNT_MIN: Final = 500
+CURVE_SHARES: Final = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""At which parts of the highest rate the throughput-latency curve is measured."""
+TAIL_SHARE: Final = 0.7
+IDLE_COUNT: Final = 4_096
+
+
+class Progress(Protocol):
+    """Hears how far a run is."""
+
+    def step(self, text: str) -> None:
+        """A step begins; the one before is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignOptions:
+    """What to compare, and how long."""
+
+    connection_counts: tuple[int, ...] = (1, 64, 256)
+    suites: tuple[KemId, ...] = (KemId.X25519, KemId.MLKEM768_X25519)
+    round_count: int = 5
+    second: float = 3.0
+    """How long each measurement lasts."""
+    seed: int = 1
+    peers: tuple[str, ...] | None = None
+    """Names; None for all."""
+
+
+class Campaign:
+    """One run of the comparison, on servers and peers of its own below a directory."""
+
+    def __init__(self, directory: Path, options: CampaignOptions, results: Results) -> None:
+        """`directory` must be empty; it belongs on the disk that is to be measured."""
+        self._directory = directory
+        self._options = options
+        self._results = results
+        self._step: Callable[[str], None] = lambda _: None
+        self._peers = [p for p in make_peers() if options.peers is None or p.name in options.peers]
+        self._rounds = range(1, options.round_count + 1)
+        self._system = BenchSystem(directory / "paygate")
+        self._customers = make_customers(CUSTOMER_COUNT, options.seed)
+        self._order_numbers = count()
+        self._orders: Iterator[Order] = iter(())
+        self._round_sizes: dict[tuple[KemId, int], int] = {}
+
+    @property
+    def step_count(self) -> int:
+        """How many steps a run has if no peer is missing."""
+        options, peers = self._options, self._peers
+        kinds = len(options.suites) * len(options.connection_counts)
+        sweep = sum(len(peer.client_counts) for peer in peers)
+        curve = 1 + len(options.suites) * (len(CURVE_SHARES) + options.round_count)
+        a_round = 2 * len(peers) + kinds  # each peer at its best count, and alone
+        return (
+            2 + len(peers) + sweep + 1 + kinds + 1 + options.round_count * a_round + curve + 1 + 3 * len(options.suites)
+        )
+
+    def run(self, progress: Progress) -> None:
+        """Measure everything. Raises PaygateExit; a peer that is missing is noted in the results."""
+        self._step = progress.step
+        self._results.is_comparison = True
+        with contextlib.ExitStack() as stack:
+            executor = stack.enter_context(ProcessPoolExecutor(os.cpu_count()))
+            self._step("the machine's limits")
+            self._results.limits |= measure_limits(self._directory, self._options.second)
+            peers = self._start_peers(stack)
+            self._step("accounts and keys")
+            self._system.create()
+            self._system.add_accounts(self._customers)
+            self._sweep(peers)
+            self._calibrate(executor)
+            self._compare(peers, executor)
+            self._curve(executor)
+            for suite in self._options.suites:
+                self._stages(suite, executor)
+        self._memory()
+
+    # -- peers -----------------------------------------------------------------------------------------
+
+    def _start_peers(self, stack: contextlib.ExitStack) -> list[Peer]:
+        started = []
+        for peer in self._peers:
+            self._results.titles[peer.name] = peer.title
+            self._step(f"start {peer.name}")
+            directory = self._directory / peer.name.replace(" ", "-")
+            directory.mkdir()
+            try:
+                peer.start(directory)
+            except Missing as missing:
+                self._results.missing[peer.name] = str(missing)
+                continue
+            stack.callback(peer.stop)
+            started.append(peer)
+        return started
+
+    def _sweep(self, peers: Sequence[Peer]) -> None:
+        """Round 0: every client count of every peer, to find the one with which it is fastest."""
+        for peer in peers:
+            for client_count in peer.client_counts:
+                self._measure_peer(peer, client_count, 0)
+
+    def _measure_peer(self, peer: Peer, client_count: int, round_number: int) -> None:
+        self._step(f"{peer.name}, {client_count} clients")
+        run = peer.measure(client_count, self._options.second)
+        self._results.samples.append(Sample(peer.name, "", client_count, round_number, run.rate, dict(run.latency_us)))
+
+    # -- paygate ---------------------------------------------------------------------------------------
+
+    def _calibrate(self, executor: Executor) -> None:
+        """Warm up, and find out how many payments a round of the wished length has."""
+        options = self._options
+        kinds = [(suite, connections) for suite in options.suites for connections in options.connection_counts]
+        with self._paying(WARM_COUNT * len(kinds)):
+            for suite, connections in kinds:
+                rate = self._pay(executor, suite, connections, WARM_COUNT, 0).rate
+                size = int(rate * options.second)
+                self._round_sizes[suite, connections] = min(max(size, ROUND_COUNT_MIN), ROUND_COUNT_MAX)
+
+    def _compare(self, peers: Sequence[Peer], executor: Executor) -> None:
+        with self._paying(sum(self._round_sizes.values()) * len(self._rounds)):
+            for number in self._rounds:
+                for peer in peers:
+                    best = best_client_count(self._results.samples, peer.name)
+                    for client_count in sorted({1, best or 1} & set(peer.client_counts)):
+                        self._measure_peer(peer, client_count, number)
+                for (suite, connections), size in self._round_sizes.items():
+                    self._pay(executor, suite, connections, size, number)
+
+    def _curve(self, executor: Executor) -> None:
+        """Open loop: latency against the rate that is offered; at 70 % of the highest as often as there are rounds."""
+        options, samples = self._options, self._results.samples
+        plan: list[tuple[KemId, int, float, int]] = []  # suite, connections, rate, round number
+        for suite in options.suites:
+            ours = [of(samples, PAYGATE, c, variant_of(suite, Clients.PREPARED)) for c in options.connection_counts]
+            best = max((o for o in ours if o), key=median_rate)
+            highest, connections = median_rate([s for s in best if s.round_number > 0]), best[0].client_count
+            plan += [(suite, connections, highest * share, 0) for share in CURVE_SHARES]
+            plan += [(suite, connections, highest * TAIL_SHARE, number) for number in self._rounds]
+        sizes = [min(int(rate * options.second), ROUND_COUNT_MAX) for _, _, rate, _ in plan]
+        with self._paying(sum(sizes)):
+            for (suite, connections, rate, number), size in zip(plan, sizes, strict=True):
+                schedule_ns = poisson_schedule_ns(rate, size, options.seed + number)
+                self._pay(executor, suite, connections, size, number, schedule_ns)
+
+    def _pay(
+        self,
+        executor: Executor,
+        suite: KemId,
+        connections: int,
+        size: int,
+        number: int | None,
+        schedule_ns: Sequence[int] | None = None,
+        before_clock: Callable[[], None] = lambda: None,
+    ) -> Round:
+        """One round, kept as a sample unless it has no number."""
+        how = "closed loop" if schedule_ns is None else "open loop"
+        self._step(f"paygate, {suite_name(suite)}, {connections} connections, {how}")
+        links = Links(self._gateway_address, connections)
+        try:
+            shoppers = Shoppers(
+                links,
+                self._orders,
+                executor,
+                bank_id=BANK_ID,
+                root_key=read_root(self._system.root_key_path).public_key,
+                choose=lambda key_list: suite_key_of(key_list, suite),
+                clients=Clients.PREPARED,
+                before_clock=before_clock,
+            )
+            paid = shoppers.pay(size, schedule_ns)
+        finally:
+            links.close()
+        if number is not None:
+            self._results.samples.append(paid.as_sample(suite, Clients.PREPARED, number))
+        return paid
+
+    @contextlib.contextmanager
+    def _paying(self, order_count: int) -> Iterator[None]:
+        """The servers, with so many new tokens."""
+        self._step(f"{order_count} tokens")
+        orders = [order_of(next(self._order_numbers), self._customers) for _ in range(order_count)]
+        self._system.add_orders(orders)
+        self._orders = iter(orders)
+        with running(self._system):
+            yield
+
+    @property
+    def _gateway_address(self) -> tuple[str, int]:
+        assert self._system.gateway is not None
+        return self._system.gateway.address
+
+    # -- memory and stages -----------------------------------------------------------------------------
+
+    def _memory(self) -> None:
+        self._step(f"memory of {IDLE_COUNT} idle connections")
+        self._results.memory_bytes |= idle_bytes(self._directory / "idle", IDLE_COUNT)
+
+    def _stages(self, suite: KemId, executor: Executor) -> None:
+        """The stage profile: the same servers under stopwatches, with as many connections as there may be."""
+        directory = self._directory / f"stages-{suite_name(suite)}"
+        directory.mkdir()
+        staging = Staging(directory)
+        connections = max(self._options.connection_counts)
+        size = self._round_sizes[suite, connections]
+        plain = self._system.bank_argv, self._system.gateway_argv
+        self._system.bank_argv, self._system.gateway_argv = staging.argv("bank"), staging.argv("gateway")
+        with self._paying(WARM_COUNT + size):
+            self._pay(executor, suite, connections, WARM_COUNT, None)
+            self._pay(executor, suite, connections, size, None, before_clock=staging.begin)
+        self._system.bank_argv, self._system.gateway_argv = plain
+        profile = staging.profile(size)
+        self._results.stages[f"{suite_name(suite)}, {connections} connections"] = profile
