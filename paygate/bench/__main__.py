@@ -38,7 +38,7 @@ def _main() -> int:
     raise_descriptor_limit(DESCRIPTOR_COUNT)
     command: Callable[[argparse.Namespace, Path], Results] = options.command
     with ExitStack() as stack:
-        directory = Path(tempfile.mkdtemp(prefix="run-", dir=options.directory))
+        directory = Path(tempfile.mkdtemp(prefix="run-", dir=options.directory.resolve()))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         directory.chmod(0o711)  # PostgreSQL, which refuses to run as root, must get through to its own directory
         results = command(options, directory)
