@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from paygate.bank.ledger import (
     FindPayment,
@@ -42,6 +42,7 @@ from paygate.effects import Commit, Effect, LogLine
 from paygate.link import KeyOf, Link, LinkEvent, LinkFailed, PeerClosed, RequestReceived
 from paygate.link import Opened as LinkOpened
 from paygate.links import LinkTable
+from paygate.making import maker_of
 from paygate.net.addresses import Address
 
 DECODE_COUNT_MAX: Final = 4_096
@@ -49,6 +50,7 @@ DECODE_COUNT_MAX: Final = 4_096
 
 _NOT_OPENED: Final = {SealStatus.KEY_RETIRED: Reason.KEY_RETIRED, SealStatus.NOT_OPENED: Reason.TERMS}
 _UNAVAILABLE: Final = PaymentOutcome(TransferOutcome.UNAVAILABLE)
+_PAYMENT_REQUESTS: Final = (TransferRequest, ResolveRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +61,15 @@ class Decode:
     request: OpenEnvelope
 
 
-@dataclass(frozen=True, slots=True)
-class _Asker:
+class _Asker(NamedTuple):
     """Whom an answer goes to, if the link is still there."""
 
     link_id: int
     correlation_id: int
-    reply: type[TransferResult] | type[ResolveResult]
+    make_reply: Callable[[bytes, TransferOutcome, Reason, str, bytes], TransferResult | ResolveResult]
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     """A transfer whose envelope is with the decoder."""
 
     asker: _Asker
@@ -77,6 +77,15 @@ class _Waiting:
     envelope_hash: bytes
     deadline_mono_ms: int
 
+
+_make_commit: Final = maker_of(Commit)
+_make_decode: Final = maker_of(Decode)
+_make_find: Final = maker_of(FindPayment)
+_make_open_envelope: Final = maker_of(OpenEnvelope)
+_make_opened: Final = maker_of(Opened)
+_make_resolve_result: Final = maker_of(ResolveResult)
+_make_transfer: Final = maker_of(Transfer)
+_make_transfer_result: Final = maker_of(TransferResult)
 
 _Then = Callable[[PaymentOutcome, Now], list[Effect]]
 
@@ -166,6 +175,8 @@ class BankCore:
     # -- requests --------------------------------------------------------------------------------------
 
     def _handle(self, link_id: int, event: LinkEvent, now: Now) -> list[Effect]:
+        if isinstance(event, RequestReceived):
+            return self._handle_request(link_id, event.correlation_id, event.message, now)
         match event:
             case LinkOpened(peer_id=gateway_id):
                 return [LogLine(f"gateway {gateway_id} is linked")]
@@ -173,8 +184,6 @@ class BankCore:
                 return [LogLine(f"link {link_id} failed: {error.text}")]
             case PeerClosed(text=text):
                 return [LogLine(f"link {link_id} closed by its peer: {text}")]
-            case RequestReceived(correlation_id=correlation_id, message=message):
-                return self._handle_request(link_id, correlation_id, message, now)
             case _:
                 return []
 
@@ -190,22 +199,27 @@ class BankCore:
                 BankKeys(KeysStatus.AVAILABLE, self.signed_key_list) if is_ours else _UNKNOWN_BANK,
             )
             return []
-        assert isinstance(message, TransferRequest | ResolveRequest), "the link lets no other request through"
-        if message.terms.gateway_id != link.peer_id:  # T14: the link's key says who it is.
+        assert isinstance(message, _PAYMENT_REQUESTS), "the link lets no other request through"
+        terms = message.terms
+        if terms.gateway_id != link.peer_id:  # T14: the link's key says who it is.
             self._fail(link_id, link, "bad value at terms.gateway_id: expected the gateway of this link")
             return [LogLine(f"gateway {link.peer_id} sent a request of another gateway; its link is closed")]
-        if message.terms.bank_id != self._bank_id:
+        if terms.bank_id != self._bank_id:
             self._fail(link_id, link, "bad value at terms.bank_id: expected this bank")
             return [LogLine(f"gateway {link.peer_id} sent a request for another bank; its link is closed")]
         if isinstance(message, ResolveRequest):
-            resolve = Resolve(message.terms, message.envelope_hash)
-            asker = _Asker(link_id, correlation_id, ResolveResult)
-            return self._resolve(resolve, partial(self._decided, asker, message.terms.payment_id))
-        self._under_way.setdefault(_payment_key(message.terms), _UnderWay()).transfer_count += 1
-        asker = _Asker(link_id, correlation_id, TransferResult)
-        find = FindPayment(message.terms, envelope_hash(message.envelope))
-        deadline_mono_ms = now.mono_ms + message.time_left_ms
-        return [self._commit(find, partial(self._found, asker, message, find.envelope_hash, deadline_mono_ms))]
+            resolve = Resolve(terms, message.envelope_hash)
+            asker = _Asker(link_id, correlation_id, _make_resolve_result)
+            return self._resolve(resolve, partial(self._decided, asker, terms.payment_id))
+        key = (terms.gateway_id, terms.payment_id)
+        under_way = self._under_way.get(key)
+        if under_way is None:
+            under_way = self._under_way[key] = _UnderWay()
+        under_way.transfer_count += 1
+        asker = _Asker(link_id, correlation_id, _make_transfer_result)
+        sent_envelope_hash = envelope_hash(message.envelope)
+        then = partial(self._found, asker, message, sent_envelope_hash, now.mono_ms + message.time_left_ms)
+        return [self._commit(_make_find(terms, sent_envelope_hash), then)]
 
     def _fail(self, link_id: int, link: Link, text: str) -> None:
         self._failed.add(link_id)
@@ -227,7 +241,7 @@ class BankCore:
         tag = self._next_tag
         self._next_tag += 1
         self._decoding[tag] = _Waiting(asker, request.terms, sent_envelope_hash, deadline_mono_ms)
-        return [Decode(tag, OpenEnvelope(request.key_id, request.terms, request.envelope))]
+        return [_make_decode(tag, _make_open_envelope(request.key_id, request.terms, request.envelope))]
 
     def decoded(self, tag: int, opened: OpenedEnvelope | None, now: Now) -> list[Effect]:
         """The decoder's answer to a Decode; None if it died and can't answer."""
@@ -235,8 +249,8 @@ class BankCore:
         if opened is None:
             effects = self._decided(waiting.asker, waiting.terms.payment_id, _UNAVAILABLE, now)
             return effects + self._ended(waiting.terms) + self._links.effects()
-        credentials = _NOT_OPENED.get(opened.status) or Opened(opened.user_id, opened.verifier)
-        transfer = Transfer(waiting.terms, waiting.envelope_hash, credentials, waiting.deadline_mono_ms)
+        credentials = _NOT_OPENED.get(opened.status) or _make_opened(opened.user_id, opened.verifier)
+        transfer = _make_transfer(waiting.terms, waiting.envelope_hash, credentials, waiting.deadline_mono_ms)
         commit = self._commit(transfer, partial(self._decided, waiting.asker, waiting.terms.payment_id))
         return [commit, *self._ended(waiting.terms)]
 
@@ -245,7 +259,8 @@ class BankCore:
 
         The wait is bounded, since a decoder that hangs is replaced.
         """
-        under_way = self._under_way.get(_payment_key(resolve.terms))
+        terms = resolve.terms
+        under_way = self._under_way.get((terms.gateway_id, terms.payment_id))
         if under_way is None:
             return [self._commit(resolve, then)]
         under_way.resolves.append((resolve, then))
@@ -253,7 +268,7 @@ class BankCore:
 
     def _ended(self, terms: Terms) -> list[Effect]:
         """A transfer is answered, or is committed just before these effects: the last one lets the resolves go."""
-        key = _payment_key(terms)
+        key = (terms.gateway_id, terms.payment_id)
         under_way = self._under_way[key]
         under_way.transfer_count -= 1
         if under_way.transfer_count:
@@ -265,7 +280,7 @@ class BankCore:
         assert outcome.outcome is not None
         link = self._links.get(asker.link_id)
         if link is not None:  # The gateway may be gone; the outcome stands, and it will ask.
-            reply = asker.reply(payment_id, outcome.outcome, outcome.reason, outcome.utr, outcome.receipt)
+            reply = asker.make_reply(payment_id, outcome.outcome, outcome.reason, outcome.utr, outcome.receipt)
             link.send_reply(asker.correlation_id, reply)
         return [outcome.posted] if outcome.posted else []
 
@@ -273,7 +288,7 @@ class BankCore:
 
     def _commit(self, operation: PaymentOperation, then: _Then) -> Commit:
         self._awaited.append((operation, then))
-        return Commit(operation)
+        return _make_commit(operation)
 
     def committed(self, outcomes: Sequence[Outcome], now: Now) -> list[Effect]:
         """The ledger's outcomes; their statements are on disk, so the answers may leave."""
@@ -299,10 +314,6 @@ class BankCore:
                 is_find = isinstance(operation, FindPayment)
                 effects.append(self._commit(find, then if is_find else partial(_found_or_unavailable, then)))
         return effects + self._links.effects()
-
-
-def _payment_key(terms: Terms) -> tuple[str, bytes]:
-    return terms.gateway_id, terms.payment_id
 
 
 _UNKNOWN_BANK: Final = BankKeys(KeysStatus.UNKNOWN_BANK, b"")

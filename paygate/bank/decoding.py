@@ -24,7 +24,8 @@ RESTART_MS_MIN: Final = 100
 RESTART_MS_MAX: Final = 10_000
 """A decoder that dies at each start is tried again this often: seldom enough to cost nothing."""
 ANSWER_MS_MAX: Final = 5_000
-"""A decoder that owes answers and gives none for so long hangs, and is replaced; it needs 100 us for one."""
+"""How often is looked whether a decoder that owes answers gave any since; if not, it hangs and is replaced. It needs
+100 us for one."""
 TERMINATE_GRACE_MS: Final = 500
 
 
@@ -61,6 +62,7 @@ class DecoderProcess:
         self._failure_count = 0  # deaths since the last answer
         self._child: Child | None = None
         self._timer: Timer | None = None
+        self._is_heard = False  # whether it answered, or owed nothing, since the last look
         self._is_closed = False
         self._start()
 
@@ -69,9 +71,11 @@ class DecoderProcess:
         if self._child is None:
             self._on_answer(tag, None)
             return
-        owed = _Owed(encode_frame(request, tag))
-        self._owed[tag] = owed
-        self._child.send(owed.frame)
+        frame = encode_frame(request, tag)
+        if not self._owed:
+            self._is_heard = True
+        self._owed[tag] = _Owed(frame)
+        self._child.send(frame)
         self._watch()
 
     def close(self) -> None:
@@ -109,8 +113,7 @@ class DecoderProcess:
         except RemoteProtocolError as error:
             self._log(f"the decoder sent nonsense ({error.text}); it is replaced")
             self._kill()
-        else:
-            self._watch()
+        self._is_heard = True
 
     def _answered(self, frame: Frame) -> None:
         message = frame.message()
@@ -120,13 +123,17 @@ class DecoderProcess:
             self._on_answer(frame.correlation_id, message)
 
     def _watch(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(ANSWER_MS_MAX, self._hangs) if self._owed else None
+        # One timer for all that is owed, since a timer for each payment would cost more than the look.
+        if self._owed and self._timer is None:
+            self._is_heard = False
+            self._timer = self._loop.call_later(ANSWER_MS_MAX, self._look)
 
-    def _hangs(self) -> None:
-        self._log(f"the decoder gave no answer for {ANSWER_MS_MAX} ms; it is replaced")
-        self._kill()
+    def _look(self) -> None:
+        self._timer = None
+        if self._owed and not self._is_heard:
+            self._log(f"the decoder gave no answer for {ANSWER_MS_MAX} ms; it is replaced")
+            self._kill()
+        self._watch()
 
     def _kill(self) -> None:
         if self._child is not None:
@@ -141,6 +148,7 @@ class DecoderProcess:
     def _failed(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self._failure_count += 1
         given_up = [tag for tag, owed in self._owed.items() if owed.is_repeated or self._failure_count > 1]
         for tag in given_up:
@@ -153,6 +161,7 @@ class DecoderProcess:
         self._timer = self._loop.call_later(delay_ms, self._restart)
 
     def _restart(self) -> None:
+        self._timer = None
         if not self._is_closed:
             self._start()
 

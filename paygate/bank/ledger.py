@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from paygate.clock import Now
 from paygate.codec import limits
@@ -260,8 +260,7 @@ class Situation:
     """The one of the user ID in the envelope, if it was opened and there is one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """NONE means that the money moves; any other reason declines."""
 
     reason: Reason

@@ -126,8 +126,19 @@ def take_in_now(directory: Path) -> None:
 
 
 def _start_decoder(loop: Loop, directory: Path, core: BankCore, server: Server) -> DecoderProcess:
+    answers: list[tuple[int, OpenedEnvelope | None]] = []
+
     def answered(tag: int, opened: OpenedEnvelope | None) -> None:
-        server.defer(lambda now: core.decoded(tag, opened, now))
+        if not answers:
+            server.defer(handle)
+        answers.append((tag, opened))
+
+    def handle(now: Now) -> list[Effect]:
+        effects: list[Effect] = []
+        for tag, opened in answers:
+            effects += core.decoded(tag, opened, now)
+        answers.clear()
+        return effects
 
     return DecoderProcess(loop, decoder_argv(directory), on_answer=answered, log=_log)
 
@@ -167,12 +178,15 @@ class _Performer:
         self._records = records
 
     def __call__(self, effects: list[Effect]) -> None:
-        self._records.record([effect for effect in effects if isinstance(effect, Posted)])
+        posted: list[Posted] = []
         for effect in effects:
-            if isinstance(effect, Decode):
+            if isinstance(effect, Posted):
+                posted.append(effect)
+            elif isinstance(effect, Decode):
                 self.decoder.open_envelope(effect.tag, effect.request)
             elif isinstance(effect, LogLine):
                 _log(effect.text)
+        self._records.record(posted)
 
 
 class _Poll:

@@ -320,6 +320,22 @@ def test_a_decoder_that_hangs_is_replaced(state: Path, loop: Loop, keep: Keep, m
     kept.process._kill()
 
 
+def test_a_decoder_that_hangs_is_replaced_however_much_it_is_asked(
+    state: Path, loop: Loop, keep: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paygate.bank.decoding.ANSWER_MS_MAX", 100)
+    kept = keep([sys.executable, "-c", "import time; time.sleep(60)"])
+    request, tags = open_request(state), iter(range(1_000_000))
+
+    def has_hung() -> bool:
+        kept.process.open_envelope(next(tags), request)
+        return any("no answer" in line for line in kept.log)
+
+    run_until(loop, has_hung)
+    assert next(tags) < 100  # Some ten, at 20 ms each; no question puts the end off.
+    kept.process._kill()
+
+
 def test_the_decoder_takes_no_module_from_the_directory_that_the_bank_was_started_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
