@@ -26,8 +26,8 @@ from paygate.bench.system import BANK_ID, CUSTOMER_COUNT, BenchSystem, order_of,
 from paygate.client.root import read_root
 from paygate.codec.codes import KemId
 
-WARM_COUNT: Final = 2_000
-"""Payments before the first round of each kind: they tell how large a round must be."""
+WARM_COUNT_MAX: Final = 2_000
+"""Payments before the first round of each kind: they tell how large a round must be. Fewer with few connections."""
 ROUND_COUNT_MIN: Final = 500
 CURVE_SHARES: Final = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 """At which parts of the highest rate the throughput-latency curve is measured."""
@@ -140,9 +140,9 @@ class Campaign:
         """Warm up, and find out how many payments a round of the wished length has."""
         options = self._options
         kinds = [(suite, connections) for suite in options.suites for connections in options.connection_counts]
-        with self._paying(WARM_COUNT * len(kinds)):
+        with self._paying(sum(_warm_count(connections) for _, connections in kinds)):
             for suite, connections in kinds:
-                rate = self._pay(executor, suite, connections, WARM_COUNT, 0).rate
+                rate = self._pay(executor, suite, connections, _warm_count(connections), 0).rate
                 size = int(rate * options.second)
                 self._round_sizes[suite, connections] = min(max(size, ROUND_COUNT_MIN), ROUND_COUNT_MAX)
 
@@ -234,9 +234,14 @@ class Campaign:
         size = self._round_sizes[suite, connections]
         plain = self._system.bank_argv, self._system.gateway_argv
         self._system.bank_argv, self._system.gateway_argv = staging.argv("bank"), staging.argv("gateway")
-        with self._paying(WARM_COUNT + size):
-            self._pay(executor, suite, connections, WARM_COUNT, None)
+        warm_count = _warm_count(connections)
+        with self._paying(warm_count + size):
+            self._pay(executor, suite, connections, warm_count, None)
             self._pay(executor, suite, connections, size, None, before_clock=staging.begin)
         self._system.bank_argv, self._system.gateway_argv = plain
         profile = staging.profile(size)
         self._results.stages[f"{suite_name(suite)}, {connections} connections"] = profile
+
+
+def _warm_count(connections: int) -> int:
+    return min(WARM_COUNT_MAX, ROUND_COUNT_MIN + 10 * connections)
