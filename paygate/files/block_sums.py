@@ -39,18 +39,22 @@ class BlockSums:
         A block that somebody edited before keeps a checksum that it doesn't have, so the edit is still found: CRC is
         linear, so what our own bytes change of it is known without the block's other bytes.
         """
+        index = offset // BLOCK_SIZE
+        behind = (index + 1) * BLOCK_SIZE - offset - len(old)
+        if behind >= 0 and index < self.size // BLOCK_SIZE:
+            self._change(index, behind, old, new)
+            return
         end = min(offset + len(old), self.size)
-        start = offset
-        while start < end:
-            index = start // BLOCK_SIZE
-            block_end = min((index + 1) * BLOCK_SIZE, self.size)
-            stop = min(end, block_end)
-            low, high = start - offset, stop - offset
-            difference = crc32(old[low:high]) ^ crc32(new[low:high])
-            # Carried over the bytes behind it, whatever they are: two files' difference there is zeros.
-            behind = block_end - stop
-            self._sums[index] ^= crc32(_ZEROS[:behind], difference) ^ _ZERO_SUMS[behind]
-            start = stop
+        if offset >= end:
+            return
+        for start in range(index * BLOCK_SIZE, end, BLOCK_SIZE):
+            block_end = min(start + BLOCK_SIZE, self.size)
+            part = slice(max(start - offset, 0), min(block_end, end) - offset)
+            self._change(start // BLOCK_SIZE, max(block_end - end, 0), old[part], new[part])
+
+    def _change(self, index: int, behind: int, old: bytes, new: bytes) -> None:
+        # Carried over the bytes behind it in the block, whatever they are: their difference is zeros.
+        self._sums[index] ^= crc32(_ZEROS[:behind], crc32(old) ^ crc32(new)) ^ _ZERO_SUMS[behind]
 
     def differ(self, fd: int, tail_size: int | None = None) -> bool:
         """Whether the file says something else now; only its last blocks with `tail_size` (bytes). Raises OSError."""

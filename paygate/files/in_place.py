@@ -6,14 +6,14 @@ nothing is ever written into somebody's line. Rows that stand side by side are r
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, pairwise
+from operator import itemgetter
 from typing import Final, NamedTuple
 
-from paygate.escape import escape_field
-from paygate.files.layout import ROW_SIZE_MAX, Column, Layout
+from paygate.files.layout import ROW_SIZE_MAX, Layout, is_plain
 
 RUN_SIZE_MAX: Final = 1 << 16
 """Bytes of rows side by side that are changed at once."""
-_BAR: Final = ord("|")
 
 
 def _untold(_offset: int, _old: bytes, _new: bytes) -> None:
@@ -39,21 +39,26 @@ class ChangingColumns:
         self.layout = layout
         self.names = names
         columns = layout.columns
-        starts = [sum(column.width + 3 for column in columns[:index]) for index in range(len(columns))]
         indexes = [[column.name for column in columns].index(name) for name in names]
         assert indexes == sorted(indexes), "in the layout's order"
         assert indexes[0] > 0, "the first column is the key, and a key is never changed"
-        self._columns = [columns[index] for index in indexes]
-        self._row_size = starts[-1] + columns[-1].width + 1
+        starts = list(accumulate((column.width + 3 for column in columns), initial=0))
+        self._row_size = starts[-1] - 2  # the last separator is a newline
         self._key_size = starts[1]
         self._key_template = f"%-{columns[0].width}s | "
         self._bar_count = len(columns) - 1
-        self._cells = [slice(starts[index], starts[index] + columns[index].width) for index in indexes]
-        bars = {place for cell in self._cells for place in (cell.start - 2, cell.stop + 1)}
-        self._bars = sorted(place for place in bars if place < self._row_size)
-        # What is kept: before, between and behind the cells.
-        edges = [0, *(edge for cell in self._cells for edge in (cell.start, cell.stop)), self._row_size]
-        self._kept = [slice(low, high) for low, high in zip(edges[::2], edges[1::2], strict=True)]
+        self._bars = itemgetter(*(start - 2 for start in starts[1:-1]))
+        self._bars_there = self._bars(layout.format([""] * len(columns)))
+        self._low, self._high = starts[indexes[0]], starts[indexes[-1] + 1] - 3
+        # A changed row is what it was up to a cell, that cell, what it was up to the next one, and so on.
+        self._cells_template = "".join(columns[index].template for index in indexes)
+        cells = list(accumulate((columns[index].width for index in indexes), initial=0))
+        self._cells_size = cells[-1]
+        ends = [0, *(starts[index + 1] - 3 for index in indexes)]
+        self._pieces = [
+            (slice(end, starts[index]), slice(low, high))
+            for end, index, (low, high) in zip(ends, indexes, pairwise(cells), strict=False)
+        ]
 
     def apply(
         self,
@@ -68,6 +73,8 @@ class ChangingColumns:
         than its column.
         """
         ordered = sorted(changes)
+        if not is_plain([text for change in ordered for text in change.texts]):
+            return {c.offset for c in ordered if not self._apply_to_any(read_fd, write_fd, c, will_write)}
         missing: set[int] = set()
         index = 0
         while index < len(ordered):
@@ -80,7 +87,7 @@ class ChangingColumns:
             old = os.pread(read_fd, end - start, start)
             new = self._changed(old, run)
             if new is not None:
-                low, high = self._cells[0].start, len(new) - (self._row_size - self._cells[-1].stop)
+                low, high = self._low, len(new) - (self._row_size - self._high)
                 will_write(start + low, old[low:high], new[low:high])
                 if os.pwrite(write_fd, new[low:high], start + low) == high - low:
                     continue
@@ -88,35 +95,31 @@ class ChangingColumns:
         return missing
 
     def _changed(self, data: bytes, run: Sequence[RowChange]) -> bytes | None:
-        """The rows of a run with the changes in them; None if one isn't exactly as the layout has it."""
+        """The rows of a run with the changes in them; None if one isn't exactly as wide as the layout."""
+        size, key_size, key_template, cells_template = (
+            self._row_size,
+            self._key_size,
+            self._key_template,
+            self._cells_template,
+        )
         pieces: list[bytes] = []
         start = 0
-        for change in run:
-            row = data[start : start + self._row_size]
-            start += self._row_size
+        for _, key, texts in run:
+            row = data[start : start + size]
+            start += size
+            cells = (cells_template % tuple(texts)).encode()
             if (
-                row[: self._key_size] != (self._key_template % change.key).encode()
-                or row.find(b"\n") != self._row_size - 1
+                row.find(b"\n") != size - 1
+                or row[:key_size] != (key_template % key).encode()
                 or row.count(b"|") != self._bar_count
+                or self._bars(row) != self._bars_there
+                or len(cells) != self._cells_size
             ):
                 return None
-            for bar in self._bars:
-                if row[bar] != _BAR:
-                    return None
-            for kept, column, text in zip(self._kept, self._columns, change.texts, strict=False):
-                cell = self._cell(column, text)
-                if len(cell) != column.width:  # it has characters of more than one byte
-                    return None
-                pieces += (row[kept], cell)
-            pieces.append(row[self._kept[-1]])
+            for kept, cell in self._pieces:
+                pieces += (row[kept], cells[cell])
+            pieces.append(row[self._high :])
         return b"".join(pieces)
-
-    def _cell(self, column: Column, text: str) -> bytes:
-        text = escape_field(text)
-        width = column.width
-        if len(text) > width:
-            raise ValueError(f"{self.layout.file_name}: {len(text)} characters for column {column.name}")
-        return (text.rjust(width) if column.align == "right" else text.ljust(width)).encode()
 
     def _apply_to_any(
         self, read_fd: int, write_fd: int, change: RowChange, will_write: Callable[[int, bytes, bytes], None]

@@ -40,6 +40,11 @@ class Column:
     align: Literal["left", "right"] = "left"
     secret: bool = False
 
+    @property
+    def template(self) -> str:
+        """For `%`: pads a text that needs no escape."""
+        return f"%{'' if self.align == 'right' else '-'}{self.width}s"
+
 
 class FieldProblem(Exception):
     """A converter's word that one field of a line is bad. Its own text leaves out what was there."""
@@ -102,9 +107,8 @@ class Layout:
 
     def format_all(self, rows: Sequence[Sequence[str]]) -> list[bytes]:
         """`format` for many records, which costs less for each."""
-        joined = "|".join(chain.from_iterable(rows))
-        bar_count = len(self.columns) * len(rows) - 1
-        if self._is_plain(joined, bar_count) and all(len(row) == len(self.columns) for row in rows):
+        fields = list(chain.from_iterable(rows))
+        if is_plain(fields) and all(len(row) == len(self.columns) for row in rows):
             lines = [(self._template % tuple(row)).encode() for row in rows]
         else:
             lines = [self._format_escaped(row) for row in rows]
@@ -121,21 +125,7 @@ class Layout:
 
     @cached_property
     def _template(self) -> str:
-        cells = (f"%{'' if column.align == 'right' else '-'}{column.width}s" for column in self.columns)
-        return f"{' | '.join(cells)}\n"
-
-    def _is_plain(self, joined: str, bar_count: int) -> bool:
-        """Whether none of the fields that are joined with bars needs an escape."""
-        return (
-            joined.isprintable()
-            and joined.count("|") == bar_count
-            and "\\" not in joined
-            and "#" not in joined  # at a line's start it would make a comment of it
-            and " |" not in joined
-            and "| " not in joined
-            and joined[:1] != " "
-            and joined[-1:] != " "
-        )
+        return f"{' | '.join(column.template for column in self.columns)}\n"
 
     def _format_escaped(self, fields: Sequence[str]) -> bytes:
         cells = [_pad(column, escape_field(field)) for column, field in zip(self.columns, fields, strict=True)]
@@ -223,6 +213,22 @@ class Layout:
             padded = data.rjust(room) if self.columns[index].align == "right" else data.ljust(room)
             cells[index] = b" " * (index > 0) + padded + b" " * (index < len(cells) - 1)
         return b"|".join(cells) + b"\n"
+
+
+def is_plain(fields: Sequence[str]) -> bool:
+    """Whether all of these may stand in a row as they are. False for some that may, since `#` matters in few places.
+
+    Asked of many at once, since that costs less than asking `escape_field` for each.
+    """
+    joined = f"|{'|'.join(fields)}|"
+    return (
+        joined.isprintable()
+        and joined.count("|") == len(fields) + 1
+        and "\\" not in joined
+        and "#" not in joined
+        and " |" not in joined
+        and "| " not in joined
+    )
 
 
 def _pad(column: Column, text: str) -> str:
