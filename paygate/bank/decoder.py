@@ -30,12 +30,14 @@ from paygate.codec.messages import MakeVerifier, Message, OpenedEnvelope, OpenEn
 from paygate.codec.seal import NotOpened, open_envelope, password_key, verifier_of
 from paygate.files.durable import write_all
 from paygate.hardening import protect_process
+from paygate.making import maker_of
 
 PROGRAM: Final = "paygate-decoder"
 READ_SIZE: Final = 64 * 1024
 """What a pipe holds; some forty envelopes a read."""
 
 _STDIN, _STDOUT = 0, 1
+_make_opened: Final = maker_of(OpenedEnvelope)
 _SETTLE_NS: Final = 1_000_000_000  # a directory changed so recently may change again within its timestamp's step
 
 
@@ -70,7 +72,8 @@ class Decoder:
             credentials = open_envelope(key, request.key_id, request.terms, request.envelope)
         except NotOpened:
             return _failed(SealStatus.NOT_OPENED)
-        return OpenedEnvelope(SealStatus.DONE, credentials.user_id, verifier_of(self._pepper, credentials.password_key))
+        verifier = verifier_of(self._pepper, credentials.password_key)
+        return _make_opened(SealStatus.DONE, credentials.user_id, verifier)
 
     def _load_keys(self) -> None:
         mtime_ns = decoder_secrets_mtime_ns(self._directory)

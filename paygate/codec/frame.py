@@ -359,17 +359,22 @@ def frame_checksum(signed: bytes) -> int:
 
 def frame_mac(link_key: bytes, signed: bytes) -> bytes:
     """HMAC-SHA-256 over header and body, cut to 16 bytes (spec 4.4)."""
-    keyed_inner, keyed_outer = _keyed(link_key)
+    return hmac_sha256(link_key, signed)[: limits.MAC_SIZE]
+
+
+def hmac_sha256(key: bytes, data: bytes) -> bytes:
+    """HMAC-SHA-256 (RFC 2104) under one of a process's few keys."""
+    keyed_inner, keyed_outer = _keyed(key)
     inner, outer = keyed_inner.copy(), keyed_outer.copy()
-    inner.update(signed)
+    inner.update(data)
     outer.update(inner.digest())
-    return outer.digest()[: limits.MAC_SIZE]
+    return outer.digest()
 
 
 @lru_cache(maxsize=256)
-def _keyed(link_key: bytes) -> "tuple[hashlib._Hash, hashlib._Hash]":
+def _keyed(key: bytes) -> "tuple[hashlib._Hash, hashlib._Hash]":
     """HMAC's inner and outer hash with the key in them (RFC 2104), which is half of the work for a frame."""
     block_size = hashlib.sha256().block_size
-    key = hashlib.sha256(link_key).digest() if len(link_key) > block_size else link_key
-    block = key.ljust(block_size, b"\0")
+    short = hashlib.sha256(key).digest() if len(key) > block_size else key
+    block = short.ljust(block_size, b"\0")
     return hashlib.sha256(block.translate(hmac.trans_36)), hashlib.sha256(block.translate(hmac.trans_5C))

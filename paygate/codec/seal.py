@@ -5,7 +5,6 @@ else that varies (time, nonces) is an argument. `SealError` and its kin never ca
 """
 
 import hashlib
-import hmac
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from paygate.codec import limits
 from paygate.codec.codes import AeadId, KdfId, KemId
 from paygate.codec.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from paygate.codec.fields import PASSWORD, USER_ID, Text, fields_of, utf8_text
-from paygate.codec.frame import decode_record, encode_record
+from paygate.codec.frame import decode_record, encode_record, hmac_sha256
 from paygate.codec.messages import SealCredentials
 from paygate.codec.sealed import (
     CredentialsPlaintext,
@@ -34,6 +33,7 @@ from paygate.codec.sealed import (
     SuiteKey,
     Terms,
 )
+from paygate.making import maker_of
 
 # Every label ends in a zero byte and none is another's beginning, so no input of one use is one of another.
 LABEL_ENVELOPE: Final = b"paygate/v1/envelope\0"
@@ -46,6 +46,9 @@ LABEL_RECEIPT_ROOT: Final = b"paygate/v1/receipt-root\0"
 _SALT_SIZE: Final = 16
 _LEAF_PREFIX: Final = b"\0"  # RFC 6962 section 2.1: leaves and nodes can't be taken for one another
 _NODE_PREFIX: Final = b"\1"
+_LABELLED_LEAF: Final = _LEAF_PREFIX + LABEL_RECEIPT
+_sha256: Final = hashlib.sha256  # looked up for every node of every receipt
+_make_receipt: Final = maker_of(Receipt)
 
 DEFAULT_PASSWORD_KEY: Final = PasswordKeyParameters(memory_kib=19_456, iteration_count=2, lane_count=1)
 """19 MiB and two passes: the design's cost, about 20 ms on one core when it was measured."""
@@ -110,12 +113,18 @@ class SealingKey:
     kem_id: KemId
     _x25519: X25519PrivateKey
     _mlkem: MLKEM768PrivateKey | None
+    _hpke: "X25519PrivateKey | hpke.MLKEM768X25519PrivateKey"
+    """What HPKE takes: both as one, or X25519's."""
 
     @staticmethod
     def generate(kem_id: KemId) -> "SealingKey":
         """Make a new key."""
         mlkem = MLKEM768PrivateKey.generate() if kem_id is KemId.MLKEM768_X25519 else None
-        return SealingKey(kem_id, X25519PrivateKey.generate(), mlkem)
+        return SealingKey._of(kem_id, X25519PrivateKey.generate(), mlkem)
+
+    @staticmethod
+    def _of(kem_id: KemId, x25519: X25519PrivateKey, mlkem: MLKEM768PrivateKey | None) -> "SealingKey":
+        return SealingKey(kem_id, x25519, mlkem, hpke.MLKEM768X25519PrivateKey(mlkem, x25519) if mlkem else x25519)
 
     @staticmethod
     def from_private_bytes(kem_id: KemId, data: bytes) -> "SealingKey":
@@ -124,7 +133,7 @@ class SealingKey:
         if len(data) != seed_size + _X25519_KEY_SIZE:
             raise ValueError(f"a {kem_id.name} private key has {seed_size + _X25519_KEY_SIZE} bytes, not {len(data)}")
         mlkem = MLKEM768PrivateKey.from_seed_bytes(data[:seed_size]) if seed_size else None
-        return SealingKey(kem_id, X25519PrivateKey.from_private_bytes(data[seed_size:]), mlkem)
+        return SealingKey._of(kem_id, X25519PrivateKey.from_private_bytes(data[seed_size:]), mlkem)
 
     def private_bytes(self) -> bytes:
         """The hybrid's ML-KEM seed (64 bytes), if any, then the X25519 key (32 bytes)."""
@@ -136,9 +145,6 @@ class SealingKey:
         public_key = mlkem + self._x25519.public_key().public_bytes_raw()
         kdf_id, aead_id = _SUITE_IDS[self.kem_id]
         return SuiteKey(key_id_of(public_key), self.kem_id, kdf_id, aead_id, public_key)
-
-    def _hpke_key(self) -> "X25519PrivateKey | hpke.MLKEM768X25519PrivateKey":
-        return hpke.MLKEM768X25519PrivateKey(self._mlkem, self._x25519) if self._mlkem else self._x25519
 
 
 def choose_suite_key(key_list: KeyList) -> SuiteKey:
@@ -206,10 +212,13 @@ class Credentials:
     password_key: bytes
 
 
+_make_credentials: Final = maker_of(Credentials)
+
+
 def open_plaintext(key: SealingKey, key_id: bytes, terms: Terms, envelope: bytes) -> CredentialsPlaintext:
     """What an envelope holds under these terms, whoever made it: the user ID is any bytes. Raises NotOpened."""
     try:
-        plaintext = _SUITES[key.kem_id].decrypt(envelope, key._hpke_key(), info=envelope_info(key_id, terms))
+        plaintext = _SUITES[key.kem_id].decrypt(envelope, key._hpke, info=envelope_info(key_id, terms))
         return decode_record(CredentialsPlaintext, plaintext)
     except (InvalidTag, ValueError, RemoteProtocolError):
         raise NotOpened("the envelope does not open under these terms") from None
@@ -222,7 +231,7 @@ def open_envelope(key: SealingKey, key_id: bytes, terms: Terms, envelope: bytes)
     # The sealed bytes are a stranger's: a user ID that no message can hold would break whoever sends it on.
     if user_id is None or not USER_ID.is_legal(user_id):
         raise NotOpened("the envelope does not open under these terms")
-    return Credentials(user_id, opened.password_key)
+    return _make_credentials(user_id, opened.password_key)
 
 
 # -- password key and verifier (spec 8.3) ----------------------------------------------------------------
@@ -262,7 +271,7 @@ def _normal(name: str, field: Text, text: str) -> bytes:
 
 def verifier_of(pepper: bytes, key: bytes) -> bytes:
     """What the bank keeps of a password: HMAC-SHA-256 of the password key under the pepper (T18)."""
-    return hmac.digest(pepper, LABEL_VERIFIER + key, hashlib.sha256)
+    return hmac_sha256(pepper, LABEL_VERIFIER + key)
 
 
 def seal_request(request: SealCredentials, nonce: bytes) -> bytes:
@@ -313,11 +322,11 @@ def verify_key_list(
 
 def receipt_leaf(statement: ReceiptStatement) -> bytes:
     """The Merkle leaf: SHA-256 of 0x00, label and the statement's encoding."""
-    return hashlib.sha256(_LEAF_PREFIX + LABEL_RECEIPT + encode_record(statement)).digest()
+    return _sha256(_LABELLED_LEAF + encode_record(statement)).digest()
 
 
 def _node(left: bytes, right: bytes) -> bytes:
-    return hashlib.sha256(_NODE_PREFIX + left + right).digest()
+    return _sha256(_NODE_PREFIX + left + right).digest()
 
 
 def _signed_root(receipt_key_id: bytes, leaf_count: int, root: bytes) -> bytes:
@@ -371,10 +380,11 @@ def sign_receipts(receipt_key: Ed25519PrivateKey, statements: Sequence[ReceiptSt
         return []
     receipt_key_id = key_id_of(receipt_key.public_key().public_bytes_raw())
     assert all(s.receipt_key_id == receipt_key_id for s in statements)
+    leaf_count = len(statements)
     root, paths = merkle_paths([receipt_leaf(s) for s in statements])
-    signature = receipt_key.sign(_signed_root(receipt_key_id, len(statements), root))
+    signature = receipt_key.sign(_signed_root(receipt_key_id, leaf_count, root))
     return [
-        encode_record(Receipt(statement, index, len(statements), path, signature))
+        encode_record(_make_receipt(statement, index, leaf_count, path, signature))
         for index, (statement, path) in enumerate(zip(statements, paths, strict=True))
     ]
 
