@@ -1,9 +1,11 @@
 """The machine's limits, each measured for a moment, and the closed loop against servers that misbehave."""
 
 import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,21 @@ def test_a_server_ends_when_its_stdin_does(tmp_path: Path) -> None:
         assert server.process.wait(10) == 0
     finally:
         server.stop()
+
+
+def test_a_server_outlives_a_client_that_leaves_before_its_answer(tmp_path: Path) -> None:
+    slow = (
+        "import time; from paygate.bench.peers.loopback import serve; serve(lambda d: (time.sleep(0.3), (d, b''))[1])"
+    )
+    with Child((sys.executable, "-c", slow), tmp_path / "log", READY) as server:
+        address = ("127.0.0.1", int(server.ready_match[1]))
+        with socket.create_connection(address) as leaving:
+            leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() resets
+            leaving.sendall(b"hello")
+            time.sleep(0.1)  # it is read, and being answered
+        with socket.create_connection(address, timeout=10) as staying:
+            staying.sendall(b"hello")
+            assert staying.recv(16) == b"hello"
 
 
 def test_the_module_without_a_task_says_what_it_is_for() -> None:

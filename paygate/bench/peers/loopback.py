@@ -55,26 +55,19 @@ def serve(answer: Callable[[bytes], tuple[bytes, bytes]]) -> None:
                     connections[accepted.fileno()] = accepted
                     epoll.register(accepted.fileno(), select.EPOLLIN)
                     continue
-                data = _received(connection)
+                try:
+                    data = connection.recv(_READ_SIZE)
+                    if data:
+                        reply, rest = answer(kept.pop(fd, b"") + data)
+                        if rest:
+                            kept[fd] = rest
+                        connection.sendall(reply)
+                except ConnectionError:
+                    data = b""  # the client left without waiting
                 if not data:
                     del connections[fd]
                     kept.pop(fd, None)
                     connection.close()  # which takes it out of the epoll, too
-                    continue
-                if fd in kept:
-                    data = kept.pop(fd) + data
-                reply, rest = answer(data)
-                if rest:
-                    kept[fd] = rest
-                if reply:
-                    connection.sendall(reply)
-
-
-def _received(connection: socket.socket) -> bytes:
-    try:
-        return connection.recv(_READ_SIZE)
-    except ConnectionResetError:
-        return b""
 
 
 class _Caller:

@@ -1,9 +1,9 @@
 """PostgreSQL as a peer: what a database engine makes of a plain debit and credit, durably, on this machine.
 
 Each peer has a cluster of its own, of a fresh `initdb`, that listens on a Unix socket alone. It gets what gives it its
-best: prepared statements, a Unix socket, memory for the whole database, no checkpoint while it is measured, and
-accounts enough that clients don't wait for one another's rows. It keeps its durability: fsync, synchronous_commit and
-full_page_writes are on, as they are by default.
+best: prepared statements, a Unix socket, memory for the whole database, no checkpoint or vacuum while it is measured,
+and accounts enough that clients don't wait for one another's rows. It keeps its durability: fsync, synchronous_commit
+and full_page_writes are on, as they are by default.
 """
 
 import os
@@ -29,6 +29,7 @@ SETTINGS: Final = {
     "shared_buffers": "1536MB",  # more than the tables of SCALE take; pages are allocated as they are used
     "max_wal_size": "16GB",  # no checkpoint in the middle of a measurement, by size
     "checkpoint_timeout": "1h",  # nor by time
+    "autovacuum": "off",  # nor vacuum in the middle of it, or of another's; tables are vacuumed before
     "max_connections": "100",
     "max_parallel_maintenance_workers": "0",  # they share memory through /dev/shm, which is small in containers
 }
@@ -119,8 +120,8 @@ class Cluster:
         return self._run("pgbench", *options, *self._address, _DATABASE, seconds_max=seconds_max)
 
     def stop(self) -> None:
-        """End the server: roll back what is under way, and checkpoint."""
-        self._server.stop(signal.SIGINT)
+        """End the server at once: its data is thrown away, so nothing need be written to it."""
+        self._server.stop(signal.SIGQUIT)
 
     @property
     def _address(self) -> Sequence[str]:
