@@ -4,7 +4,7 @@
 
 ARGUMENTS are the program's own (`serve --state DIR ...`). FILE says what each stage took, as JSON, once the program
 has ended. A staged bank starts staged decoders, which write beside FILE. Counting begins with the server's run, and
-anew with each SIGUSR2 (`Staging.begin`).
+anew with the first input after a SIGUSR2 (`Staging.begin`).
 """
 
 import argparse
@@ -25,11 +25,14 @@ import paygate.bank.__main__
 import paygate.bank.decoder
 import paygate.gateway.__main__
 from paygate.bank.decoding import decoder_argv
-from paygate.bench.stages import BEGIN_SIGNAL, PROGRAMS, REST, RUNS, STAGES, WAIT, YIELDING, staged_argv
-from paygate.bench.stopwatch import Function, Stopwatch, calibrated
+from paygate.bench.stages import BEGIN_SIGNAL, PROGRAMS, REST, RUNS, STAGES, WAIT, YIELDING, Targets, staged_argv
+from paygate.bench.stopwatch import Function, Stopwatch
 from paygate.cli import run
 
 _VFS_NAME: Final = "staged"
+_CALIBRATED_FIRST_COUNT: Final = 5
+_CALIBRATED_TICKS: Final = 16
+"""After so many waits for input the timing's own cost is measured once more, so that it costs a tick some 5 us."""
 
 MAINS: Final[dict[str, Callable[[], int]]] = {
     "gateway": paygate.gateway.__main__.main,
@@ -124,16 +127,12 @@ def times_taken(program: str, watch: Stopwatch) -> dict[str, Any]:
     """What the stages of a program took, as JSON values: see `stages.ProgramTimes`, and each target by itself."""
     stages = {
         stage: {
-            "ns": sum(watch.spent[target].ns for target in targets),
-            "cpu_ns": sum(watch.spent[target].cpu_ns for target in targets),
-            "calls": sum(watch.spent[target].calls for target in targets),
-            "targets": {
-                target: {"ns": watch.spent[target].ns, "calls": watch.spent[target].calls} for target in targets
-            },
+            **_time_of(watch, targets, yields=stage in YIELDING),
+            "targets": {target: _time_of(watch, (target,), yields=stage in YIELDING) for target in targets},
         }
         for stage, targets in STAGES[program].items()
     }
-    stages[REST] = {"ns": watch.rest.ns, "cpu_ns": 0, "calls": 0, "targets": {}}
+    stages[REST] = {"ns": watch.net_ns(watch.rest), "cpu_ns": 0, "calls": 0, "targets": {}}
     return {
         "program": program,
         "stages": stages,
@@ -141,6 +140,15 @@ def times_taken(program: str, watch: Stopwatch) -> dict[str, Any]:
         "cpu_ns": watch.cpu_ns,
         "timer_ns": watch.timer_ns,
         "ticks": stages[WAIT]["calls"],
+    }
+
+
+def _time_of(watch: Stopwatch, targets: Targets, *, yields: bool) -> dict[str, int]:
+    spent = [watch.spent[target] for target in targets]
+    return {
+        "ns": sum(map(watch.net_ns, spent)),
+        "cpu_ns": sum(map(watch.net_cpu_ns, spent)) if yields else 0,
+        "calls": sum(one.calls for one in spent),
     }
 
 
@@ -175,9 +183,12 @@ def staged(program: str, path: Path, program_main: Callable[[], int]) -> int:
     path = path.absolute()
     _write(path, {"program": program, "pid": os.getpid()})
     vfs = open_apsw()
-    watch = calibrated()
+    watch = Stopwatch()
     time_stages(program, watch)
-    replace_target(RUNS[program], lambda function: _run_of(watch, function))
+    timed_run = _Run(program, watch)
+    replace_target(RUNS[program], timed_run.timed)
+    for target in STAGES[program][WAIT]:
+        replace_target(target, timed_run.at_wait)
     if program == "bank":
         paths = decoder_paths(path)
         replace_target(
@@ -187,25 +198,61 @@ def staged(program: str, path: Path, program_main: Callable[[], int]) -> int:
     try:
         return program_main()
     finally:
-        _write(path, times_taken(program, watch))
+        _write(path, timed_run.times)
         vfs.unregister()
 
 
-def _run_of(watch: Stopwatch, function: Function) -> Function:
-    def begin(_number: int, _frame: FrameType | None) -> None:
-        watch.begin()
+class _Run:
+    """A program's run under the stopwatch: its beginning, and what is done at its waits for input."""
 
-    @wraps(function)
-    def run_timed(*args: Any, **kwargs: Any) -> Any:
-        # Not before, since a server sets its signals when it starts.
-        signal.signal(BEGIN_SIGNAL, begin)
-        watch.begin()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            watch.end()
+    def __init__(self, program: str, watch: Stopwatch) -> None:
+        self._program = program
+        self._watch = watch
+        self._is_to_begin = False
+        self.times = times_taken(program, watch)
+        """What was taken in the run: all zero until it has ended."""
 
-    return run_timed
+    def timed(self, function: Function) -> Function:
+        """The function that is the run."""
+        watch = self._watch
+
+        @wraps(function)
+        def run_timed(*args: Any, **kwargs: Any) -> Any:
+            # Not before, since a server sets its signals when it starts.
+            signal.signal(BEGIN_SIGNAL, self._begin_asked)
+            watch.begin()
+            for _ in range(_CALIBRATED_FIRST_COUNT):
+                watch.calibrate()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                watch.end()
+                # Now, since the program's end calls timed functions too.
+                self.times = times_taken(self._program, watch)
+
+        return run_timed
+
+    def at_wait(self, wait: Function) -> Function:
+        """The wait for input, before which the timing is calibrated every now and then, and after which a run begins.
+
+        At this place nothing is left to do in a tick, and nothing is under way that is timed.
+        """
+        watch, ticks = self._watch, count()
+
+        @wraps(wait)
+        def waited(*args: Any, **kwargs: Any) -> Any:
+            if next(ticks) % _CALIBRATED_TICKS == 0:
+                watch.calibrate()
+            ready = wait(*args, **kwargs)
+            if self._is_to_begin:
+                self._is_to_begin = False
+                watch.begin()
+            return ready
+
+        return waited
+
+    def _begin_asked(self, _number: int, _frame: FrameType | None) -> None:
+        self._is_to_begin = True
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ STAGES: Final[dict[str, dict[str, Targets]]] = {
         "link": (*_SHARED["link"], "paygate.link:Link.send_request"),
         "core": ("paygate.gateway.core:GatewayCore.receive_data", "paygate.gateway.core:GatewayCore.committed"),
         "store": ("paygate.gateway.sqlite_tokens:SqliteTokens.apply",),
-        "records": ("paygate.gateway.records:GatewayRecords.record",),
+        "records": ("paygate.gateway.records:GatewayRecords.note", "paygate.gateway.records:GatewayRecords.write"),
     },
     "bank": {
         **_SHARED,
@@ -103,7 +103,7 @@ STAGES: Final[dict[str, dict[str, Targets]]] = {
         "store": ("paygate.bank.sqlite_ledger:SqliteLedger.apply",),
         "receipts": ("paygate.codec.seal:sign_receipts",),
         "chain": ("paygate.bank.ledger_chain:chained",),
-        "records": ("paygate.bank.records:BankRecords.record",),
+        "records": ("paygate.bank.records:BankRecords.note", "paygate.bank.records:BankRecords.write"),
     },
     "decoder": {
         WAIT: ("os:read",),
@@ -329,8 +329,10 @@ class Staging:
                 raise NoStages(f"no stage times in {', '.join(waited_for)}: was the program killed?")
             time.sleep(_POLL_S)
         by_program: dict[str, list[ProgramTimes]] = {program: [] for program in PROGRAMS}
-        for one in written.values():
+        for name, one in written.items():
             times = times_of(one)
+            if not times.wall_ns:
+                raise NoStages(f"no stage times in {name}: did the program fail to start?")
             # A decoder that opened nothing only made the verifiers of new passwords.
             if times.program != "decoder" or times.stages["HPKE"].calls:
                 by_program[times.program].append(times)
