@@ -191,6 +191,14 @@ class Link:
         return self._is_backlogged and self.state is not _CLOSED
 
     @property
+    def has_news(self) -> bool:
+        """Whether more than events came of what was received.
+
+        Something to send, another turn, an earlier deadline, or the end. A whole frame alone is none of them.
+        """
+        return bool(self._output) or self._frame_started_ms is not None or self.state is _CLOSED
+
+    @property
     def waiting_count(self) -> int:
         """How many of the peer's requests wait for our reply."""
         return len(self._to_answer)

@@ -57,14 +57,19 @@ class LinkTable:
         link = self._links.get(link_id)
         if link is None:
             return []
-        self._touched[link_id] = None
         events = link.receive_data(data, now_ms)
-        return self._noted(link_id, events) if link.state is _CLOSED else events
+        if link.has_news:
+            self._touched[link_id] = None
+            if link.state is _CLOSED:
+                self._note_end(link_id, events)
+        return events
 
     def receive_eof(self, link_id: int) -> list[LinkEvent]:
         """A link's stream has ended."""
         link = self.get(link_id)
-        return self._noted(link_id, link.receive_eof()) if link else []
+        events = link.receive_eof() if link else []
+        self._note_end(link_id, events)
+        return events
 
     def close(self, link_id: int, reason: str) -> None:
         """We are done with a link."""
@@ -87,7 +92,9 @@ class LinkTable:
                 continue
             del self._armed[link_id]
             self._touch(link_id)
-            events += [(link_id, event) for event in self._noted(link_id, link.receive_timer(now_ms))]
+            of_link = link.receive_timer(now_ms)
+            self._note_end(link_id, of_link)
+            events += [(link_id, event) for event in of_link]
             self._arm(link_id, link)
         return events
 
@@ -122,10 +129,12 @@ class LinkTable:
         elif link.state is _CLOSED:
             self._armed.pop(link_id, None)
 
-    def _noted(self, link_id: int, events: list[LinkEvent]) -> list[LinkEvent]:
-        for event in events:
-            if isinstance(event, LinkFailed):
-                self._reasons[link_id] = f"protocol: {event.error.text}"
-            elif isinstance(event, PeerClosed):
-                self._reasons[link_id] = event.text
-        return events
+    def _note_end(self, link_id: int, events: list[LinkEvent]) -> None:
+        """Keep why a link has ended, which its last event tells."""
+        if not events:
+            return
+        end = events[-1]
+        if isinstance(end, LinkFailed):
+            self._reasons[link_id] = f"protocol: {end.error.text}"
+        elif isinstance(end, PeerClosed):
+            self._reasons[link_id] = end.text

@@ -265,11 +265,8 @@ class FrameHead:
     body_size: int
     correlation_id: int
     checksum: int
-
-    @property
-    def frame_size(self) -> int:
-        """Header, body and MAC in bytes."""
-        return limits.HEADER_SIZE + self.body_size + (limits.MAC_SIZE if self.is_authenticated else 0)
+    frame_size: int
+    """Header, body and MAC in bytes."""
 
 
 # These are made for every frame, so they are made as the compiled records are.
@@ -283,6 +280,15 @@ _UNCHECKED: Final = struct.Struct(_HEADER.format[:-1])
 
 assert _HEADER.size == _UNCHECKED.size + _CHECKSUM_SIZE == limits.HEADER_SIZE
 
+# Names of this module are found sooner than those of another, and these are needed for every frame.
+_VERSION: Final = limits.PROTOCOL_VERSION
+_HEADER_SIZE: Final = limits.HEADER_SIZE
+_UNCHECKED_SIZE: Final = _UNCHECKED.size
+_SIZE_BESIDE_BODY: Final = {0: limits.HEADER_SIZE, FLAG_AUTHENTICATED: limits.HEADER_SIZE + limits.MAC_SIZE}
+"""Header and MAC in bytes, by the header's flags: those that may be set."""
+
+assert max(_SIZE_BESIDE_BODY) == FLAGS_KNOWN
+
 _KINDS: Final = {int(kind): (kind, *size_range) for kind, size_range in _BODY_SIZE_RANGES.items()}
 
 
@@ -292,14 +298,15 @@ def decode_head(data: bytes | bytearray, at: int = 0) -> FrameHead:
     Raises RemoteProtocolError: BAD_MAGIC to BODY_TOO_LARGE; TRUNCATED_FIELD if the data ends within the header. The
     checksum needs the body: `decode_frame`.
     """
-    if len(data) - at < limits.HEADER_SIZE:
+    if len(data) - at < _HEADER_SIZE:
         _decode(Header, bytes(data[at:]), 0)
     magic, version, kind_code, flags, body_size, correlation_id, checksum = _HEADER.unpack_from(data, at)
     known = _KINDS.get(kind_code)
-    if magic == _MAGIC_NUMBER and version == limits.PROTOCOL_VERSION and known and not flags & ~FLAGS_KNOWN:
+    if magic == _MAGIC_NUMBER and version == _VERSION and known and flags in _SIZE_BESIDE_BODY:
         kind, size_min, size_max = known
         if size_min <= body_size <= size_max:
-            return _make_head(kind, flags == FLAG_AUTHENTICATED, body_size, correlation_id, checksum)
+            frame_size = body_size + _SIZE_BESIDE_BODY[flags]
+            return _make_head(kind, flags == FLAG_AUTHENTICATED, body_size, correlation_id, checksum, frame_size)
     raise _head_error(magic, version, kind_code, flags, body_size)
 
 
@@ -324,11 +331,12 @@ def decode_frame(head: FrameHead, data: bytes, at: int = 0) -> Frame:
 
     Raises RemoteProtocolError(BAD_CHECKSUM).
     """
-    body_end = at + limits.HEADER_SIZE + head.body_size
-    end = body_end + limits.MAC_SIZE if head.is_authenticated else body_end
+    end = at + head.frame_size
     assert len(data) >= end
+    body_end = at + _HEADER_SIZE + head.body_size
     signed = data[at:body_end]
-    if frame_checksum(signed) != head.checksum:
+    # As `frame_checksum` has it.
+    if zlib.crc32(signed[_HEADER_SIZE:], zlib.crc32(signed[:_UNCHECKED_SIZE])) != head.checksum:
         raise RemoteProtocolError(ErrorCode.BAD_CHECKSUM, "checksum", "the CRC-32 of header and body")
     return _make_frame(head.kind, head.correlation_id, signed, data[body_end:end])
 
@@ -354,7 +362,7 @@ def encode_frame(message: Message, correlation_id: int, link_key: bytes | None =
 
 def frame_checksum(signed: bytes) -> int:
     """CRC-32 (IEEE 802.3) over the header without its checksum field, then the body."""
-    return zlib.crc32(signed[limits.HEADER_SIZE :], zlib.crc32(signed[: limits.HEADER_SIZE - 4]))
+    return zlib.crc32(signed[_HEADER_SIZE:], zlib.crc32(signed[:_UNCHECKED_SIZE]))
 
 
 def frame_mac(link_key: bytes, signed: bytes) -> bytes:
