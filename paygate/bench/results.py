@@ -11,6 +11,10 @@ PAYGATE: Final = "paygate"
 """Our own subject; its suite stands in the sample."""
 
 
+SEARCH_ROUND: Final = 0
+"""The number of samples that only search for the best client count, or warm up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One measurement of one thing."""
@@ -154,7 +158,10 @@ def judge(results: Results) -> list[Judged]:
         tails = [
             s.latency_us["p99"] / s.latency_us["p50"]
             for s in results.samples
-            if s.subject == PAYGATE and s.variant == variant and s.offered_rate is not None and s.round_number > 0
+            if s.subject == PAYGATE
+            and s.variant == variant
+            and s.offered_rate is not None
+            and s.round_number > SEARCH_ROUND
         ]
         if tails:
             judged.append(_of_ratios(TAIL_TEXT, variant, tails, TAIL_MAX, is_floor=False))
@@ -169,7 +176,7 @@ def _judge(results: Results, goal: Goal, variant: str) -> Judged:
     best = best_client_count(results.samples, goal.peer)
     ours = of(results.samples, PAYGATE, goal.client_count, variant)
     theirs = of(results.samples, goal.peer, goal.peer_client_count or best)
-    by_round = {s.round_number: s for s in theirs}
+    by_round = {s.round_number: s for s in theirs if s.round_number > SEARCH_ROUND}
     pairs = [(s, by_round[s.round_number]) for s in ours if s.round_number in by_round]
     if not pairs:
         return Judged(goal.text, variant, None, None, None, goal.bound, goal.is_floor, "not measured in this run")

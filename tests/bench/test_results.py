@@ -70,6 +70,11 @@ def test_samples_of_different_rounds_make_no_ratio() -> None:
     assert judged(comparison(ours(64, 1, 8000), pgbench(8, 2, 4000)), 0).value is None
 
 
+def test_the_search_for_the_best_client_count_makes_no_ratio() -> None:
+    results = comparison(ours(64, 0, 1000), pgbench(8, 0, 4000), ours(64, 1, 8000), pgbench(8, 1, 4000))
+    assert judged(results, 0).lowest == 2.0
+
+
 def test_the_tail_is_judged_by_the_numbered_open_loop_rounds_alone() -> None:
     open_loop = [
         Sample(PAYGATE, VARIANT, 256, number, 7000.0, {"p50": 10.0, "p99": p99}, offered_rate=7000.0)
