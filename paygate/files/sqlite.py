@@ -53,7 +53,7 @@ def open_database(path: Path, *, application_id: int, schema: Sequence[str], vfs
     a registered apsw VFS, for a simulated disk. Raises StoreError; StateError for a loose file.
     """
     assert application_id > 0, "0 means none"
-    with _errors_named(path):
+    try:
         if vfs is None:
             _create_or_check(path)
         connection = apsw.Connection(str(path), vfs=vfs)
@@ -62,6 +62,8 @@ def open_database(path: Path, *, application_id: int, schema: Sequence[str], vfs
         except BaseException:
             connection.close()
             raise
+    except apsw.Error as error:
+        raise _named(error, path) from None
     return connection
 
 
@@ -72,7 +74,7 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
     When it ends without an exception, all of it is on disk. Raises StoreFull after a rollback; other kinds of
     StoreError, after which the process must stop.
     """
-    with _errors_named(Path(connection.filename), connection):
+    try:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -82,12 +84,16 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+    except apsw.Error as error:
+        raise _named(error, Path(connection.filename), connection) from None
 
 
 def read_rows(connection: apsw.Connection, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
     """The rows of a query outside of a transaction, as they are read. Raises StoreError as `transaction` does."""
-    with _errors_named(Path(connection.filename), connection):
+    try:
         yield from connection.execute(query, values)
+    except apsw.Error as error:
+        raise _named(error, Path(connection.filename), connection) from None
 
 
 def _create_or_check(path: Path) -> None:
@@ -122,14 +128,19 @@ def _prepare(connection: apsw.Connection, path: Path, application_id: int, schem
         )
     connection.pragma("journal_mode", "WAL")
     connection.pragma("synchronous", "FULL")  # WAL's default syncs at checkpoints only
-    connection.pragma("foreign_keys", True)
     connection.set_wal_hook(_checkpoint)  # also takes the place of SQLite's own checkpoints
-    with transaction(connection):
-        for script in schema[version:]:
-            connection.execute(script)
-        if version < len(schema):
+    if version < len(schema):
+        # A script may make a table anew that others refer to, so references are checked once all have run
+        # (https://www.sqlite.org/lang_altertable.html).
+        connection.pragma("foreign_keys", False)
+        with transaction(connection):
+            for script in schema[version:]:
+                connection.execute(script)
+            if connection.execute("PRAGMA foreign_key_check").fetchone() is not None:
+                raise StoreCorrupt(f"{path} refers to rows that are not there; restore it from a backup")
             connection.pragma("application_id", application_id)
             connection.pragma("user_version", len(schema))
+    connection.pragma("foreign_keys", True)
 
 
 def _checkpoint(connection: apsw.Connection, name: str, page_count: int) -> int:
@@ -142,22 +153,21 @@ def _checkpoint(connection: apsw.Connection, name: str, page_count: int) -> int:
     return apsw.SQLITE_OK
 
 
-@contextlib.contextmanager
-def _errors_named(path: Path, connection: apsw.Connection | None = None) -> Iterator[None]:
-    try:
-        yield
-    except apsw.FullError:
-        raise StoreFull(f"no room on the disk for {path}; free some") from None
-    except apsw.IOError as error:
+def _named(error: apsw.Error, path: Path, connection: apsw.Connection | None = None) -> Exception:
+    """The StoreError that says what happened; an error that our own statements made stays what it is."""
+    if isinstance(error, apsw.FullError):
+        return StoreFull(f"no room on the disk for {path}; free some")
+    if isinstance(error, apsw.IOError):
         if connection is not None:
             # Closing would copy the log into the database, and so ask the disk again.
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         if getattr(error, "extendedresult", 0) in (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC):
-            raise StoreFsyncFailed(f"the disk failed to keep {path} (fsync); check it, then start again") from None
-        raise StoreError(f"the disk failed at {path} ({error}); check it, then start again") from None
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise StoreCorrupt(f"{path} is damaged ({error}); restore it from a backup") from None
-    except apsw.BusyError:
-        raise StoreError(f"another process has {path} open; end it", ExitCode.STATE_IN_USE) from None
-    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
-        raise StoreError(f"could not open {path} for writing ({error})", ExitCode.BAD_STATE) from None
+            return StoreFsyncFailed(f"the disk failed to keep {path} (fsync); check it, then start again")
+        return StoreError(f"the disk failed at {path} ({error}); check it, then start again")
+    if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
+        return StoreCorrupt(f"{path} is damaged ({error}); restore it from a backup")
+    if isinstance(error, apsw.BusyError):
+        return StoreError(f"another process has {path} open; end it", ExitCode.STATE_IN_USE)
+    if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
+        return StoreError(f"could not open {path} for writing ({error})", ExitCode.BAD_STATE)
+    return error

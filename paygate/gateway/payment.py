@@ -24,6 +24,13 @@ from paygate.gateway.tokens import (
     TokenChecked,
     TokenState,
 )
+from paygate.making import maker_of
+
+_make_token: Final = maker_of(Token)
+_make_payment: Final = maker_of(Payment)
+_make_checked: Final = maker_of(TokenChecked)
+_make_begun: Final = maker_of(PaymentBegun)
+_make_settled: Final = maker_of(PaymentSettled)
 
 PASSCODE_TRY_COUNT_MAX: Final = 5
 """T16: wrong passcodes before a token is locked; of 10,000 four-digit passcodes, five are one in 2,000."""
@@ -80,6 +87,24 @@ _STATUS: Final = {
 }
 
 
+def with_state(token: Token, state: TokenState, payment_id: bytes | None, utr: str) -> Token:
+    """The token in another state. Every payment does this twice, and `replace` would take ten times as long."""
+    return _make_token(
+        token.transaction_id,
+        token.passcode,
+        token.merchant_id,
+        token.merchant_name,
+        token.amount_minor,
+        token.currency,
+        token.expires_ms,
+        state,
+        payment_id,
+        utr,
+        token.wrong_passcode_count,
+        token.locked_until_ms,
+    )
+
+
 def expire(token: Token, now_wall_ms: int) -> Token:
     """The token, EXPIRED if its time is over and it is still unpaid."""
     if token.expires_ms is None or now_wall_ms < token.expires_ms:
@@ -100,7 +125,7 @@ def check_passcode(token: Token, passcode: str, now_wall_ms: int) -> tuple[Token
             return TokenStatus.LOCKED, replace(token, locked_until_ms=locked_until_ms)
         token = replace(token, wrong_passcode_count=0, locked_until_ms=0)
     if hmac.compare_digest(token.passcode.encode(), passcode.encode()):
-        return None, replace(token, wrong_passcode_count=0)
+        return None, replace(token, wrong_passcode_count=0) if token.wrong_passcode_count else token
     count = token.wrong_passcode_count + 1
     locked_until_ms = now_wall_ms + PASSCODE_LOCK_MS if count >= PASSCODE_TRY_COUNT_MAX else 0
     return TokenStatus.INVALID, replace(token, wrong_passcode_count=count, locked_until_ms=locked_until_ms)
@@ -112,7 +137,7 @@ def decide_check(token: Token, operation: CheckToken, now_wall_ms: int) -> tuple
     if denied is not None:
         return TokenChecked(denied, None, counted != token), counted
     kept = expire(counted, now_wall_ms)
-    return TokenChecked(_STATUS[kept.state], kept, kept != token), kept
+    return _make_checked(_STATUS[kept.state], kept, kept is not token and kept != token), kept
 
 
 def decide_begin(
@@ -133,9 +158,9 @@ def decide_begin(
     state = next_token_state(token.state, TokenEvent.BEGIN)
     if state is None:
         return PaymentBegun(None, token, refusal=_REFUSED_BEGIN[token.state]), token
-    token = replace(token, state=state, payment_id=operation.terms.payment_id)
-    payment = Payment(operation.terms, operation.envelope_hash, begun_ms=now_wall_ms)
-    return PaymentBegun(payment, token, is_new=True), token
+    token = with_state(token, state, operation.terms.payment_id, token.utr)
+    payment = _make_payment(operation.terms, operation.envelope_hash, now_wall_ms)
+    return _make_begun(payment, token, is_new=True), token
 
 
 def decide_recall(known: Payment | None, operation: RecallPayment) -> PaymentFound:
@@ -153,20 +178,22 @@ def decide_settle(
     """What the bank's word makes of payment and token. A final outcome is never changed again."""
     if payment is None or token is None or payment.outcome is not None:
         return PaymentSettled(payment, token)
-    settled = replace(
-        payment,
-        outcome=operation.outcome,
-        reason=operation.reason,
-        utr=operation.utr,
-        receipt=operation.receipt,
-        ended_ms=max(now_wall_ms, payment.begun_ms),
+    settled = _make_payment(
+        payment.terms,
+        payment.envelope_hash,
+        payment.begun_ms,
+        operation.outcome,
+        operation.reason,
+        operation.utr,
+        operation.receipt,
+        max(now_wall_ms, payment.begun_ms),
     )
     if operation.outcome is TransferOutcome.POSTED:
         state = next_token_state(token.state, TokenEvent.POSTED)
         if state is not None:
-            token = replace(token, state=state, payment_id=payment.payment_id, utr=operation.utr)
-    elif token.payment_id == payment.payment_id:
+            token = with_state(token, state, payment.terms.payment_id, operation.utr)
+    elif token.payment_id == payment.terms.payment_id:
         state = next_token_state(token.state, TokenEvent.NOT_POSTED)
         if state is not None:
-            token = replace(token, state=state, payment_id=None)
-    return PaymentSettled(settled, token, is_changed=True)
+            token = with_state(token, state, None, token.utr)
+    return _make_settled(settled, token, is_changed=True)

@@ -1,21 +1,25 @@
-"""The gateway's durable truth in SQLite: the decisions of `payment.py` around rows.
+"""The gateway's durable truth in SQLite: the decisions of `payment.py` around the rows of `token_tables.py`.
 
-One transaction a batch. Rows are keyed by an increasing number, so that new ones go to the end of their table; the
-payment IDs, which are random, live in one index only. A token's tries at unknown transaction IDs are counted in
-memory, so that a stranger can't tell an unknown transaction from a known one by its lock (T16, T17).
+Strategy: a batch first reads all rows that it needs and that are not held in memory, by one statement for each table;
+then it decides in memory, where later operations see what earlier ones decided; and at its end it writes each token
+and payment that has changed once, in one transaction. A batch that changes nothing writes nothing, and costs no fsync.
+
+Held in memory are the payments in flight with their tokens, all of them, since each will be asked for again; and of
+other tokens those that were read lately, which are about to be paid. The database is open for this process alone, so
+what is held is what is on disk: it is changed after the commit, and a transaction that fails leaves it as it was.
+
+A token's tries at unknown transaction IDs are counted in memory, so that a stranger can't tell an unknown transaction
+from a known one by its lock (T16, T17).
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from paygate.clock import Now
-from paygate.codec.codes import Reason, TokenStatus, TransferOutcome
-from paygate.codec.frame import decode_record, encode_record
-from paygate.codec.sealed import Terms
-from paygate.files.sqlite import open_database, read_rows, transaction
+from paygate.codec.codes import Reason, TokenStatus
 from paygate.gateway.payment import (
     TokenEvent,
     check_passcode,
@@ -24,6 +28,17 @@ from paygate.gateway.payment import (
     decide_recall,
     decide_settle,
     next_token_state,
+    with_state,
+)
+from paygate.gateway.token_tables import (
+    Changes,
+    FlightRow,
+    TokenTables,
+    ended_row,
+    flight_of,
+    flight_row,
+    token_changes,
+    token_row,
 )
 from paygate.gateway.tokens import (
     BeginPayment,
@@ -45,56 +60,10 @@ from paygate.gateway.tokens import (
     TokenTaken,
 )
 
-_APPLICATION_ID: Final = 0x50474757  # "PGGW"
-_SCHEMA: Final = (
-    """
-    CREATE TABLE token (
-        token_number INTEGER PRIMARY KEY,
-        transaction_id TEXT NOT NULL UNIQUE,
-        passcode TEXT NOT NULL,
-        merchant_id TEXT NOT NULL,
-        merchant_name TEXT NOT NULL,
-        amount_minor INTEGER NOT NULL CHECK (amount_minor > 0),
-        currency TEXT NOT NULL,
-        expires_ms INTEGER,
-        state TEXT NOT NULL CHECK (state IN ('unpaid', 'in-flight', 'paid', 'cancelled', 'expired')),
-        payment_id BLOB,
-        utr TEXT NOT NULL,
-        wrong_passcode_count INTEGER NOT NULL,
-        locked_until_ms INTEGER NOT NULL,
-        CHECK (state <> 'in-flight' OR payment_id IS NOT NULL),
-        CHECK ((state = 'paid') = (utr <> ''))
-    ) STRICT;
-    CREATE TABLE payment (
-        payment_number INTEGER PRIMARY KEY,
-        payment_id BLOB NOT NULL UNIQUE,
-        transaction_id TEXT NOT NULL REFERENCES token (transaction_id),
-        terms BLOB NOT NULL,
-        envelope_hash BLOB NOT NULL,
-        begun_ms INTEGER NOT NULL,
-        outcome INTEGER,
-        reason INTEGER NOT NULL,
-        utr TEXT NOT NULL,
-        receipt BLOB NOT NULL,
-        ended_ms INTEGER,
-        CHECK ((outcome IS NULL) = (ended_ms IS NULL))
-    ) STRICT;
-    CREATE INDEX payment_in_flight ON payment (payment_number) WHERE outcome IS NULL;
-    """,
-)
-_TOKEN_FIELDS: Final = ", ".join(
-    (
-        *("transaction_id", "passcode", "merchant_id", "merchant_name", "amount_minor", "currency", "expires_ms"),
-        *("state", "payment_id", "utr", "wrong_passcode_count", "locked_until_ms"),
-    )
-)
-_PAYMENT_FIELDS: Final = "terms, envelope_hash, begun_ms, outcome, reason, utr, receipt, ended_ms"
-_TOKEN_QUERY: Final = f"SELECT {_TOKEN_FIELDS} FROM token"  # noqa: S608  # of constants
-_PAYMENT_QUERY: Final = f"SELECT {_PAYMENT_FIELDS} FROM payment"  # noqa: S608  # of constants
-_PAYMENT_ORDER: Final = "ORDER BY payment_number"
-
 UNKNOWN_TRIED_COUNT_MAX: Final = 10_000
 """Unknown transaction IDs whose tries are remembered, the latest first; each costs some 300 bytes."""
+HELD_TOKEN_COUNT_MAX: Final = 10_000
+"""Tokens not in flight that are held in memory, the latest read; each costs some 600 bytes."""
 
 
 class SqliteTokens:
@@ -102,182 +71,144 @@ class SqliteTokens:
 
     def __init__(self, path: Path, *, vfs: str | None = None) -> None:
         """Open or make the database. Raises StoreError."""
-        self._connection = open_database(path, application_id=_APPLICATION_ID, schema=_SCHEMA, vfs=vfs)
+        self._tables = TokenTables(path, vfs=vfs)
         self._unknown_tried: OrderedDict[str, Token] = OrderedDict()
+        # By payment ID and transaction ID; tokens with their numbers.
+        self._flights: dict[bytes, tuple[FlightRow, Payment]] = {}
+        self._tokens_in_flight: dict[str, tuple[int, Token]] = {}
+        self._tokens: dict[str, tuple[int, Token]] = {}
+        try:
+            self._last_token_number, self._last_payment_number = self._tables.last_numbers()
+            self._hold_flights()
+        except BaseException:
+            self._tables.close()
+            raise
 
     def close(self) -> None:
         """Close the database; all that was applied is on disk already."""
-        self._connection.close()
+        self._tables.close()
 
     def apply(self, operations: Sequence[Operation], now: Now) -> list[Outcome]:
         """One transaction for the batch; the outcomes in order. Raises StoreError."""
-        with transaction(self._connection):
-            return [self._apply(operation, now.wall_ms) for operation in operations]
+        batch = _Batch(self, self._read(operations), now.wall_ms)
+        outcomes: list[Outcome] = [_TAKES[operation.__class__](batch, operation) for operation in operations]
+        if batch.tokens or batch.payments:
+            self._write(batch)
+        while len(self._tokens) > HELD_TOKEN_COUNT_MAX:
+            del self._tokens[next(iter(self._tokens))]
+        return outcomes
 
     def payments_in_flight(self) -> list[Payment]:
-        """Every payment without a final outcome, oldest first. Raises StoreError."""
-        return [_payment_of(row) for row in self._rows(f"{_PAYMENT_QUERY} WHERE outcome IS NULL {_PAYMENT_ORDER}")]
+        """Every payment without a final outcome, oldest first."""
+        return [payment for _, payment in self._flights.values()]
 
     def tokens(self) -> Iterator[Token]:
         """Every token, in the order in which they were taken in. Raises StoreError."""
-        return (_token_of(row) for row in self._rows(f"{_TOKEN_QUERY} ORDER BY token_number"))
+        for token in self._tables.tokens():
+            in_flight = self._tokens_in_flight.get(token.transaction_id)
+            yield in_flight[1] if in_flight else token
 
     def payments(self) -> Iterator[Payment]:
         """Every payment, oldest first. Raises StoreError."""
-        return (_payment_of(row) for row in self._rows(f"{_PAYMENT_QUERY} {_PAYMENT_ORDER}"))
+        return self._tables.payments()
 
-    def _rows(self, query: str) -> Iterator[Any]:
-        return read_rows(self._connection, query)
+    # -- what is held ----------------------------------------------------------------------------------
 
-    # -- operations ------------------------------------------------------------------------------------
+    def held_token(self, transaction_id: str) -> tuple[int, Token] | None:
+        """The token as it is on disk, and its number; None if there is none, of those that the batch named."""
+        return self._tokens_in_flight.get(transaction_id) or self._tokens.get(transaction_id)
 
-    def _apply(self, operation: Operation, now_wall_ms: int) -> Outcome:
-        match operation:
-            case CheckToken():
-                return self._check(operation, now_wall_ms)
-            case BeginPayment():
-                return self._begin(operation, now_wall_ms)
-            case SettlePayment():
-                return self._settle(operation, now_wall_ms)
-            case FindPayment():
-                return self._find(operation, now_wall_ms)
-            case RecallPayment():
-                return decide_recall(self._payment(operation.payment_id), operation)
-            case IssueToken():
-                return self._issue(operation.token)
-            case CancelToken():
-                return self._cancel(operation.token)
+    def held_payment(self, payment_id: bytes) -> Payment | None:
+        """The payment as it is on disk, if it is in flight."""
+        flight = self._flights.get(payment_id)
+        return flight[1] if flight else None
 
-    def _check(self, operation: CheckToken, now_wall_ms: int) -> TokenChecked:
-        token = self._token(operation.transaction_id)
-        if token is None:
-            return TokenChecked(self._deny_unknown(operation.transaction_id, operation.passcode, now_wall_ms))
-        outcome, kept = decide_check(token, operation, now_wall_ms)
-        self._keep(token, kept)
-        return outcome
+    def _hold_flights(self) -> None:
+        for row in self._tables.flights():
+            payment = flight_of(row)
+            self._flights[payment.payment_id] = row, payment
+        payment_id_of = {payment.terms.transaction_id: payment_id for payment_id, (_, payment) in self._flights.items()}
+        for number, token in self._tables.tokens_of(list(payment_id_of)):
+            payment_id = payment_id_of[token.transaction_id]
+            in_flight = with_state(token, TokenState.IN_FLIGHT, payment_id, token.utr)
+            self._tokens_in_flight[token.transaction_id] = number, in_flight
 
-    def _begin(self, operation: BeginPayment, now_wall_ms: int) -> PaymentBegun:
-        terms = operation.terms
-        token = self._token(terms.transaction_id)
-        outcome, kept = decide_begin(token, self._payment(terms.payment_id), operation, now_wall_ms)
-        if token is not None and kept is not None:
-            self._keep(token, kept)
-        if outcome.is_new and outcome.payment is not None:
-            self._connection.execute(
-                "INSERT INTO payment "
-                "(payment_id, transaction_id, terms, envelope_hash, begun_ms, reason, utr, receipt) "
-                "VALUES (?, ?, ?, ?, ?, 0, '', x'')",
-                (
-                    terms.payment_id,
-                    terms.transaction_id,
-                    encode_record(terms),
-                    operation.envelope_hash,
-                    outcome.payment.begun_ms,
-                ),
-            )
-        return outcome
+    def _read(self, operations: Sequence[Operation]) -> dict[bytes, Payment]:
+        """Hold all tokens that the operations name; gives the payments that they name and that have ended."""
+        transaction_ids: list[str] = []
+        payment_ids: list[bytes] = []
+        for operation in operations:
+            transaction_id, payment_id = _NAMES[operation.__class__](operation)
+            if payment_id is not None and payment_id not in self._flights:
+                payment_ids.append(payment_id)
+            if transaction_id is not None and self.held_token(transaction_id) is None:
+                transaction_ids.append(transaction_id)
+        ended = {p.terms.payment_id: p for p in self._tables.payments_of(payment_ids)} if payment_ids else {}
+        for payment in ended.values():
+            if self.held_token(payment.terms.transaction_id) is None:
+                transaction_ids.append(payment.terms.transaction_id)
+        if transaction_ids:
+            for number, token in self._tables.tokens_of(transaction_ids):
+                self._tokens[token.transaction_id] = number, token
+        return ended
 
-    def _settle(self, operation: SettlePayment, now_wall_ms: int) -> PaymentSettled:
-        payment = self._payment(operation.payment_id)
-        token = self._token(payment.terms.transaction_id) if payment else None
-        outcome = decide_settle(token, payment, operation, now_wall_ms)
-        if outcome.is_changed and outcome.payment is not None and outcome.payment.outcome is not None:
-            settled = outcome.payment
-            self._connection.execute(
-                "UPDATE payment SET outcome = ?, reason = ?, utr = ?, receipt = ?, ended_ms = ? WHERE payment_id = ?",
-                (
-                    int(operation.outcome),
-                    int(settled.reason),
-                    settled.utr,
-                    settled.receipt,
-                    settled.ended_ms,
-                    settled.payment_id,
-                ),
-            )
-            if token is not None and outcome.token is not None:
-                self._keep(token, outcome.token)
-        return outcome
+    def _write(self, batch: "_Batch") -> None:
+        changes = Changes([], [], [], [], [])
+        token_number, payment_number = self._last_token_number, self._last_payment_number
+        tokens: list[tuple[int, Token]] = []
+        for transaction_id, token in batch.tokens.items():
+            held = self.held_token(transaction_id)
+            if held is None:
+                token_number += 1
+                changes.issued.append(token_row(token_number, token))
+                tokens.append((token_number, token))
+            else:
+                number, before = held
+                changed = token_changes(token)
+                if changed != token_changes(before):
+                    changes.tokens.append((*changed, number))
+                tokens.append((number, token))
+        flights: list[tuple[FlightRow, Payment]] = []
+        for payment_id, payment in batch.payments.items():
+            flight = self._flights.get(payment_id)
+            if flight is not None:
+                row = flight[0]
+                changes.landed.append((row[0],))
+            else:
+                payment_number += 1
+                row = flight_row(payment_number, payment)
+            if payment.outcome is None:
+                changes.begun.append(row)
+            else:
+                changes.ended.append(ended_row(row, payment))
+            flights.append((row, payment))
 
-    def _find(self, operation: FindPayment, now_wall_ms: int) -> PaymentFound:
-        token = self._token(operation.transaction_id)
-        if token is None:
-            denied: TokenStatus | None = self._deny_unknown(operation.transaction_id, operation.passcode, now_wall_ms)
-        else:
-            denied, counted = check_passcode(token, operation.passcode, now_wall_ms)
-            self._keep(token, counted)
-        if denied is not None:
-            return PaymentFound(None, Reason.TOKEN_LOCKED if denied is TokenStatus.LOCKED else Reason.PASSCODE)
-        payment = self._payment(operation.payment_id)
-        if payment is not None and payment.terms.transaction_id != operation.transaction_id:
-            payment = None  # another token's payment is none of this asker's business
-        return PaymentFound(payment)
+        self._tables.write(changes)
 
-    def _issue(self, token: Token) -> TokenTaken:
-        known = self._token(token.transaction_id)
-        if known is not None:
-            return TokenTaken(known, False)
-        self._connection.execute(
-            f"INSERT INTO token ({_TOKEN_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # a constant
-            (
-                token.transaction_id,
-                token.passcode,
-                token.merchant_id,
-                token.merchant_name,
-                token.amount_minor,
-                token.currency,
-                token.expires_ms,
-                token.state.value,
-                token.payment_id,
-                token.utr,
-                token.wrong_passcode_count,
-                token.locked_until_ms,
-            ),
-        )
-        self._unknown_tried.pop(token.transaction_id, None)
-        return TokenTaken(token, True)
+        self._last_token_number, self._last_payment_number = token_number, payment_number
+        for held in tokens:
+            self._hold_token(held)
+        for flight in flights:
+            payment = flight[1]
+            if payment.outcome is None:
+                self._flights[payment.terms.payment_id] = flight
+            else:
+                self._flights.pop(payment.terms.payment_id, None)
 
-    def _cancel(self, token: Token) -> TokenTaken:
-        known = self._token(token.transaction_id)
-        state = next_token_state(known.state, TokenEvent.CANCEL) if known else None
-        if known is None or state is None or not known.is_issued_as(token):
-            return TokenTaken(known, False)
-        cancelled = replace(known, state=state)
-        self._keep(known, cancelled)
-        return TokenTaken(cancelled, True)
+    def _hold_token(self, held: tuple[int, Token]) -> None:
+        token = held[1]
+        transaction_id = token.transaction_id
+        self._tokens_in_flight.pop(transaction_id, None)
+        self._tokens.pop(transaction_id, None)
+        if token.state is TokenState.IN_FLIGHT:
+            self._tokens_in_flight[transaction_id] = held
+        elif token.state is TokenState.UNPAID:  # It may be tried again; in the others a token is at rest.
+            self._tokens[transaction_id] = held
 
-    # -- rows ------------------------------------------------------------------------------------------
+    # -- tries at unknown transaction IDs --------------------------------------------------------------
 
-    def _token(self, transaction_id: str) -> Token | None:
-        row = self._connection.execute(
-            f"{_TOKEN_QUERY} WHERE transaction_id = ?",
-            (transaction_id,),
-        ).fetchone()
-        return _token_of(row) if row else None
-
-    def _payment(self, payment_id: bytes) -> Payment | None:
-        row = self._connection.execute(
-            f"{_PAYMENT_QUERY} WHERE payment_id = ?",
-            (payment_id,),
-        ).fetchone()
-        return _payment_of(row) if row else None
-
-    def _keep(self, token: Token, kept: Token) -> None:
-        if kept == token:  # A read that changes nothing costs no fsync.
-            return
-        self._connection.execute(
-            "UPDATE token SET state = ?, payment_id = ?, utr = ?, wrong_passcode_count = ?, locked_until_ms = ? "
-            "WHERE transaction_id = ?",
-            (
-                kept.state.value,
-                kept.payment_id,
-                kept.utr,
-                kept.wrong_passcode_count,
-                kept.locked_until_ms,
-                kept.transaction_id,
-            ),
-        )
-
-    def _deny_unknown(self, transaction_id: str, passcode: str, now_wall_ms: int) -> TokenStatus:
+    def deny_unknown(self, transaction_id: str, passcode: str, now_wall_ms: int) -> TokenStatus:
+        """INVALID or LOCKED, as a known token would say."""
         tried = self._unknown_tried.pop(transaction_id, None) or _nobodys_token(transaction_id)
         denied, counted = check_passcode(tried, passcode, now_wall_ms)
         self._unknown_tried[transaction_id] = counted
@@ -286,25 +217,139 @@ class SqliteTokens:
         assert denied is not None, "an empty passcode is refused by the codec"
         return denied
 
+    def forget_tries(self, transaction_id: str) -> None:
+        """It is known from now on, and counts its tries itself."""
+        self._unknown_tried.pop(transaction_id, None)
+
 
 def _nobodys_token(transaction_id: str) -> Token:
     # No passcode on the wire is empty, so nothing matches it.
     return Token(transaction_id, "", "", "", 1, "", None)
 
 
-def _token_of(row: Sequence[Any]) -> Token:
-    return Token(*row[:7], TokenState(row[7]), *row[8:])  # type: ignore[call-arg]  # 12 columns
+class _Batch:
+    """What a batch has decided: nothing of it is on disk or held yet."""
+
+    def __init__(self, store: SqliteTokens, ended: dict[bytes, Payment], now_wall_ms: int) -> None:
+        """`ended`: the payments that the operations name and that have their final outcome."""
+        self.tokens: dict[str, Token] = {}
+        """Those that are new or have changed, as they are now."""
+        self.payments: dict[bytes, Payment] = {}
+        """Those that were begun or have ended, as they are now."""
+        self._store = store
+        self._ended = ended
+        self._now_wall_ms = now_wall_ms
+
+    # -- operations ------------------------------------------------------------------------------------
+
+    def check(self, operation: CheckToken) -> TokenChecked:
+        """R1, R2."""
+        token = self._token(operation.transaction_id)
+        if token is None:
+            return TokenChecked(self._deny_unknown(operation))
+        outcome, kept = decide_check(token, operation, self._now_wall_ms)
+        self._keep(token, kept)
+        return outcome
+
+    def begin(self, operation: BeginPayment) -> PaymentBegun:
+        """Reserve the token."""
+        terms = operation.terms
+        token = self._token(terms.transaction_id)
+        outcome, kept = decide_begin(token, self._payment(terms.payment_id), operation, self._now_wall_ms)
+        if token is not None and kept is not None:
+            self._keep(token, kept)
+        if outcome.is_new and outcome.payment is not None:
+            self.payments[terms.payment_id] = outcome.payment
+        return outcome
+
+    def settle(self, operation: SettlePayment) -> PaymentSettled:
+        """The bank's word."""
+        payment = self._payment(operation.payment_id)
+        token = self._token(payment.terms.transaction_id) if payment else None
+        outcome = decide_settle(token, payment, operation, self._now_wall_ms)
+        if outcome.is_changed and outcome.payment is not None:
+            self.payments[operation.payment_id] = outcome.payment
+            if token is not None and outcome.token is not None:
+                self._keep(token, outcome.token)
+        return outcome
+
+    def find(self, operation: FindPayment) -> PaymentFound:
+        """For whoever knows the passcode."""
+        token = self._token(operation.transaction_id)
+        if token is None:
+            denied: TokenStatus | None = self._deny_unknown(operation)
+        else:
+            denied, counted = check_passcode(token, operation.passcode, self._now_wall_ms)
+            self._keep(token, counted)
+        if denied is not None:
+            return PaymentFound(None, Reason.TOKEN_LOCKED if denied is TokenStatus.LOCKED else Reason.PASSCODE)
+        payment = self._payment(operation.payment_id)
+        if payment is not None and payment.terms.transaction_id != operation.transaction_id:
+            payment = None  # another token's payment is none of this asker's business
+        return PaymentFound(payment)
+
+    def recall(self, operation: RecallPayment) -> PaymentFound:
+        """For whoever knows the session."""
+        return decide_recall(self._payment(operation.payment_id), operation)
+
+    def issue(self, operation: IssueToken) -> TokenTaken:
+        """R13."""
+        token = operation.token
+        known = self._token(token.transaction_id)
+        if known is not None:
+            return TokenTaken(known, False)
+        assert token.state is not TokenState.IN_FLIGHT, "only a payment puts a token in flight"
+        self.tokens[token.transaction_id] = token
+        self._store.forget_tries(token.transaction_id)
+        return TokenTaken(token, True)
+
+    def cancel(self, operation: CancelToken) -> TokenTaken:
+        """The merchant withdraws it."""
+        token = operation.token
+        known = self._token(token.transaction_id)
+        state = next_token_state(known.state, TokenEvent.CANCEL) if known else None
+        if known is None or state is None or not known.is_issued_as(token):
+            return TokenTaken(known, False)
+        cancelled = replace(known, state=state)
+        self._keep(known, cancelled)
+        return TokenTaken(cancelled, True)
+
+    # -- tokens and payments as they are now -----------------------------------------------------------
+
+    def _token(self, transaction_id: str) -> Token | None:
+        token = self.tokens.get(transaction_id)
+        if token is None:
+            held = self._store.held_token(transaction_id)
+            return held[1] if held else None
+        return token
+
+    def _payment(self, payment_id: bytes) -> Payment | None:
+        return self.payments.get(payment_id) or self._store.held_payment(payment_id) or self._ended.get(payment_id)
+
+    def _keep(self, token: Token, kept: Token) -> None:
+        if kept is not token and kept != token:
+            self.tokens[kept.transaction_id] = kept
+
+    def _deny_unknown(self, operation: CheckToken | FindPayment) -> TokenStatus:
+        return self._store.deny_unknown(operation.transaction_id, operation.passcode, self._now_wall_ms)
 
 
-def _payment_of(row: Any) -> Payment:
-    terms, envelope_hash, begun_ms, outcome, reason, utr, receipt, ended_ms = row
-    return Payment(
-        terms=decode_record(Terms, terms),
-        envelope_hash=envelope_hash,
-        begun_ms=begun_ms,
-        outcome=None if outcome is None else TransferOutcome(outcome),
-        reason=Reason(reason),
-        utr=utr,
-        receipt=receipt,
-        ended_ms=ended_ms,
-    )
+_TAKES: Final[dict[type[Operation], Callable[[_Batch, Any], Outcome]]] = {
+    CheckToken: _Batch.check,
+    BeginPayment: _Batch.begin,
+    SettlePayment: _Batch.settle,
+    FindPayment: _Batch.find,
+    RecallPayment: _Batch.recall,
+    IssueToken: _Batch.issue,
+    CancelToken: _Batch.cancel,
+}
+_NAMES: Final[dict[type[Operation], Callable[[Any], tuple[str | None, bytes | None]]]] = {
+    CheckToken: lambda operation: (operation.transaction_id, None),
+    BeginPayment: lambda operation: (operation.terms.transaction_id, operation.terms.payment_id),
+    SettlePayment: lambda operation: (None, operation.payment_id),
+    FindPayment: lambda operation: (operation.transaction_id, operation.payment_id),
+    RecallPayment: lambda operation: (None, operation.payment_id),
+    IssueToken: lambda operation: (operation.token.transaction_id, None),
+    CancelToken: lambda operation: (operation.token.transaction_id, None),
+}
+"""The token and the payment that an operation is about. That of a payment in flight is held; see `_read`."""

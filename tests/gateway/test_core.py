@@ -65,7 +65,6 @@ def test_a_valid_token_opens_a_session(world: World) -> None:
     ("token", "status"),
     [
         ({"state": TokenState.PAID, "utr": UTR}, TokenStatus.PAID),
-        ({"state": TokenState.IN_FLIGHT, "payment_id": payment_id("first")}, TokenStatus.IN_FLIGHT),
         ({"state": TokenState.CANCELLED}, TokenStatus.EXPIRED),
         ({"state": TokenState.EXPIRED}, TokenStatus.EXPIRED),
         ({"expires_ms": NOW_MS}, TokenStatus.EXPIRED),
@@ -76,6 +75,15 @@ def test_a_token_that_can_not_be_paid_opens_none(world: World, token: dict[str, 
     ack = world.connect_client().query_token("TX-2")
     assert (ack.status, ack.session_id, ack.session_left_ms) == (status, NO_SESSION, 0)
     assert (ack.merchant_id, ack.utr) == (MERCHANT_ID, token.get("utr", ""))
+
+
+def test_a_token_in_flight_opens_none(world: World) -> None:
+    client = world.connect_client()
+    client.pay()
+    assert world.token().state is TokenState.IN_FLIGHT
+    ack = client.query_token()
+    assert (ack.status, ack.session_id, ack.session_left_ms) == (TokenStatus.IN_FLIGHT, NO_SESSION, 0)
+    assert (ack.merchant_id, ack.utr) == (MERCHANT_ID, "")
 
 
 @pytest.mark.parametrize("transaction_id", [TRANSACTION_ID, "TX-unknown"])

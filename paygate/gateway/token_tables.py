@@ -1,0 +1,281 @@
+"""The gateway's tables, and how tokens and payments become rows of them and come back.
+
+A payment in flight is a row of `in_flight`, which is small however many payments there were, and so cheap to write to
+and to read at start. With its final outcome it goes to `payment` and is never changed again. That a token is in flight
+is said there and nowhere else: its own row stays `unpaid` until it is paid, and so is written once a payment.
+
+Rows are keyed by an increasing number, so that new ones go to the end of their table; the payment IDs, which are
+random, live in one index only.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from paygate.codec.codes import Reason, TransferOutcome
+from paygate.codec.frame import decode_record, encode_record
+from paygate.codec.sealed import Terms
+from paygate.files.sqlite import open_database, read_rows, transaction
+from paygate.gateway.tokens import Payment, Token, TokenState
+from paygate.making import maker_of
+
+_APPLICATION_ID: Final = 0x50474757  # "PGGW"
+_SCHEMA: Final = (
+    """
+    CREATE TABLE token (
+        token_number INTEGER PRIMARY KEY,
+        transaction_id TEXT NOT NULL UNIQUE,
+        passcode TEXT NOT NULL,
+        merchant_id TEXT NOT NULL,
+        merchant_name TEXT NOT NULL,
+        amount_minor INTEGER NOT NULL CHECK (amount_minor > 0),
+        currency TEXT NOT NULL,
+        expires_ms INTEGER,
+        state TEXT NOT NULL CHECK (state IN ('unpaid', 'in-flight', 'paid', 'cancelled', 'expired')),
+        payment_id BLOB,
+        utr TEXT NOT NULL,
+        wrong_passcode_count INTEGER NOT NULL,
+        locked_until_ms INTEGER NOT NULL,
+        CHECK (state <> 'in-flight' OR payment_id IS NOT NULL),
+        CHECK ((state = 'paid') = (utr <> ''))
+    ) STRICT;
+    CREATE TABLE payment (
+        payment_number INTEGER PRIMARY KEY,
+        payment_id BLOB NOT NULL UNIQUE,
+        transaction_id TEXT NOT NULL REFERENCES token (transaction_id),
+        terms BLOB NOT NULL,
+        envelope_hash BLOB NOT NULL,
+        begun_ms INTEGER NOT NULL,
+        outcome INTEGER,
+        reason INTEGER NOT NULL,
+        utr TEXT NOT NULL,
+        receipt BLOB NOT NULL,
+        ended_ms INTEGER,
+        CHECK ((outcome IS NULL) = (ended_ms IS NULL))
+    ) STRICT;
+    CREATE INDEX payment_in_flight ON payment (payment_number) WHERE outcome IS NULL;
+    """,
+    """
+    -- What is in flight has a table of its own. SQLite makes a table of an IN list at every row that is checked.
+    CREATE TABLE in_flight (
+        payment_number INTEGER PRIMARY KEY,
+        payment_id BLOB NOT NULL,
+        transaction_id TEXT NOT NULL,
+        terms BLOB NOT NULL,
+        envelope_hash BLOB NOT NULL,
+        begun_ms INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO in_flight
+        SELECT payment_number, payment_id, transaction_id, terms, envelope_hash, begun_ms
+        FROM payment WHERE outcome IS NULL;
+    DROP INDEX payment_in_flight;
+    DELETE FROM payment WHERE outcome IS NULL;
+    CREATE TABLE token_of_2 (
+        token_number INTEGER PRIMARY KEY,
+        transaction_id TEXT NOT NULL UNIQUE,
+        passcode TEXT NOT NULL,
+        merchant_id TEXT NOT NULL,
+        merchant_name TEXT NOT NULL,
+        amount_minor INTEGER NOT NULL CHECK (amount_minor > 0),
+        currency TEXT NOT NULL,
+        expires_ms INTEGER,
+        state TEXT NOT NULL CHECK (state = 'unpaid' OR state = 'paid' OR state = 'cancelled' OR state = 'expired'),
+        payment_id BLOB,
+        utr TEXT NOT NULL,
+        wrong_passcode_count INTEGER NOT NULL,
+        locked_until_ms INTEGER NOT NULL,
+        CHECK (state = 'paid' OR payment_id IS NULL),
+        CHECK ((state = 'paid') = (utr <> ''))
+    ) STRICT;
+    INSERT INTO token_of_2
+        SELECT token_number, transaction_id, passcode, merchant_id, merchant_name, amount_minor, currency, expires_ms,
+            CASE state WHEN 'in-flight' THEN 'unpaid' ELSE state END,
+            CASE state WHEN 'paid' THEN payment_id END,
+            utr, wrong_passcode_count, locked_until_ms
+        FROM token;
+    DROP TABLE token;
+    ALTER TABLE token_of_2 RENAME TO token;
+    """,
+)
+"""The n-th script leads to version n."""
+
+_TOKEN_FIELDS: Final = ", ".join(
+    (
+        *("transaction_id", "passcode", "merchant_id", "merchant_name", "amount_minor", "currency", "expires_ms"),
+        *("state", "payment_id", "utr", "wrong_passcode_count", "locked_until_ms"),
+    )
+)
+_PAYMENT_FIELDS: Final = "terms, envelope_hash, begun_ms, outcome, reason, utr, receipt, ended_ms"
+_TOKENS_OF: Final = (
+    f"SELECT token_number, {_TOKEN_FIELDS} "  # noqa: S608  # a constant
+    "FROM json_each(?) CROSS JOIN token ON transaction_id = value"
+)
+_PAYMENTS_OF: Final = f"SELECT {_PAYMENT_FIELDS} FROM json_each(?) CROSS JOIN payment ON payment_id = unhex(value)"  # noqa: S608  # a constant
+_FLIGHTS: Final = "SELECT * FROM in_flight ORDER BY payment_number"
+_TOKENS: Final = f"SELECT {_TOKEN_FIELDS} FROM token ORDER BY token_number"  # noqa: S608  # a constant
+_PAYMENTS: Final = (
+    f"SELECT payment_number, {_PAYMENT_FIELDS} FROM payment "  # noqa: S608  # a constant
+    "UNION ALL SELECT payment_number, terms, envelope_hash, begun_ms, NULL, 0, '', x'', NULL FROM in_flight "
+    "ORDER BY payment_number"
+)
+_LAST_NUMBERS: Final = (
+    "SELECT ifnull((SELECT max(token_number) FROM token), 0), max("
+    "ifnull((SELECT max(payment_number) FROM payment), 0), ifnull((SELECT max(payment_number) FROM in_flight), 0))"
+)
+
+FlightRow = tuple[int, bytes, str, bytes, bytes, int]
+"""Number, payment ID, transaction ID, terms, envelope hash and time of a payment: all but its outcome."""
+
+_make_token: Final = maker_of(Token)
+_make_payment: Final = maker_of(Payment)
+_STATE_OF: Final = {state.value: state for state in TokenState}
+_TEXT_OF: Final = {state: state.value for state in TokenState} | {TokenState.IN_FLIGHT: TokenState.UNPAID.value}
+
+
+class Changes(NamedTuple):
+    """The rows that one transaction writes; each list is empty at first."""
+
+    issued: list[tuple[Any, ...]]
+    """Rows of new tokens, whole."""
+    tokens: list[tuple[Any, ...]]
+    """What may change of a token (`token_changes`), and its number."""
+    begun: list[FlightRow]
+    """Payments that were not there before, and are in flight."""
+    landed: list[tuple[int]]
+    """Numbers of those no longer in flight."""
+    ended: list[tuple[Any, ...]]
+    """Rows of payments with their final outcome, whole."""
+
+
+class TokenTables:
+    """The database; nothing is kept of it in memory."""
+
+    def __init__(self, path: Path, *, vfs: str | None = None) -> None:
+        """Open or make it. Raises StoreError."""
+        self._connection = open_database(path, application_id=_APPLICATION_ID, schema=_SCHEMA, vfs=vfs)
+
+    def close(self) -> None:
+        """All that was written is on disk already."""
+        self._connection.close()
+
+    def last_numbers(self) -> tuple[int, int]:
+        """The highest number of a token and of a payment; 0 if there is none. Raises StoreError."""
+        token_number, payment_number = next(read_rows(self._connection, _LAST_NUMBERS))
+        return token_number, payment_number
+
+    def flights(self) -> Iterator[FlightRow]:
+        """Every payment in flight, oldest first. Raises StoreError."""
+        return read_rows(self._connection, _FLIGHTS)
+
+    def tokens_of(self, transaction_ids: list[str]) -> Iterator[tuple[int, Token]]:
+        """Those of these tokens that are there, with their numbers, by one statement. Raises StoreError."""
+        rows = read_rows(self._connection, _TOKENS_OF, (json.dumps(transaction_ids),))
+        return ((row[0], _token_of(row[1:])) for row in rows)
+
+    def payments_of(self, payment_ids: list[bytes]) -> Iterator[Payment]:
+        """Those of these payments that have their final outcome, by one statement. Raises StoreError."""
+        names = json.dumps([payment_id.hex() for payment_id in payment_ids])
+        return (_payment_of(row) for row in read_rows(self._connection, _PAYMENTS_OF, (names,)))
+
+    def tokens(self) -> Iterator[Token]:
+        """Every token, in the order in which they were taken in; none is in flight. Raises StoreError."""
+        return (_token_of(row) for row in read_rows(self._connection, _TOKENS))
+
+    def payments(self) -> Iterator[Payment]:
+        """Every payment, also those in flight, oldest first. Raises StoreError."""
+        return (_payment_of(row[1:]) for row in read_rows(self._connection, _PAYMENTS))
+
+    def write(self, changes: Changes) -> None:
+        """One durable transaction. Raises StoreError."""
+        with transaction(self._connection):
+            for rows, statement in zip(changes, _STATEMENTS, strict=True):
+                if rows:
+                    self._connection.executemany(statement, rows)
+
+
+_STATEMENTS: Final = (
+    "INSERT INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "UPDATE token SET state = ?, payment_id = ?, utr = ?, wrong_passcode_count = ?, locked_until_ms = ? "
+    "WHERE token_number = ?",
+    "INSERT INTO in_flight VALUES (?, ?, ?, ?, ?, ?)",
+    "DELETE FROM in_flight WHERE payment_number = ?",
+    "INSERT INTO payment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+)
+"""In the order of `Changes`."""
+
+
+def token_row(number: int, token: Token) -> tuple[Any, ...]:
+    """A new token's row."""
+    return (
+        number,
+        token.transaction_id,
+        token.passcode,
+        token.merchant_id,
+        token.merchant_name,
+        token.amount_minor,
+        token.currency,
+        token.expires_ms,
+        *token_changes(token),
+    )
+
+
+def token_changes(token: Token) -> tuple[Any, ...]:
+    """What of a token's row may change. A token in flight is kept as the unpaid one that it was."""
+    state = token.state
+    payment_id = token.payment_id if state is TokenState.PAID else None
+    return _TEXT_OF[state], payment_id, token.utr, token.wrong_passcode_count, token.locked_until_ms
+
+
+def flight_row(number: int, payment: Payment) -> FlightRow:
+    """The row of a payment in flight."""
+    terms = payment.terms
+    return (
+        number,
+        terms.payment_id,
+        terms.transaction_id,
+        encode_record(terms),
+        payment.envelope_hash,
+        payment.begun_ms,
+    )
+
+
+def ended_row(flight: FlightRow, payment: Payment) -> tuple[Any, ...]:
+    """The row of a payment that was in flight, with its final outcome."""
+    assert payment.outcome is not None
+    return (*flight, int(payment.outcome), int(payment.reason), payment.utr, payment.receipt, payment.ended_ms)
+
+
+def flight_of(row: FlightRow) -> Payment:
+    """The payment of a row of those in flight."""
+    _, _, _, terms, envelope_hash, begun_ms = row
+    return Payment(decode_record(Terms, terms), envelope_hash, begun_ms)
+
+
+def _token_of(row: Iterable[Any]) -> Token:
+    transaction_id, passcode, merchant_id, merchant_name, amount_minor, currency, expires_ms, state, *changes = row
+    return _make_token(
+        transaction_id,
+        passcode,
+        merchant_id,
+        merchant_name,
+        amount_minor,
+        currency,
+        expires_ms,
+        _STATE_OF[state],
+        *changes,
+    )
+
+
+def _payment_of(row: Iterable[Any]) -> Payment:
+    terms, envelope_hash, begun_ms, outcome, reason, utr, receipt, ended_ms = row
+    return _make_payment(
+        decode_record(Terms, terms),
+        envelope_hash,
+        begun_ms,
+        None if outcome is None else TransferOutcome(outcome),
+        Reason(reason),
+        utr,
+        receipt,
+        ended_ms,
+    )

@@ -1,0 +1,235 @@
+"""What is held in memory never says what the disk does not; databases of before stay readable."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+from builders import NOW_MS, PASSCODE, UTR, build_terms
+from gateway.failing_disk import VFS_NAME, FailingDisk
+from gateway.world import build_token, hash_of, payment_id
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from paygate.clock import Now
+from paygate.codec.codes import Reason, TransferOutcome
+from paygate.codec.frame import encode_record
+from paygate.files.sqlite import StoreFull
+from paygate.gateway import sqlite_tokens, token_tables
+from paygate.gateway.sqlite_tokens import SqliteTokens
+from paygate.gateway.tokens import (
+    BeginPayment,
+    CancelToken,
+    CheckToken,
+    FindPayment,
+    IssueToken,
+    Operation,
+    Payment,
+    PaymentBegun,
+    PaymentSettled,
+    RecallPayment,
+    SettlePayment,
+    Token,
+    TokenState,
+)
+
+NOW = Now(5, NOW_MS)
+NAMES = ("TX-1", "TX-2")
+PAYMENT_IDS = tuple(payment_id(name) for name in ("first", "second", "third"))
+ENVELOPE_HASH = hash_of()
+
+
+def token(name: str) -> Token:
+    return build_token(transaction_id=name, expires_ms=NOW_MS + 30 if name == "TX-2" else None)
+
+
+def begin(name: str, of: bytes) -> BeginPayment:
+    return BeginPayment(build_terms(transaction_id=name, payment_id=of), ENVELOPE_HASH)
+
+
+def settle(of: bytes, outcome: TransferOutcome = TransferOutcome.POSTED) -> SettlePayment:
+    is_posted = outcome is TransferOutcome.POSTED
+    return SettlePayment(of, outcome, Reason.NONE if is_posted else Reason.FUNDS, UTR if is_posted else "", b"receipt")
+
+
+def everything(store: SqliteTokens) -> tuple[list[Token], list[Payment], list[Payment]]:
+    return list(store.tokens()), list(store.payments()), store.payments_in_flight()
+
+
+def reopened(store: SqliteTokens, path: Path) -> SqliteTokens:
+    store.close()
+    return SqliteTokens(path, vfs=VFS_NAME)
+
+
+# -- what is held against what is on disk ----------------------------------------------------------------
+
+_NAME = st.sampled_from((*NAMES, "TX-unknown"))
+_PAYMENT_ID = st.sampled_from(PAYMENT_IDS)
+_PASSCODE = st.sampled_from((PASSCODE, "wrong"))
+_OPERATION: st.SearchStrategy[Operation] = st.one_of(
+    st.builds(CheckToken, _NAME, _PASSCODE),
+    st.builds(begin, st.sampled_from(NAMES), _PAYMENT_ID),
+    st.builds(
+        settle, _PAYMENT_ID, st.sampled_from((TransferOutcome.POSTED, TransferOutcome.DECLINED, TransferOutcome.FENCED))
+    ),
+    st.builds(FindPayment, _PAYMENT_ID, _NAME, _PASSCODE),
+    st.builds(RecallPayment, _PAYMENT_ID, st.just(build_terms().session_id), st.just(ENVELOPE_HASH)),
+    st.builds(CancelToken, st.sampled_from(NAMES).map(token)),
+    st.builds(IssueToken, st.sampled_from(NAMES).map(token)),
+)
+_TICK = st.tuples(st.lists(_OPERATION, min_size=1, max_size=6), st.booleans(), st.integers(0, 40))
+"""Operations, whether the disk is full meanwhile, and how much wall time has passed."""
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ticks=st.lists(_TICK, max_size=6))
+def test_a_store_that_remembers_says_what_one_says_that_reads_all_of_it_anew(
+    ticks: list[tuple[list[Operation], bool, int]], tmp_path_factory: pytest.TempPathFactory, disk: FailingDisk
+) -> None:
+    """Batches on a full disk now and then, against one operation at a time, with a restart before each."""
+    directory = tmp_path_factory.mktemp("stores")
+    path, anew_path = directory / "tokens.sqlite", directory / "anew.sqlite"
+    store, anew = SqliteTokens(path, vfs=VFS_NAME), SqliteTokens(anew_path, vfs=VFS_NAME)
+    now = NOW
+    try:
+        for operations, is_full, passed_ms in ticks:
+            now = Now(now.mono_ms, now.wall_ms + passed_ms)
+            tried = store._unknown_tried.copy()
+            disk.is_full = is_full
+            try:
+                outcomes = store.apply(operations, now)
+            except StoreFull:
+                disk.is_full = False
+                store._unknown_tried = tried  # in memory only, and counted whatever became of the batch
+                assert everything(store) == everything(anew)
+                continue
+            disk.is_full = False
+            for operation, outcome in zip(operations, outcomes, strict=True):
+                tried = anew._unknown_tried
+                anew = reopened(anew, anew_path)
+                anew._unknown_tried = tried
+                assert anew.apply([operation], now) == [outcome]
+            assert everything(store) == everything(anew)
+        before = everything(store)
+        store = reopened(store, path)
+        assert everything(store) == before
+    finally:
+        disk.is_full = False
+        store.close()
+        anew.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path, disk: FailingDisk) -> Iterator[SqliteTokens]:
+    store = SqliteTokens(tmp_path / "tokens.sqlite", vfs=VFS_NAME)
+    store.apply([IssueToken(token(name)) for name in NAMES], NOW)
+    yield store
+    disk.is_full = False
+    store.close()
+
+
+def test_a_payment_that_could_not_be_begun_or_settled_is_so_the_next_time(
+    store: SqliteTokens, disk: FailingDisk
+) -> None:
+    first = PAYMENT_IDS[0]
+    for operation, outcome_type in ((begin("TX-1", first), PaymentBegun), (settle(first), PaymentSettled)):
+        before = everything(store)
+        disk.is_full = True
+        with pytest.raises(StoreFull):
+            store.apply([CheckToken("TX-1", PASSCODE), operation], NOW)
+        disk.is_full = False
+        assert everything(store) == before
+        (outcome,) = store.apply([operation], NOW)
+        assert isinstance(outcome, outcome_type)
+        assert everything(store) != before
+    assert [t.state for t in store.tokens()] == [TokenState.PAID, TokenState.UNPAID]
+
+
+def test_tokens_in_flight_are_held_and_of_the_others_a_bounded_number(
+    store: SqliteTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_tokens, "HELD_TOKEN_COUNT_MAX", 3)
+    names = [f"TX-{number}" for number in range(10, 30)]
+    store.apply([IssueToken(token(name)) for name in names], NOW)
+    store.apply([begin(name, payment_id(name)) for name in names[:10]], NOW)
+    store.apply([CheckToken(name, PASSCODE) for name in names], NOW)
+    assert len(store._tokens) == 3
+    assert len(store._tokens_in_flight) == 10
+    outcomes = store.apply([settle(payment_id(name)) for name in names[:10]], NOW)
+    assert all(isinstance(o, PaymentSettled) and o.is_changed for o in outcomes)
+    assert (len(store._tokens), len(store._tokens_in_flight), len(store._flights)) == (3, 0, 0)
+
+
+def test_each_row_is_written_once_a_batch(store: SqliteTokens) -> None:
+    first, second, _ = PAYMENT_IDS
+    written: list[str] = []
+    store._tables._connection.set_update_hook(lambda kind, database, table, row: written.append(table))
+    store.apply([CheckToken("TX-1", PASSCODE), FindPayment(first, "TX-1", PASSCODE)], NOW)
+    assert written == []
+    store.apply([CheckToken("TX-1", "wrong"), CheckToken("TX-1", "wrong"), begin("TX-2", first)], NOW)
+    assert written == ["token", "in_flight"]
+    written.clear()
+    # Declined and begun again: in flight before and after, so its token's row stays as it is.
+    store.apply([settle(first, TransferOutcome.DECLINED), begin("TX-2", second)], NOW)
+    assert written == ["in_flight", "in_flight", "payment"]
+    written.clear()
+    store.apply([settle(second)], NOW)
+    assert written == ["token", "in_flight", "payment"]
+
+
+# -- earlier versions ------------------------------------------------------------------------------------
+
+
+def test_a_database_of_version_1_is_taken_over(tmp_path: Path, disk: FailingDisk) -> None:
+    path = tmp_path / "tokens.sqlite"
+    tokens = [
+        build_token(transaction_id="TX-in-flight", state=TokenState.IN_FLIGHT, payment_id=PAYMENT_IDS[0]),
+        build_token(transaction_id="TX-paid", state=TokenState.PAID, payment_id=PAYMENT_IDS[1], utr=UTR),
+        build_token(transaction_id="TX-unpaid", wrong_passcode_count=3),
+        build_token(transaction_id="TX-cancelled", state=TokenState.CANCELLED),
+        build_token(transaction_id="TX-expired", state=TokenState.EXPIRED, expires_ms=NOW_MS),
+    ]
+    terms = [
+        build_terms(transaction_id=name, payment_id=of)
+        for name, of in zip(("TX-in-flight", "TX-paid", "TX-unpaid"), PAYMENT_IDS, strict=True)
+    ]
+    payments = [
+        Payment(terms[0], ENVELOPE_HASH, NOW_MS),
+        Payment(terms[1], ENVELOPE_HASH, NOW_MS, TransferOutcome.POSTED, Reason.NONE, UTR, b"receipt", NOW_MS + 1),
+        Payment(terms[2], ENVELOPE_HASH, NOW_MS, TransferOutcome.DECLINED, Reason.FUNDS, "", b"no", NOW_MS + 2),
+    ]
+    connection = apsw.Connection(str(path))
+    connection.pragma("application_id", token_tables._APPLICATION_ID)
+    connection.execute(token_tables._SCHEMA[0])
+    connection.pragma("user_version", 1)
+    for t in tokens:
+        connection.execute(
+            "INSERT INTO token VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(t.transaction_id, t.passcode, t.merchant_id, t.merchant_name, t.amount_minor, t.currency),
+                *(t.expires_ms, t.state.value, t.payment_id, t.utr, t.wrong_passcode_count, t.locked_until_ms),
+            ),
+        )
+    for p in payments:
+        connection.execute(
+            "INSERT INTO payment VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(p.payment_id, p.terms.transaction_id, encode_record(p.terms), p.envelope_hash, p.begun_ms),
+                *(p.outcome, p.reason, p.utr, p.receipt, p.ended_ms),
+            ),
+        )
+    connection.close()
+    path.chmod(0o600)
+
+    store = SqliteTokens(path, vfs=VFS_NAME)
+    assert everything(store) == (tokens, payments, payments[:1])
+    (outcome,) = store.apply([settle(PAYMENT_IDS[0])], NOW)
+    assert isinstance(outcome, PaymentSettled)
+    assert outcome.is_changed
+    store.apply([IssueToken(token("TX-1")), begin("TX-1", payment_id("fourth"))], NOW)
+    after = everything(store)
+    assert [p.payment_id for p in after[1]] == [*PAYMENT_IDS, payment_id("fourth")]
+    assert [t.transaction_id for t in after[0]] == [*(t.transaction_id for t in tokens), "TX-1"]
+    store = reopened(store, path)
+    assert everything(store) == after
+    store.close()
