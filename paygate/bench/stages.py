@@ -24,8 +24,8 @@ from paygate.cli import PaygateExit
 Targets = tuple[str, ...]
 """Functions and methods as `module:qualified.name`."""
 
-REST: Final = "loop"
-"""What no stage takes: the event loop, the shell's tick, and glue."""
+REST: Final = "rest"
+"""What no stage takes: above all the shell's tick."""
 WAIT: Final = "wait"
 FSYNC: Final = "fsync"
 YIELDING: Final = (WAIT, FSYNC, "socket", "pipe")
@@ -49,7 +49,8 @@ MEANINGS: Final = {
     "records": "the text records",
     "encode": "messages to frames, and terms to bytes",
     WAIT: "waiting for input: epoll; the decoder's read",
-    REST: "the event loop, the shell's tick, and what is in no other stage",
+    "loop": "the event loop and the connections' state",
+    REST: "the shell's tick, and what is in no other stage",
 }
 """All stages, in the order of the table."""
 
@@ -66,6 +67,7 @@ _SQL: Final = (
 _SHARED: Final[dict[str, Targets]] = {
     WAIT: ("selectors:EpollSelector.select",),
     "socket": ("socket:socket.recv_into", "socket:socket.send"),
+    "loop": ("paygate.net.loop:Loop.run_once", "paygate.net.loop:Loop.flush", "paygate.net.conn:Connection.send"),
     "split": (
         "paygate.codec.buffer:FrameBuffer.receive_data",
         "paygate.codec.buffer:FrameBuffer.next_head",
@@ -99,6 +101,7 @@ STAGES: Final[dict[str, dict[str, Targets]]] = {
             "paygate.bank.core:BankCore.receive_data",
             "paygate.bank.core:BankCore.committed",
             "paygate.bank.core:BankCore.decoded",
+            "paygate.bank.decoding:DecoderProcess.open_envelope",
         ),
         "store": ("paygate.bank.sqlite_ledger:SqliteLedger.apply",),
         "receipts": ("paygate.codec.seal:sign_receipts",),
@@ -111,6 +114,7 @@ STAGES: Final[dict[str, dict[str, Targets]]] = {
         "split": ("paygate.codec.buffer:FrameBuffer.receive_data", "paygate.codec.buffer:FrameBuffer.next_frame"),
         "decode": ("paygate.codec.frame:Frame.message", "paygate.codec.frame:decode_record"),
         "HPKE": ("paygate.codec.seal:open_envelope",),
+        "core": ("paygate.bank.decoder:Decoder.answer",),
         "verifier": ("paygate.codec.seal:verifier_of",),
         "encode": ("paygate.codec.frame:encode_frame", "paygate.codec.frame:encode_record"),
     },
