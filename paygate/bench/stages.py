@@ -87,7 +87,7 @@ _SHARED: Final[dict[str, Targets]] = {
 STAGES: Final[dict[str, dict[str, Targets]]] = {
     "gateway": {
         **_SHARED,
-        "decode": ("paygate.codec.frame:Frame.message", "paygate.codec.frame:decode_record"),
+        "decode": ("paygate.codec.frame:Frame.message",),
         "link": (*_SHARED["link"], "paygate.link:Link.send_request"),
         "core": ("paygate.gateway.core:GatewayCore.receive_data", "paygate.gateway.core:GatewayCore.committed"),
         "store": ("paygate.gateway.sqlite_tokens:SqliteTokens.apply",),
@@ -95,7 +95,7 @@ STAGES: Final[dict[str, dict[str, Targets]]] = {
     },
     "bank": {
         **_SHARED,
-        "pipe": ("os:readv", "paygate.net.child:Child.send", "paygate.net.child:Child.flush_output"),
+        "pipe": ("os:readv", "paygate.net.child:Child.flush_output"),
         "decode": ("paygate.codec.frame:Frame.message",),
         "core": (
             "paygate.bank.core:BankCore.receive_data",
@@ -248,7 +248,11 @@ class StageProfile:
         return {"payment_count": self.payment_count, "programs": programs}
 
     def table(self) -> str:
-        """As text: a row for each stage, a column for each program, in microseconds a payment."""
+        """As text: a row for each stage, a column for each program, in microseconds a payment.
+
+        The rows below the stages check them: the timing that was taken off, what the system says of the processes, and
+        which share of its busy time a process had a core, by which the stages are scaled.
+        """
         columns = list(self.programs.values())
         used = [stage for stage in MEANINGS if any(stage in p.stages_us for p in columns)]
         rows = [_row("us a payment", list(self.programs))]
@@ -258,6 +262,7 @@ class StageProfile:
         rows.append(_row("(timing, left out)", [_us(p.timer_us) for p in columns]))
         rows.append(_row("(as the system says)", [_us(p.cpu_us) for p in columns]))
         rows.append(_row("payments a tick", [f"{1 / p.ticks:.1f}" if p.ticks else "-" for p in columns]))
+        rows.append(_row("had its core", [f"{p.scale:.0%}" for p in columns]))
         rows.append(_row("idle", [f"{p.idle_share:.0%}" for p in columns]))
         return "".join(f"{row}\n" for row in rows)
 

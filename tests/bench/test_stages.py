@@ -140,6 +140,7 @@ def test_the_table_has_a_row_for_each_stage_and_a_column_for_each_program() -> N
     assert rows["= processor time"] == ["27.0", "50.0"]
     assert rows["waiting for fsync"] == ["15.0", "-"]
     assert rows["payments a tick"] == ["2.0", "5.0"]
+    assert rows["had its core"] == ["50%", "100%"]
     assert "MAC" not in rows
     stages = [name for name in rows if name in MEANINGS]
     assert stages == [stage for stage in MEANINGS if stage in stages]
