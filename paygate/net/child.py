@@ -9,13 +9,16 @@ close-on-exec, so nobody but the parent holds the other end. It needs no code be
 PR_SET_PDEATHSIG, doesn't depend on the thread that started it. So a child must exit at the end of its stdin.
 """
 
+import contextlib
+import fcntl
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from paygate.net.limits import CHILD_OUTPUT_SIZE_MAX, CHILD_POLL_MS
+from paygate.net.limits import CHILD_OUTPUT_SIZE_MAX, CHILD_PIPE_SIZE, CHILD_POLL_MS
 from paygate.net.loop import EVENT_READ, EVENT_WRITE, Loop, Timer
 from paygate.net.signals import CONTROLLABLE, FAULTS, sigint_ignored
 
@@ -216,6 +219,7 @@ def _start(
     """Start the program; returns its process ID and our ends of its stdin and stdout, non-blocking."""
     child_stdin, stdin_fd = os.pipe()
     stdout_fd, child_stdout = os.pipe()
+    _enlarge(stdin_fd)
     file_actions: list[tuple[int, int, int] | tuple[int, int]] = [
         (os.POSIX_SPAWN_DUP2, child_stdin, 0),
         (os.POSIX_SPAWN_DUP2, child_stdout, 1),
@@ -236,6 +240,13 @@ def _start(
     os.set_blocking(stdin_fd, False)
     os.set_blocking(stdout_fd, False)
     return pid, stdin_fd, stdout_fd
+
+
+def _enlarge(pipe_fd: int) -> None:
+    """Let a pipe hold what a tick may have for a child, where the system can and this user has pages left for it."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe_fd, fcntl.F_SETPIPE_SZ, CHILD_PIPE_SIZE)
 
 
 def _spawn(

@@ -229,7 +229,7 @@ class Connection:
     def _read_once(self) -> None:
         buffer = self._loop.read_buffer
         try:
-            size = self._sock.recv_into(buffer)
+            size = self._sock.recv_into(buffer, self._limits.read_size)
         except BlockingIOError:
             return
         except OSError as error:

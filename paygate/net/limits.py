@@ -6,6 +6,9 @@ from dataclasses import dataclass
 # frame that a 16-bit length can ask for.
 READ_SIZE = 64 * 1024
 
+# The most that any read may take: one buffer of this size serves them all.
+READ_SIZE_MAX = 256 * 1024
+
 # T26: a peer that vanished is probed after 20 s of silence, every 5 s, and given up at 40 s; unanswered output is
 # given up at 40 s too. Both stay below a minute even if a probe is late.
 KEEPALIVE_IDLE_S = 20
@@ -16,8 +19,10 @@ USER_TIMEOUT_MS = 40_000
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What one connection may hold and for how long (T27)."""
+    """What one connection may hold and for how long (T27), and how much of a tick it gets."""
 
+    # Bytes that one read takes.
+    read_size: int = READ_SIZE
     # Above this much unsent output the peer's requests are not read: it must first take the answers it has.
     output_size_high: int = 64 * 1024
     # Reading goes on below this; the gap keeps a connection from switching at every frame.
@@ -32,6 +37,7 @@ class ConnectionLimits:
     linger_ms: int = 3_000
 
     def __post_init__(self) -> None:
+        assert 0 < self.read_size <= READ_SIZE_MAX
         assert 0 <= self.output_size_low < self.output_size_high < self.output_size_max
 
 
@@ -39,9 +45,13 @@ class ConnectionLimits:
 PEER_LIMITS = ConnectionLimits()
 
 # The link between gateway and bank carries every customer's payments at once, and both ends are ours: 64 MiB
-# holds a burst of ten thousand requests many times over.
+# holds a burst of ten thousand requests many times over. One read takes all that some hundred of them ask at once, so
+# that they share a commit.
 LINK_LIMITS = ConnectionLimits(
-    output_size_high=8 * 1024 * 1024, output_size_low=2 * 1024 * 1024, output_size_max=64 * 1024 * 1024
+    read_size=READ_SIZE_MAX,
+    output_size_high=8 * 1024 * 1024,
+    output_size_low=2 * 1024 * 1024,
+    output_size_max=64 * 1024 * 1024,
 )
 
 
@@ -65,6 +75,10 @@ LISTEN_LIMITS = ListenLimits()
 
 # A child is ours, so this bounds only our own failure to hold back: 16 MiB is tens of thousands of envelopes.
 CHILD_OUTPUT_SIZE_MAX = 16 * 1024 * 1024
+
+# A pipe of the system's usual 64 KiB holds forty of the larger envelopes, and a tick has some hundred. 1 MiB is what
+# Linux lets anybody ask for.
+CHILD_PIPE_SIZE = 1024 * 1024
 
 # How often an exit is looked for where the system has no pidfd: late by less than a person notices.
 CHILD_POLL_MS = 50

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Protocol
 
-from paygate.net.limits import READ_SIZE
+from paygate.net.limits import READ_SIZE_MAX
 
 EVENT_READ = selectors.EVENT_READ
 EVENT_WRITE = selectors.EVENT_WRITE
@@ -99,7 +99,7 @@ class Loop:
         self._ready: deque[Timer] = deque()
         self._dirty: dict[Flushable, None] = {}  # a dict, since it keeps the order
         # One buffer serves every read of every connection: an idle connection costs no buffer.
-        self.read_buffer = memoryview(bytearray(READ_SIZE))
+        self.read_buffer = memoryview(bytearray(READ_SIZE_MAX))
 
     def now_ms(self) -> int:
         """The time of this tick in ms, read once when the tick's select returned."""

@@ -101,6 +101,15 @@ def test_much_data_both_ways_at_once(nursery: Nursery, loop: Loop, tick_until: T
     assert nursery.data == message
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a pipe has the size that it has")
+def test_a_tick_with_much_for_a_child_is_one_write(nursery: Nursery, loop: Loop) -> None:
+    child = nursery.start([sys.executable, "-c", "import sys; sys.stdin.buffer.read()"])
+    for _ in range(256):
+        child.send(bytes(1_536))
+    loop.flush()
+    assert child.output_size == 0
+
+
 def test_the_exit_code_comes_after_all_output(nursery: Nursery, loop: Loop, tick_until: TickUntil) -> None:
     nursery.start([sys.executable, "-c", "import sys; sys.stdout.write('x' * 50_000); sys.exit(7)"])
     tick_until(loop, lambda: bool(nursery.exits))

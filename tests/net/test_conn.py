@@ -150,6 +150,15 @@ def test_one_read_a_tick_however_much_waits(pair: Pair, loop: Loop, tick_until: 
     assert max(pair.handler.reads) <= 65_536
 
 
+@pytest.mark.parametrize("read_size", [1_000, 4_000])
+def test_a_read_takes_no_more_than_its_limit(loop: Loop, tick_until: TickUntil, read_size: int) -> None:
+    with ExitStack() as stack:
+        pair = Pair(loop, stack, ConnectionLimits(read_size=read_size))
+        pair.peer.sendall(bytes(10_500))
+        tick_until(loop, lambda: len(pair.handler.data) == 10_500)
+        assert max(pair.handler.reads) == read_size
+
+
 def test_partial_writes_keep_order_and_lose_nothing(pair: Pair, loop: Loop, tick_until: TickUntil) -> None:
     seed = random.randrange(2**32)
     rng = random.Random(seed)
