@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -34,6 +35,7 @@ def main() -> int:
 
 def _main() -> int:
     options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, _terminated)
     _check_work_directory(options.directory)
     raise_descriptor_limit(DESCRIPTOR_COUNT)
     command: Callable[[argparse.Namespace, Path], Results] = options.command
@@ -44,6 +46,11 @@ def _main() -> int:
         results = command(options, directory)
     _write(options, results)
     return ExitCode.OK
+
+
+def _terminated(number: int, _frame: object) -> None:
+    # As an exception, so that servers and peers are ended on the way out.
+    raise SystemExit(128 + number)
 
 
 # -- commands --------------------------------------------------------------------------------------------
