@@ -54,10 +54,8 @@ MEANINGS: Final = {
 }
 """All stages, in the order of the table."""
 
-# Libraries' functions: whichever of them the servers use.
+# A library's functions, whichever of them the servers use; a connection's own go through its cursors' too.
 _SQL: Final = (
-    "apsw:Connection.execute",
-    "apsw:Connection.executemany",
     "apsw:Cursor.execute",
     "apsw:Cursor.executemany",
     "apsw:Cursor.fetchone",

@@ -111,19 +111,20 @@ class Stopwatch:
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             caller = watch._current
-            began_cpu_ns = cpu_clock()
             now_ns = clock()
             caller.ns += now_ns - watch._since_ns
             caller.inner_yielding += 1
             spent.calls += 1
             watch._current = spent
             watch._since_ns = now_ns
+            # Within the function's wall time, since asking the system is another occasion to lose the processor.
+            began_cpu_ns = cpu_clock()
             try:
                 return function(*args, **kwargs)
             finally:
+                spent.cpu_ns += cpu_clock() - began_cpu_ns
                 now_ns = clock()
                 spent.ns += now_ns - watch._since_ns
-                spent.cpu_ns += cpu_clock() - began_cpu_ns
                 watch._current = caller
                 watch._since_ns = now_ns
 
