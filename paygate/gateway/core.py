@@ -67,11 +67,25 @@ from paygate.link import (
     RequestReceived,
 )
 from paygate.links import LinkTable
+from paygate.making import maker_of
 from paygate.net.addresses import Address
 
 KEY_LIST_REFRESH_MS: Final = 60_000
 """How old the relayed key list may be; a rotation overlaps far longer (T12)."""
 NO_ANSWER_YET: Final = "no answer yet"
+_NO_SESSION_ID: Final = bytes(limits.SESSION_ID_SIZE)
+
+# What every payment makes, some of it more than once.
+_make_ack: Final = maker_of(TokenAck)
+_make_begin: Final = maker_of(BeginPayment)
+_make_check: Final = maker_of(CheckToken)
+_make_commit: Final = maker_of(Commit)
+_make_payment_ack: Final = maker_of(PaymentAck)
+_make_payment_record: Final = maker_of(PaymentRecord)
+_make_settle: Final = maker_of(SettlePayment)
+_make_terms: Final = maker_of(Terms)
+_make_token_record: Final = maker_of(TokenRecord)
+_make_transfer: Final = maker_of(TransferRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +278,7 @@ class GatewayCore:
             if self._is_draining:
                 self._refuse(asker, ErrorCode.SHUTTING_DOWN, "the gateway is shutting down")
                 return []
-            operation = CheckToken(message.transaction_id, message.passcode)
+            operation = _make_check(message.transaction_id, message.passcode)
             return [self._commit(operation, partial(self._token_checked, asker))]
         if isinstance(message, EncryptedCredentials):
             return self._handle_credentials(asker, message, now)
@@ -289,16 +303,16 @@ class GatewayCore:
             # Not even a wrong passcode could be counted, so nothing is said of the token.
             self._refuse(asker, ErrorCode.TOO_MANY_REQUESTS, "the gateway can't record anything now; try later")
             return []
-        session_id = bytes(limits.SESSION_ID_SIZE)
-        if outcome.status is TokenStatus.VALID and outcome.token is not None:
-            session_id = self._sessions.open(outcome.token, now.mono_ms)
-        token = outcome.token
+        status, token = outcome.status, outcome.token
+        session_id, session_left_ms = _NO_SESSION_ID, 0
+        if status is TokenStatus.VALID and token is not None:
+            session_id, session_left_ms = self._sessions.open(token, now.mono_ms), self._sessions.session_ms
         self._reply(
             asker,
-            TokenAck(
-                status=outcome.status,
+            _make_ack(
+                status=status,
                 session_id=session_id,
-                session_left_ms=self._sessions.session_ms if any(session_id) else 0,
+                session_left_ms=session_left_ms,
                 merchant_id=token.merchant_id if token else "",
                 merchant_name=token.merchant_name if token else "",
                 amount_minor=token.amount_minor if token else 0,
@@ -308,7 +322,7 @@ class GatewayCore:
                 utr=token.utr if token else "",
             ),
         )
-        return [TokenRecord(token)] if outcome.is_changed and token else []
+        return [_make_token_record(token)] if outcome.is_changed and token else []
 
     # -- payments --------------------------------------------------------------------------------------
 
@@ -318,7 +332,7 @@ class GatewayCore:
             refusal = Reason.DRAINING if self._is_draining else Reason.SESSION
             return self._refuse_unless_known(asker, message, refusal, None)
         token = session.token
-        terms = Terms(
+        terms = _make_terms(
             bank_id=self._identity.bank_id,
             gateway_id=self._identity.gateway_id,
             merchant_id=token.merchant_id,
@@ -336,7 +350,7 @@ class GatewayCore:
             return self._refuse_unless_known(asker, message, Reason.SESSION, terms)
         if not self._bank_is_open:
             return self._refuse_unless_known(asker, message, Reason.BANK_UNREACHABLE, terms)
-        begin = BeginPayment(terms, envelope_hash(message.envelope))
+        begin = _make_begin(terms, envelope_hash(message.envelope))
         return [self._commit(begin, partial(self._payment_begun, asker, begin, message, pending_at_ms))]
 
     def _refuse_unless_known(
@@ -387,8 +401,9 @@ class GatewayCore:
         if not outcome.is_new:
             return []
         time_left_ms = min(flight.resolve_at_ms - now.mono_ms, limits.SESSION_MS)
-        self._ask_bank(TransferRequest(begin.terms, time_left_ms, message.key_id, message.envelope))
-        return [PaymentRecord(payment), TokenRecord(token)] if token else [PaymentRecord(payment)]
+        self._ask_bank(_make_transfer(begin.terms, time_left_ms, message.key_id, message.envelope))
+        record = _make_payment_record(payment)
+        return [record, _make_token_record(token)] if token else [record]
 
     def _payment_found(
         self,
@@ -412,13 +427,14 @@ class GatewayCore:
         payment = outcome.payment
         if payment is None:
             return [LogLine("the bank told the outcome of a payment that this gateway does not know")]
-        for asker in self._flights.end(payment.payment_id):
-            self._reply(asker, PaymentAck(payment.payment_id, *_answer(payment)))
+        payment_id = payment.terms.payment_id
+        for asker in self._flights.end(payment_id):
+            self._reply(asker, _make_payment_ack(payment_id, *_answer(payment)))
         if not outcome.is_changed:
             return []
-        records: list[Effect] = [PaymentRecord(payment)]
+        records: list[Effect] = [_make_payment_record(payment)]
         if outcome.token is not None:
-            records.append(TokenRecord(outcome.token))
+            records.append(_make_token_record(outcome.token))
         if payment.outcome is TransferOutcome.MISMATCH:
             records.append(LogLine(f"payment {payment.payment_id.hex()}: the bank knows it with other terms"))
         return records
@@ -426,18 +442,22 @@ class GatewayCore:
     # -- the bank --------------------------------------------------------------------------------------
 
     def _handle_bank(self, event: LinkEvent, now: Now) -> list[Effect]:
+        if isinstance(event, ReplyReceived):
+            return self._bank_replied(event.message, now)
         if isinstance(event, Opened):
             return self._bank_opened(event, now)
-        if isinstance(event, LinkFailed | PeerClosed):
+        # What follows these two, the shell does: it closes the connection, and `link_closed` tells it.
+        if isinstance(event, LinkFailed):
             self._bank_is_open = False
-            if isinstance(event, LinkFailed):
-                self.bank_trouble = refusal_text(event.error.text, event.error.code)
-            else:
-                self.bank_trouble = refusal_text(event.text, event.code)
-            return []  # The shell closes the connection, and `link_closed` tells it.
-        if not isinstance(event, ReplyReceived):
-            return []
-        message = event.message
+            self.bank_trouble = refusal_text(event.error.text, event.error.code)
+        elif isinstance(event, PeerClosed):
+            self._bank_is_open = False
+            self.bank_trouble = refusal_text(event.text, event.code)
+        return []
+
+    def _bank_replied(self, message: Message, now: Now) -> list[Effect]:
+        if isinstance(message, (TransferResult, ResolveResult)):
+            return self._handle_result(message, now)
         if isinstance(message, BankKeys):
             if message.status is not KeysStatus.AVAILABLE:
                 return []
@@ -445,8 +465,6 @@ class GatewayCore:
             self._signed_key_list = message.signed_key_list
             # From here on clients can pay: before it they get no key to seal for.
             return [] if had_keys else [LogLine(f"has the keys of bank {self._identity.bank_id}")]
-        if isinstance(message, TransferResult | ResolveResult):
-            return self._handle_result(message, now)
         if isinstance(message, Error):  # It refused a request; the payment is resolved in its time.
             return [LogLine(f"bank {self._identity.bank_id} refused a request: {message.text}")]
         return []
@@ -470,14 +488,14 @@ class GatewayCore:
                 # An earlier copy of it may still count, so this is doubt, not refusal.
                 self._flights.resolve_later(message.payment_id, now.mono_ms)
             return []
-        settle = SettlePayment(message.payment_id, message.outcome, message.reason, message.utr, message.receipt)
+        settle = _make_settle(message.payment_id, message.outcome, message.reason, message.utr, message.receipt)
         return [self._commit(settle, self._payment_settled)]
 
     # -- sending ---------------------------------------------------------------------------------------
 
     def _commit(self, operation: Operation, then: _Then) -> Commit:
         self._awaited.append(then)
-        return Commit(operation)
+        return _make_commit(operation)
 
     def _ask_bank(self, message: Message) -> None:
         link = self._links.get(self._bank_link_id) if self._bank_link_id is not None else None

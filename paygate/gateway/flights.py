@@ -45,7 +45,10 @@ class Flights:
     def __init__(self, jitter: Callable[[], float]) -> None:
         self._jitter = jitter
         self._flights: dict[bytes, Flight] = {}
-        self._due: list[tuple[int, bytes]] = []  # heap of (when, payment ID); outdated entries are passed over
+        # The payments to look at by when, and a heap of the times. Those of a tick have a time in common, so a payment
+        # costs no heap operation of its own. Outdated entries are passed over.
+        self._due: dict[int, list[bytes]] = {}
+        self._due_ms: list[int] = []
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -92,23 +95,24 @@ class Flights:
 
     def next_deadline_ms(self) -> int | None:
         """When `take_due` has work; it may be too early, never too late."""
-        return self._due[0][0] if self._due else None
+        return self._due_ms[0] if self._due_ms else None
 
     def take_due(self, now_ms: int) -> Iterator[tuple[Flight, list[Asker], bool]]:
         """Flights to look at: each with the askers that are to hear PENDING, and whether to ask the bank now."""
-        while self._due and self._due[0][0] <= now_ms:
-            when_ms, payment_id = heapq.heappop(self._due)
-            flight = self._flights.get(payment_id)
-            if flight is None or flight._look_at_ms != when_ms:
-                continue
-            told: list[Asker] = []
-            if flight.pending_at_ms is not None and now_ms >= flight.pending_at_ms:
-                told, flight.waiters, flight.pending_at_ms = flight.waiters, [], None
-            is_to_resolve = now_ms >= flight.resolve_at_ms
-            if is_to_resolve:
-                flight.resolve_at_ms = now_ms + self._backoff_ms(flight)
-            self._schedule(flight)
-            yield flight, told, is_to_resolve
+        while self._due_ms and self._due_ms[0] <= now_ms:
+            when_ms = heapq.heappop(self._due_ms)
+            for payment_id in self._due.pop(when_ms):
+                flight = self._flights.get(payment_id)
+                if flight is None or flight._look_at_ms != when_ms:
+                    continue
+                told: list[Asker] = []
+                if flight.pending_at_ms is not None and now_ms >= flight.pending_at_ms:
+                    told, flight.waiters, flight.pending_at_ms = flight.waiters, [], None
+                is_to_resolve = now_ms >= flight.resolve_at_ms
+                if is_to_resolve:
+                    flight.resolve_at_ms = now_ms + self._backoff_ms(flight)
+                self._schedule(flight)
+                yield flight, told, is_to_resolve
 
     def _backoff_ms(self, flight: Flight) -> int:
         # Half fixed, half jitter: never a storm, never later than the cap.
@@ -121,4 +125,8 @@ class Flights:
         if flight.pending_at_ms is not None:
             when_ms = min(when_ms, flight.pending_at_ms)
         flight._look_at_ms = when_ms
-        heapq.heappush(self._due, (when_ms, flight.terms.payment_id))
+        due = self._due.get(when_ms)
+        if due is None:
+            due = self._due[when_ms] = []
+            heapq.heappush(self._due_ms, when_ms)
+        due.append(flight.terms.payment_id)

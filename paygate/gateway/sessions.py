@@ -1,12 +1,13 @@
 """Sessions: what a positive acknowledgement opens (R3, R10). In memory only; a restart ends them all."""
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from paygate.codec import limits
 from paygate.gateway.tokens import Token
+from paygate.making import maker_of
 
 SESSION_COUNT_MAX: Final = 100_000
 """Above this many in 30 seconds the oldest end early."""
@@ -22,6 +23,9 @@ class Session:
     ends_ms: int
 
 
+_make_session: Final = maker_of(Session)
+
+
 class Sessions:
     """Live sessions by their ID. All last equally long, so they end in the order in which they were opened."""
 
@@ -29,7 +33,7 @@ class Sessions:
         self.session_ms = session_ms
         self._random_bytes = random_bytes
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
-        self._ids_of: dict[str, deque[bytes]] = {}  # transaction ID to its session IDs, oldest first
+        self._ids_of: dict[str, list[bytes]] = {}  # transaction ID to its session IDs, oldest first
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -42,8 +46,8 @@ class Sessions:
         elif len(self._sessions) >= SESSION_COUNT_MAX:
             self._close(next(iter(self._sessions)))
         session_id = self._random_bytes(limits.SESSION_ID_SIZE)
-        self._sessions[session_id] = Session(token, now_ms + self.session_ms)
-        self._ids_of.setdefault(token.transaction_id, deque()).append(session_id)
+        self._sessions[session_id] = _make_session(token, now_ms + self.session_ms)
+        self._ids_of.setdefault(token.transaction_id, []).append(session_id)
         return session_id
 
     def find(self, session_id: bytes) -> Session | None:
