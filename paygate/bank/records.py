@@ -305,7 +305,7 @@ class BankRecords:
         self._merchants = _AccountFile(directory, _MerchantAccounts(ledger, currency), log)
         self._transactions = AppendFile(directory, TRANSACTIONS_LAYOUT)
         self._is_behind = False
-        self._new: list[Posted] = []
+        self._forget_new()
 
     def close(self) -> None:
         """Write what is noted, and close the files."""
@@ -372,23 +372,31 @@ class BankRecords:
         A balance that changes again before `write` is written once.
         """
         if not self._is_behind:
-            self._new += moved
-        return bool(self._new)
+            for posted in moved:
+                posting = posted.posting
+                self._new_postings.append(posting)
+                self._new_payers[posting.customer_id] = posted.customer_balance_minor
+                self._new_payees[posting.merchant_id] = posted.merchant_balance_minor
+        return bool(self._new_payers)
 
     def write(self) -> None:
         """Bring the files up to date. A failure is logged, and mended a second later."""
-        moved, self._new = self._new, []
-        if not moved or self._is_behind:
+        postings, payers, payees = self._new_postings, self._new_payers, self._new_payees
+        self._forget_new()
+        if self._is_behind:
             return
-        payers = {m.posting.customer_id: m.customer_balance_minor for m in moved}
-        payees = {m.posting.merchant_id: m.merchant_balance_minor for m in moved}
         try:
-            self._transactions.append([transaction_row(m.posting) for m in moved])
+            self._transactions.append([transaction_row(posting) for posting in postings])
             self._customers.update(self._balances(payers))
             self._merchants.update(self._balances(payees))
         except OSError as error:
             self._is_behind = True
             self._log(f"the text records could not be written ({error.strerror}); trying again")
+
+    def _forget_new(self) -> None:
+        self._new_postings: list[Posting] = []
+        self._new_payers: dict[str, int] = {}
+        self._new_payees: dict[str, int] = {}
 
     def _balances(self, minor_of: Mapping[str, int]) -> dict[str, tuple[str]]:
         return {key: (format_amount(minor, self._currency),) for key, minor in minor_of.items()}
@@ -407,7 +415,7 @@ class BankRecords:
 
     def _mend_transactions(self) -> None:
         """Add what is missing; if the file says anything else than the ledger, build it anew."""
-        self._new.clear()  # The ledger has them.
+        self._new_postings.clear()  # The ledger has them.
         missing: list[tuple[str, ...]] = []
         lines = self._transactions.lines()
         for row, expected in TRANSACTIONS_LAYOUT.formatted(map(transaction_row, self._ledger.postings())):

@@ -29,8 +29,10 @@ from paygate.codec.messages import MakeVerifier, OpenedEnvelope
 from paygate.effects import Effect, LogLine
 from paygate.files.file_errors import unusable
 from paygate.files.state_dir import StateDir, StateError
+from paygate.files.text_records import WRITE_DELAY_MS
 from paygate.hardening import protect_process
 from paygate.net.addresses import format_host_port
+from paygate.net.later import Later
 from paygate.net.limits import LINK_LIMITS
 from paygate.net.loop import Loop
 from paygate.net.signals import ServerSignals
@@ -75,7 +77,7 @@ def serve(options: BankOptions) -> int:
     records = open_records(directory, ledger)
     loop = Loop()
     core = BankCore(identity.bank_id, load_signed_key_list(directory), _KeyFinder(directory))
-    performer = _Performer(records)
+    performer = _Performer(loop, records)
     server = Server(PROGRAM, loop, core, ledger, performer)
     decoder = _start_decoder(loop, directory, core, server)
     performer.decoder = decoder
@@ -174,8 +176,9 @@ class _Performer:
 
     decoder: DecoderProcess
 
-    def __init__(self, records: BankRecords) -> None:
+    def __init__(self, loop: Loop, records: BankRecords) -> None:
         self._records = records
+        self._records_later = Later(loop, WRITE_DELAY_MS, records.write)
 
     def __call__(self, effects: list[Effect]) -> None:
         posted: list[Posted] = []
@@ -186,7 +189,8 @@ class _Performer:
                 self.decoder.open_envelope(effect.tag, effect.request)
             elif isinstance(effect, LogLine):
                 _log(effect.text)
-        self._records.record(posted)
+        if self._records.note(posted):
+            self._records_later.ask()
 
 
 class _Poll:

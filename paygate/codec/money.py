@@ -51,6 +51,8 @@ def parse_amount(text: str, currency: str, *, zero_allowed: bool = False) -> int
 def format_amount(amount_minor: int, currency: str) -> str:
     """The decimal text of minor units, with all the currency's decimals: 125000 INR is `1250.00`."""
     exponent = currency_exponent(currency)
+    if exponent == 2 and amount_minor >= 0:  # nearly always, and in every record
+        return f"{amount_minor // 100}.{amount_minor % 100:02}"
     sign = "-" if amount_minor < 0 else ""
     digits = str(abs(amount_minor)).rjust(exponent + 1, "0")
     return f"{sign}{digits[:-exponent]}.{digits[-exponent:]}" if exponent else f"{sign}{digits}"

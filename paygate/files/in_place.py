@@ -8,27 +8,21 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 from paygate.files.layout import ROW_SIZE_MAX, Layout, is_plain
 
-RUN_SIZE_MAX: Final = 1 << 16
-"""Bytes of rows side by side that are changed at once."""
+RUN_COUNT_MAX: Final = 256
+"""Rows side by side that are changed at once."""
 
 
 def _untold(_offset: int, _old: bytes, _new: bytes) -> None:
     """Nobody wants to be told."""
 
 
-class RowChange(NamedTuple):
-    """One row that is to say something else."""
-
-    offset: int
-    """Where it begins, in bytes."""
-    key: str
-    """Its first field; if that is not there, the row is not changed."""
-    texts: Sequence[str]
-    """What its columns are to say, in the order of `ChangingColumns.names`."""
+RowChange: TypeAlias = tuple[int, str, Sequence[str]]
+"""One row that is to say something else: where it begins, in bytes; its first field, without which it is not changed;
+and what the changing columns are to say, in their order."""
 
 
 class ChangingColumns:
@@ -73,29 +67,39 @@ class ChangingColumns:
         than its column.
         """
         ordered = sorted(changes)
-        if not is_plain([text for change in ordered for text in change.texts]):
-            return {c.offset for c in ordered if not self._apply_to_any(read_fd, write_fd, c, will_write)}
+        are_plain = is_plain([text for _, _, texts in ordered for text in texts])
         missing: set[int] = set()
-        index = 0
-        while index < len(ordered):
-            first = index
-            start = end = ordered[index].offset
-            while index < len(ordered) and ordered[index].offset == end and end - start < RUN_SIZE_MAX:
-                end += self._row_size
-                index += 1
-            run = ordered[first:index]
-            old = os.pread(read_fd, end - start, start)
-            new = self._changed(old, run)
+
+        def write(run: Sequence[RowChange]) -> None:
+            start = run[0][0]
+            old = os.pread(read_fd, len(run) * self._row_size, start)
+            new = self._changed(old, run) if are_plain else None
             if new is not None:
-                low, high = self._low, len(new) - (self._row_size - self._high)
-                will_write(start + low, old[low:high], new[low:high])
-                if os.pwrite(write_fd, new[low:high], start + low) == high - low:
-                    continue
-            missing.update(c.offset for c in run if not self._apply_to_any(read_fd, write_fd, c, will_write))
+                start += self._low
+                will_write(start, old[self._low : self._low + len(new)], new)
+                if os.pwrite(write_fd, new, start) == len(new):
+                    return
+            for change in run:
+                if not self._write_with_care(read_fd, write_fd, change, will_write):
+                    missing.add(change[0])
+
+        run: list[RowChange] = []
+        end = -1
+        for change in ordered:
+            if run and (change[0] != end or len(run) == RUN_COUNT_MAX):
+                write(run)
+                run = []
+            run.append(change)
+            end = change[0] + self._row_size
+        if run:
+            write(run)
         return missing
 
     def _changed(self, data: bytes, run: Sequence[RowChange]) -> bytes | None:
-        """The rows of a run with the changes in them; None if one isn't exactly as wide as the layout."""
+        """The rows of a run from the first changed cell to the last one, as they are to be.
+
+        None if one of them isn't exactly as wide as the layout.
+        """
         size, key_size, key_template, cells_template = (
             self._row_size,
             self._key_size,
@@ -119,15 +123,16 @@ class ChangingColumns:
             for kept, cell in self._pieces:
                 pieces += (row[kept], cells[cell])
             pieces.append(row[self._high :])
-        return b"".join(pieces)
+        return b"".join(pieces[1:-1])
 
-    def _apply_to_any(
+    def _write_with_care(
         self, read_fd: int, write_fd: int, change: RowChange, will_write: Callable[[int, bytes, bytes], None]
     ) -> bool:
         """A row that may be as wide as it likes; False if it isn't there or has no room."""
-        old = os.pread(read_fd, ROW_SIZE_MAX, change.offset)
-        new = self.layout.change(old, change.key, dict(zip(self.names, change.texts, strict=True)))
+        offset, key, texts = change
+        old = os.pread(read_fd, ROW_SIZE_MAX, offset)
+        new = self.layout.change(old, key, dict(zip(self.names, texts, strict=True)))
         if new is None:
             return False
-        will_write(change.offset, old[: len(new)], new)
-        return os.pwrite(write_fd, new, change.offset) == len(new)
+        will_write(offset, old[: len(new)], new)
+        return os.pwrite(write_fd, new, offset) == len(new)

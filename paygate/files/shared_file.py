@@ -36,7 +36,7 @@ from pathlib import Path
 
 from paygate.files.durable import create_file, fsync_directory, write_all
 from paygate.files.file_errors import check_regular, names_its_file
-from paygate.files.in_place import ChangingColumns, RowChange
+from paygate.files.in_place import ChangingColumns
 from paygate.files.layout import LINE, ROW_SIZE_MAX, FieldProblem, Layout, LineProblem
 from paygate.files.line_stream import LineStream, RawLine, has_writers
 from paygate.files.open_file import OpenFile, swap_in
@@ -223,10 +223,13 @@ class SharedFile:
         a text is wider than its column.
         """
         offsets = self._offsets
-        there = [RowChange(offsets[key], key, texts) for key, texts in changes.items() if key in offsets]
+        there = [(offsets.get(key, -1), key, texts) for key, texts in changes.items()]
+        if any(offset < 0 for offset, _, _ in there):
+            self._must_rewrite = True
+            there = [change for change in there if change[0] >= 0]
         with self._writing():
             missing = columns.apply(self._files.read, self._files.write, there, self._stream.will_write_at)
-        self._must_rewrite |= bool(missing) or len(there) < len(changes)
+        self._must_rewrite |= bool(missing)
         return not self._must_rewrite
 
     @names_its_file

@@ -19,7 +19,6 @@ from paygate.files.text_records import (
     FieldProblem,
     Layout,
     RawLine,
-    RowChange,
     SharedFile,
 )
 from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
@@ -389,7 +388,7 @@ class GatewayRecords:
             return
         missing = self._payments.update(
             _OUTCOME,
-            [RowChange(at, self._in_flight[p.payment_id][1], _outcome_fields(p)) for at, p in there.items()],
+            [(at, self._in_flight[p.payment_id][1], _outcome_fields(p)) for at, p in there.items()],
         )
         # What is written in place now is not written again if the rest fails.
         for offset, payment in there.items():

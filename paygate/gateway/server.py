@@ -16,6 +16,7 @@ from paygate.codec import limits
 from paygate.effects import Effect, LogLine
 from paygate.files.file_errors import unusable
 from paygate.files.state_dir import StateDir
+from paygate.files.text_records import WRITE_DELAY_MS
 from paygate.gateway.core import GatewayCore, GatewayIdentity
 from paygate.gateway.records import GatewayRecords
 from paygate.gateway.settings import STORE_NAME, read_identity
@@ -24,6 +25,7 @@ from paygate.hardening import protect_process
 from paygate.net.addresses import Address, format_host_port
 from paygate.net.capture import CaptureFile
 from paygate.net.connect import Backoff, connect
+from paygate.net.later import Later
 from paygate.net.listen import raise_descriptor_limit
 from paygate.net.loop import Loop
 from paygate.net.signals import ServerSignals
@@ -83,7 +85,7 @@ def _run(
     raise_descriptor_limit(DESCRIPTOR_COUNT)
     loop = Loop()
     core = GatewayCore(identity, os.urandom, random.SystemRandom().random, session_ms=options.session_ms)
-    server = Server(PROGRAM, loop, core, store, _Performer(records))
+    server = Server(PROGRAM, loop, core, store, _Performer(loop, records))
     signals = ServerSignals(loop, server.begin_drain, ignore_sigterm=options.ignore_sigterm)
     host, port = server.listen(options.host, options.port, capture=capture)
     server.defer(lambda now: core.resume(store.payments_in_flight(), now))
@@ -103,13 +105,15 @@ def _log(text: str) -> None:
 class _Performer:
     """The gateway's own effects: records, and lines for the operator."""
 
-    def __init__(self, records: GatewayRecords) -> None:
+    def __init__(self, loop: Loop, records: GatewayRecords) -> None:
         self._records = records
+        self._records_later = Later(loop, WRITE_DELAY_MS, records.write)
 
     def __call__(self, effects: list[Effect]) -> None:
         if not effects:
             return
-        self._records.record(effects)
+        if self._records.note(effects):
+            self._records_later.ask()
         for effect in effects:
             if isinstance(effect, LogLine):
                 _log(effect.text)

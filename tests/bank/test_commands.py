@@ -295,8 +295,13 @@ def test_a_payment_from_envelope_to_records(bank: RunningBank, start: Start) -> 
     assert paid.outcome is TransferOutcome.POSTED
     check_receipt(paid, request.terms, request.envelope, key_list)
     assert pay(link, request) == paid
+    users = bank.state / "NetbankingUsers.txt"
+    deadline = time.monotonic() + WAIT_S
+    # Soon after the answer, without anything else that happens, the records say it.
+    while not re.search(r"^C-1001 .* 48750\.00$", users.read_text(), re.MULTILINE):
+        assert time.monotonic() < deadline, users.read_text()
+        time.sleep(0.02)
     assert paid.utr in (bank.state / "TransactionID.txt").read_text()
-    assert re.search(r"^C-1001 .* 48750\.00$", (bank.state / "NetbankingUsers.txt").read_text(), re.MULTILINE)
     assert pay(link, transfer(key_list, "a wrong guess")).reason is Reason.CREDENTIALS
     assert bank.end() == ExitCode.OK
     assert "drained" in bank.log

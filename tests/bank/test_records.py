@@ -1,6 +1,7 @@
 """The bank's text records: intake of lines, passwords, balances in place, healing from the ledger."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,64 @@ def test_each_payment_is_in_the_files_at_once(office: Office) -> None:
     assert office.rows(TRANSACTIONS_LAYOUT) == [
         (utr, "C-1", MERCHANT_ID, "1000.00", "INR", f"TX-{n}", "2026-01-02T00:00:00.000Z") for n, utr in enumerate(utrs)
     ]
+
+
+def test_balances_that_change_twice_before_they_are_written_are_written_once(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[int] = []
+    real = os.pwrite
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        writes.append(len(data))
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    assert not office.records.note([])
+    utrs = []
+    for n in range(3):
+        outcome = office.books.pay(n, amount_minor=100_000)
+        assert outcome.posted is not None
+        assert office.records.note([outcome.posted])
+        utrs.append(outcome.utr)
+    assert office.rows(TRANSACTIONS_LAYOUT) == []
+    office.records.write()
+    assert len(writes) == 2  # the payer's balance and the payee's
+    assert [row[0] for row in office.rows(TRANSACTIONS_LAYOUT)] == utrs
+    assert office.rows(USERS_LAYOUT)[0][3] == "47000.00"
+    assert office.rows(MERCHANTS_LAYOUT)[0][2] == "3000.00"
+
+
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_what_is_noted_when_a_file_is_built_anew_is_in_it_once(office: Office, is_moved: bool) -> None:
+    first = office.pay(1)
+    outcome = office.books.pay(2)
+    assert outcome.posted is not None
+    office.records.note([outcome.posted])
+    if is_moved:
+        (office.directory / TRANSACTIONS_LAYOUT.file_name).unlink()
+        office.look()
+        office.records.write()
+    else:
+        office.restart()  # which closes the files, and so writes what is noted
+    assert [row[0] for row in office.rows(TRANSACTIONS_LAYOUT)] == [first, outcome.utr]
+    assert office.rows(USERS_LAYOUT)[0][3] == "47500.00"
+    assert office.rows(MERCHANTS_LAYOUT)[0][2] == "2500.00"
+    assert office.told("is built anew") is is_moved
+
+
+def test_a_transaction_record_that_only_looks_otherwise_is_left_as_it_is(office: Office) -> None:
+    office.pay(1)
+    path = office.directory / TRANSACTIONS_LAYOUT.file_name
+    path.write_text(path.read_text().replace("   ", " "))
+    before = path.read_text()
+    office.restart()
+    assert path.read_text() == before
+    office.pay(2)
+    path.write_text(f"{path.read_text()}no record\n")
+    office.restart()
+    assert len(office.rows(TRANSACTIONS_LAYOUT)) == 2
+    assert office.told("the line is left out")
 
 
 def test_a_crash_between_ledger_and_files_heals_at_start(office: Office) -> None:

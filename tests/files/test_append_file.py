@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paygate.files import append_file
-from paygate.files.text_records import AppendFile, ChangingColumns, Column, Layout, LineProblem, RowChange
+from paygate.files.text_records import AppendFile, ChangingColumns, Column, Layout, LineProblem
 
 LOG = Layout(
     "LogFiles.txt",
@@ -45,14 +45,14 @@ def test_a_field_is_filled_in_later(tmp_path: Path) -> None:
     file = AppendFile(tmp_path, LOG)
     first, second = file.append([["1", "a", ""], ["2", "b", ""]])
     before = file.path.read_bytes()
-    assert file.update(ENDED, [RowChange(first, "1", ["left"])]) == set()
+    assert file.update(ENDED, [(first, "1", ["left"])]) == set()
     assert rows_of(file) == [("1", "a", "left"), ("2", "b", "")]
     assert len(file.path.read_bytes()) == len(before)
-    assert file.update(ENDED, [RowChange(second, "1", ["left"]), RowChange(first, "1", ["gone"])]) == {second}
+    assert file.update(ENDED, [(second, "1", ["left"]), (first, "1", ["gone"])]) == {second}
     assert rows_of(file) == [("1", "a", "gone"), ("2", "b", "")]
-    assert file.update(ENDED, [RowChange(first + 1, "1", ["left"])]) == {first + 1}
+    assert file.update(ENDED, [(first + 1, "1", ["left"])]) == {first + 1}
     with pytest.raises(ValueError, match="column ended"):
-        file.update(ENDED, [RowChange(first, "1", ["far too long"])])
+        file.update(ENDED, [(first, "1", ["far too long"])])
     file.close()
 
 
@@ -119,7 +119,7 @@ def test_every_error_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     for name, work in (
         ("write", lambda: file.append([["1", "a", ""]])),
-        ("pread", lambda: file.update(ENDED, [RowChange(0, "1", ["left"])])),
+        ("pread", lambda: file.update(ENDED, [(0, "1", ["left"])])),
         ("pread", lambda: list(file.rows())),
         ("fsync", lambda: file.rewrite([])),
     ):
@@ -185,7 +185,7 @@ def test_a_rebuild_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mo
     assert file.path.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["LogFiles.txt"]
     offsets = file.rewrite([["7", "x", ""], ["8", "y", ""]])
-    assert file.update(ENDED, [RowChange(offsets[1], "8", ["left"])]) == set()
+    assert file.update(ENDED, [(offsets[1], "8", ["left"])]) == set()
     file.append([["9", "z", ""]])
     assert rows_of(file) == [("7", "x", ""), ("8", "y", "left"), ("9", "z", "")]
     file.close()

@@ -420,8 +420,8 @@ def test_a_payment_and_its_records(serve: Serve, state: Path, bank: BankEnd, con
     bank.reply(correlation_id, result)
     ack = caller.wait_for(question)
     assert ack == PaymentAck(payment_id("first"), PaymentStatus.PAID, Reason.NONE, UTR, build_receipt())
-    # Before the answer left, the records were written.
-    assert UTR in (state / "PaymentTokensData.txt").read_text()
+    # Soon after the answer, without anything else that happens, the records say it.
+    wait_until(lambda: UTR in (state / "PaymentTokensData.txt").read_text(), "UTR of the token")
     assert payment_id("first").hex() in (state / "GatewayTransaction.txt").read_text()
     bank.close()
     caller.close()

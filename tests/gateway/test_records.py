@@ -355,6 +355,57 @@ def test_effects_that_are_no_records_write_nothing(desk: Desk) -> None:
     assert before == {name: desk.text(name) for name in (TOKENS, PAYMENTS, CONNECTIONS)}
 
 
+# -- what is noted and written later ---------------------------------------------------------------------
+
+
+def test_what_changes_twice_before_it_is_written_is_written_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.add(LINE)
+    before = desk.text(TOKENS), desk.text(PAYMENTS), desk.text(CONNECTIONS)
+    assert not desk.records.note([LogLine("hello")])
+    assert desk.records.note([connected(1), *desk.begin()])
+    assert desk.records.note(desk.settle())
+    assert (desk.text(TOKENS), desk.text(PAYMENTS), desk.text(CONNECTIONS)) == before
+    writes: list[int] = []
+    real_write, real_pwrite = os.write, os.pwrite
+
+    def write(fd: int, data: bytes) -> int:
+        writes.append(len(data))
+        return real_write(fd, data)
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        writes.append(len(data))
+        return real_pwrite(fd, data, offset)
+
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    desk.records.write()
+    assert len(writes) == 3  # the connection's line, the payment's with its outcome, and the token's in place
+    assert not desk.records.note([])
+    desk.records.write()
+    assert len(writes) == 3
+    assert [row[6] for row in desk.rows(PAYMENTS)] == ["paid"]
+    assert desk.states() == {TRANSACTION_ID: "paid"}
+
+
+def test_what_is_noted_is_written_before_the_files_are_closed(desk: Desk) -> None:
+    desk.records.note([connected(1), connected(1, "disconnected", "bye")])
+    desk.restart()
+    assert [row[1] for row in desk.rows(CONNECTIONS)] == ["connected", "disconnected"]
+
+
+def test_a_file_that_is_built_anew_meanwhile_says_the_same_in_the_end(desk: Desk) -> None:
+    desk.add(LINE)
+    desk.records.note(desk.begin())
+    desk.edit(desk.text(TOKENS).replace("1250.00", "9999.00"))
+    desk.records.note(desk.settle())
+    (desk.directory / TOKENS).unlink()
+    for _ in range(3):
+        desk.records.poll(NOW)
+    desk.records.write()
+    assert desk.states() == {TRANSACTION_ID: "paid"}
+    assert [row[6] for row in desk.rows(PAYMENTS)] == ["paid"]
+
+
 # -- connections (R15, T22) ------------------------------------------------------------------------------
 
 
@@ -431,6 +482,24 @@ def test_refusals_of_every_reason_outlive_a_restart(desk: Desk) -> None:
     desk.restart()
     assert desk.rows(PAYMENTS) == before
     assert len(before) == 1 + len(refusals)
+
+
+def test_refusals_stay_where_they_are_among_the_payments(desk: Desk) -> None:
+    others = [BeginPayment(build_terms(payment_id=payment_id(n), transaction_id=n), hash_of()) for n in ("A", "B")]
+    desk.add(*(LINE.replace(TRANSACTION_ID, name) for name in "AB"))
+    refusal = RefusalRecord(NOW_MS, FIRST.terms, Reason.SESSION)
+    for begin in others:
+        for effects in ([refusal], desk.begin(begin), [refusal]):
+            desk.records.record(effects)
+    before = desk.rows(PAYMENTS)
+    desk.restart()
+    assert desk.rows(PAYMENTS) == before
+    assert [row[6] for row in before] == ["refused", "in-flight", "refused"] * 2
+    # A payment of which another database knew is left out, the refusals behind it are kept.
+    stranger = desk.text(PAYMENTS).replace(payment_id("A").hex(), payment_id("C").hex())
+    (desk.directory / PAYMENTS).write_text(stranger)
+    desk.restart()
+    assert sorted(desk.rows(PAYMENTS)) == sorted(before)
 
 
 def test_a_row_that_a_crash_cut_short_is_left_out(desk: Desk) -> None:
