@@ -9,8 +9,10 @@ is sent (T31).
 Callbacks of the loop only note what came in; all handling happens in `_handle`, with signals blocked (R12).
 """
 
+import gc
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Protocol
@@ -36,6 +38,11 @@ FULL_TOLD_EVERY_MS: Final = 60_000
 
 TURNS_MS_MAX: Final = 20
 """How long of a tick goes to links that sent much at once, after everybody else's frames were handled."""
+
+
+_NEW_OBJECT_COUNT_MAX: Final = 10_000
+"""So many objects more than before have the collector look for cycles: above what the requests of a tick hold until
+they are answered, and looked through in some 2 ms."""
 
 
 _LOOPBACK_LIMITS: Final = replace(LISTEN_LIMITS, connection_count_per_address_max=LISTEN_LIMITS.connection_count_max)
@@ -160,11 +167,12 @@ class Server:
 
     def run(self, signals: ServerSignals) -> None:
         """Tick until a drain has ended. Raises what the store or our own bugs raise; nothing is sent then."""
-        while not self._has_ended():
-            self._loop.run_once(self._wait_ms())
-            with signals.blocked():
-                self._handle()
-                self._loop.flush()
+        with _collecting_seldom():
+            while not self._has_ended():
+                self._loop.run_once(self._wait_ms())
+                with signals.blocked():
+                    self._handle()
+                    self._loop.flush()
 
     def begin_drain(self) -> None:
         """R12: no new connections; payments in flight end; then `run` returns."""
@@ -314,3 +322,21 @@ class Server:
         if conn is not None:
             self._close_reasons.setdefault(effect.link_id, effect.reason)
             conn.close_after_flush()
+
+
+@contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """Keep the cycle collector from what it finds nothing in, which took 8 % of a server's time, and 30 ms at once.
+
+    All that a server made before it runs stays for its life, so it is not looked through again. What a payment made
+    goes by its reference counts; what does make cycles, such as an error with its traceback, still is found in time.
+    """
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECT_COUNT_MAX, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()

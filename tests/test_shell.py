@@ -1,6 +1,7 @@
 """The servers' shell: what happens in which order in a tick, and what when the store or a peer fails."""
 
 import contextlib
+import gc
 import os
 import socket
 import struct
@@ -386,6 +387,23 @@ def test_a_drain_wakes_at_its_deadline(house: House) -> None:
     assert house.server._wait_ms() == 10
     house.core.deadline_ms = house.now_ms - 10
     assert house.server._wait_ms() == 0
+
+
+def test_the_collector_is_kept_from_a_running_server_only(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, bool]] = []
+    handle = house.server._handle
+
+    def look() -> None:
+        seen.append((gc.get_threshold()[0], gc.get_freeze_count() > 0))
+        handle()
+
+    monkeypatch.setattr(house.server, "_handle", look)
+    before = gc.get_threshold(), gc.get_freeze_count()
+    house.core.is_drained = True
+    house.server.begin_drain()
+    house.run()
+    assert set(seen) == {(10_000, True)}
+    assert (gc.get_threshold(), gc.get_freeze_count()) == before
 
 
 def test_nothing_is_left_open(house: House) -> None:
