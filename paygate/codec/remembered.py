@@ -15,8 +15,8 @@ from typing import Final, TypeVar
 from paygate.codec.fields import Nested, Record, Sensitivity, fields_of
 
 REMEMBERED_COUNT_MAX: Final = 4_096
-"""More parties and merchants than most gateways have, in at most 2 MB for each kind of text; who has more pays for the
-check whenever a text is forgotten. When full, all is forgotten at once: that costs less than keeping an order."""
+"""More parties and merchants than most gateways have, in less than 2.5 MB for each kind of text; who has more pays for
+the check whenever a text is forgotten. When full, all is forgotten at once: that costs less than keeping an order."""
 
 KEPT_COUNT_MAX: Final = 4_096
 """As many payments as may be under way at once, each for less than 1 kB."""

@@ -143,10 +143,17 @@ class _Inlining(ast.NodeTransformer):
                 raise _CallIt
             return self._lookup(called.attr, tuple(choices), fields)
         if isinstance(called, ast.Name) and called.id == "any" and len(node.args) == 1:
-            field = self._types.get(self._field(node.args[0]) or "")
+            asked = node.args[0]
+            whole = asked.value if isinstance(asked, ast.Subscript) else asked
+            field = self._types.get(self._field(whole) or "")
             if isinstance(field, Opaque) and self._globals.get("any", any) is any:
                 zeros = self._object(f"zeros_{field.size}", bytes(field.size))
-                return ast.Compare(self.visit(node.args[0]), [ast.NotEq()], [zeros])
+                if isinstance(asked, ast.Subscript) and isinstance(asked.slice, ast.Slice):
+                    # A part is compared with the same part of as many zeros.
+                    part = self.visit(asked)
+                    return ast.Compare(part, [ast.NotEq()], [ast.Subscript(zeros, part.slice, ast.Load())])
+                if whole is asked:
+                    return ast.Compare(self.visit(asked), [ast.NotEq()], [zeros])
         return ast.Call(self.visit(called), [self.visit(argument) for argument in node.args], [])
 
     def visit_Name(self, node: ast.Name) -> ast.expr:

@@ -68,6 +68,9 @@ def test_whether_opaque_bytes_are_zeros_is_asked_at_once() -> None:
     part = Both(lambda m: not any(m.hash[m.one :]))
     assert part.value(hash=b"x" + bytes(31), one=1) is True
     assert part.value(hash=b"x" + bytes(31), one=0) is False
+    assert part.value(hash=bytes(31) + b"x", one=32) is True
+    assert part.line is not None
+    assert "any" not in part.line
 
 
 def test_functions_of_fields_are_called_with_them() -> None:
