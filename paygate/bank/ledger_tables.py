@@ -5,6 +5,7 @@ before it (`ledger_chain.py`). Rows are keyed by an increasing number, so that n
 payment IDs, which are random, live in one index only.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,6 +108,12 @@ _PAYMENT_OF_ID: Final = (
     "(SELECT before.chain FROM payment AS before WHERE before.payment_number = payment.payment_number - 1) "
     "FROM payment WHERE gateway_id = ? AND payment_id = ?"
 )
+# Many at once, for a third of the time that one query for each takes.
+_CUSTOMERS_OF_USERS: Final = f"{CUSTOMER_QUERY} WHERE user_id IN carray(?)"
+_PAYMENTS_OF_IDS: Final = "SELECT payment_id FROM payment WHERE gateway_id = ? AND payment_id IN carray(?)"
+_POSTED_OF_IDS: Final = (
+    "SELECT transaction_id FROM payment WHERE gateway_id = ? AND transaction_id IN carray(?) AND outcome = 1"
+)
 _POSTED_PAYMENT: Final = "SELECT 1 FROM payment WHERE gateway_id = ? AND transaction_id = ? AND outcome = 1"
 
 _make_customer: Final = maker_of(Customer)
@@ -123,6 +130,15 @@ def find_customer(connection: apsw.Connection, customer_id: str) -> Customer | N
     """The customer of this customer ID."""
     row = connection.execute(_CUSTOMER_OF_ID, (customer_id,)).fetchone()
     return _make_customer(*row) if row else None
+
+
+def find_users(connection: apsw.Connection, user_ids: Collection[str]) -> dict[str, Customer | None]:
+    """The customers of these user IDs, None for one that nobody has."""
+    found: dict[str, Customer | None] = dict.fromkeys(user_ids)
+    for row in connection.execute(_CUSTOMERS_OF_USERS, (apsw.carray(tuple(user_ids)),)):
+        customer = _make_customer(*row)
+        found[customer.user_id] = customer
+    return found
 
 
 def find_merchant(connection: apsw.Connection, merchant_id: str) -> Merchant | None:
@@ -147,3 +163,13 @@ def find_payment(path: Path, connection: apsw.Connection, key: tuple[str, bytes]
 def is_token_posted(connection: apsw.Connection, token: tuple[str, str]) -> bool:
     """Whether a payment of this gateway and transaction ID is POSTED (R9)."""
     return connection.execute(_POSTED_PAYMENT, token).fetchone() is not None
+
+
+def known_payments(connection: apsw.Connection, gateway_id: str, payment_ids: Collection[bytes]) -> set[bytes]:
+    """Which of these payment IDs of a gateway are known."""
+    return {row[0] for row in connection.execute(_PAYMENTS_OF_IDS, (gateway_id, apsw.carray(tuple(payment_ids))))}
+
+
+def posted_tokens(connection: apsw.Connection, gateway_id: str, transaction_ids: Collection[str]) -> set[str]:
+    """Of which of these transaction IDs of a gateway a payment is POSTED (R9)."""
+    return {row[0] for row in connection.execute(_POSTED_OF_IDS, (gateway_id, apsw.carray(tuple(transaction_ids))))}

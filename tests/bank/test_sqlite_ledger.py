@@ -178,6 +178,36 @@ def test_a_batch_has_one_signature_and_each_receipt_verifies_alone(books: Books)
         statement_of(outcome, transfer.terms)
 
 
+def test_a_large_batch_decides_as_its_operations_do_one_by_one(tmp_path: Path) -> None:
+    together, alone = Books(tmp_path / "together"), Books(tmp_path / "alone")
+    first = build_transfer(payment_id=payment_id(1), transaction_id="TX-1", amount_minor=1)
+    known: list[Any] = [first, Resolve(build_terms(payment_id=payment_id(2)), ENVELOPE_HASH)]
+    others: dict[str, dict[str, Any]] = {
+        "new": {},
+        "token paid before": {"transaction_id": "TX-1"},
+        "token paid in this batch": {"transaction_id": "TX-3"},
+        "of another gateway": {"gateway_id": "GW2", "transaction_id": "TX-1"},
+        "nobody": {"user_id": "nobody"},
+        "wrong password": {"verifier": WRONG_VERIFIER},
+        "wrong password again": {"verifier": WRONG_VERIFIER},
+        "not opened": {"opened": Reason.TERMS},
+        "too much": {"user_id": "ravi", "amount_minor": RAVI_MINOR + 1},
+        "no merchant": {"merchant_id": "M-999"},
+    }
+    transfers = [
+        build_transfer(**{"payment_id": payment_id(n), "transaction_id": f"TX-{n}", "amount_minor": 1, **changes})
+        for n, changes in enumerate(others.values(), 3)
+    ]
+    finds: list[Any] = [FindPayment(o.terms, o.envelope_hash) for o in [*known, *transfers]]
+    for operations in ([*known], finds, [*finds, *known, *transfers, *finds], [*transfers, *finds]):
+        expected = [outcome for operation in operations for outcome in alone.apply(operation)]
+        outcomes = together.apply(*operations)
+        assert [replace(o, receipt=b"") for o in outcomes] == [replace(o, receipt=b"") for o in expected]
+        assert [bool(o.receipt) for o in outcomes] == [bool(o.receipt) for o in expected]
+    for sql in ("SELECT * FROM account", "SELECT * FROM customer", "SELECT posting_number, amount_minor FROM posting"):
+        assert together.query(sql) == alone.query(sql)
+
+
 @pytest.mark.pg("PG-CLI-4", "PG-TRF-3")
 def test_a_token_is_paid_once_in_one_batch_and_a_year_later(books: Books) -> None:
     transfers = [build_transfer(payment_id=payment_id(n)) for n in range(3)]
