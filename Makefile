@@ -5,7 +5,7 @@ READY := .venv/.ready
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-interactive test check spec fuzz dump-fuzz bench-dump bench-codec test-tools format clean
+.PHONY: help setup demo demo-interactive test check spec fuzz dump-fuzz bench bench-growth bench-dump bench-codec test-tools format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ spec: $(READY) ## write what follows from the declarations into spec/
 
 dump-fuzz: $(READY) ## ten thousand damaged captures through paygate-dump; SEED=n replays one campaign
 	PYTHONPATH=tests:scripts $(BIN)/python -m dump.mutations --seed $(SEED) --count 10000
+
+bench: $(READY) ## payments/s and latency beside PostgreSQL and ISO 8583, the goals judged (half an hour; results in var/)
+	$(BIN)/paygate-bench compare --json var/bench/compare.json --plots var/bench/plots
+
+bench-growth: $(READY) ## cost of a payment, starts and memory against tokens, accounts, history, connections
+	$(BIN)/paygate-bench growth --json var/bench/growth.json --plots var/bench/plots
 
 bench-dump: $(READY) ## paygate-dump against tshark with our dissector, on 100,000 frames
 	$(BIN)/python scripts/bench_dump.py
