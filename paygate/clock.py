@@ -26,6 +26,7 @@ def system_now() -> Now:
     return Now(time.monotonic_ns() // 1_000_000, time.time_ns() // 1_000_000)
 
 
+@lru_cache(maxsize=64)  # since all that a tick records has the tick's time
 def utc_text(wall_ms: int) -> str:
     """`2026-11-22T21:03:44.123Z`; for a time outside of the years 1 to 9999, the number: `@-1ms`.
 

@@ -1,10 +1,10 @@
 """The shell of a server: sockets, time and the store around a pure core; bank and gateway share it (R21).
 
-One tick: read all that is readable; feed the core; commit all that the tick decided in one transaction; bring the
-records up to date; and only then send. No reply leaves before what it says is safe. If the commit fails because
-the disk is full, each of its operations is tried alone, since what writes nothing needs no room, and the core
-refuses what depended on the others (T30); any other failure of the store ends the process at once, before anything
-is sent (T31).
+One tick: read all that is readable; feed the core; commit all that the tick decided in one transaction; note what is
+for the text records, which nobody waits for; and only then send. No reply leaves before what it says is safe. If the
+commit fails because the disk is full, each of its operations is tried alone, since what writes nothing needs no room,
+and the core refuses what depended on the others (T30); any other failure of the store ends the process at once, before
+anything is sent (T31).
 
 Callbacks of the loop only note what came in; all handling happens in `_handle`, with signals blocked (R12).
 """

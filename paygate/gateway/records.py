@@ -177,13 +177,15 @@ class GatewayRecords:
 
     def close(self) -> None:
         """Write what is noted, and close the files."""
-        self.write()
         try:
-            self._tokens.close()
-        except OSError as error:
-            self._log(f"lines that were added to {TOKENS_LAYOUT.file_name} could not be kept ({error})")
-        self._payments.close()
-        self._connections.close()
+            self.write()
+        finally:
+            try:
+                self._tokens.close()
+            except OSError as error:
+                self._log(f"lines that were added to {TOKENS_LAYOUT.file_name} could not be kept ({error})")
+            self._payments.close()
+            self._connections.close()
 
     # -- at start --------------------------------------------------------------------------------------
 
@@ -383,7 +385,11 @@ class GatewayRecords:
 
     def _fill_in_outcomes(self) -> None:
         """Payments that have a line get their outcome there; all others are still new after this."""
-        there = {self._in_flight[i][0]: p for i, p in self._new_payments.items() if p.outcome and i in self._in_flight}
+        there = {
+            self._in_flight[payment_id][0]: payment
+            for payment_id, payment in self._new_payments.items()
+            if payment.outcome is not None and payment_id in self._in_flight
+        }
         if not there:
             return
         missing = self._payments.update(
