@@ -135,21 +135,22 @@ class SqliteTokens:
 
     def _read(self, operations: Sequence[Operation]) -> dict[bytes, Payment]:
         """Hold all tokens that the operations name; gives the payments that they name and that have ended."""
+        flights, in_flight, tokens = self._flights, self._tokens_in_flight, self._tokens
         transaction_ids: list[str] = []
         payment_ids: list[bytes] = []
         for operation in operations:
             transaction_id, payment_id = _NAMES[operation.__class__](operation)
-            if payment_id is not None and payment_id not in self._flights:
+            if payment_id is not None and payment_id not in flights:
                 payment_ids.append(payment_id)
-            if transaction_id is not None and self.held_token(transaction_id) is None:
+            if transaction_id is not None and transaction_id not in in_flight and transaction_id not in tokens:
                 transaction_ids.append(transaction_id)
         ended = {p.terms.payment_id: p for p in self._tables.payments_of(payment_ids)} if payment_ids else {}
         for payment in ended.values():
             if self.held_token(payment.terms.transaction_id) is None:
                 transaction_ids.append(payment.terms.transaction_id)
         if transaction_ids:
-            for number, token in self._tables.tokens_of(transaction_ids):
-                self._tokens[token.transaction_id] = number, token
+            for held in self._tables.tokens_of(transaction_ids):
+                tokens[held[1].transaction_id] = held
         return ended
 
     def _write(self, batch: "_Batch") -> None:

@@ -9,7 +9,7 @@ random, live in one index only.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -113,7 +113,7 @@ _TOKENS_OF: Final = (
 )
 _PAYMENTS_OF: Final = f"SELECT {_PAYMENT_FIELDS} FROM json_each(?) CROSS JOIN payment ON payment_id = unhex(value)"  # noqa: S608  # a constant
 _FLIGHTS: Final = "SELECT * FROM in_flight ORDER BY payment_number"
-_TOKENS: Final = f"SELECT {_TOKEN_FIELDS} FROM token ORDER BY token_number"  # noqa: S608  # a constant
+_TOKENS: Final = f"SELECT token_number, {_TOKEN_FIELDS} FROM token ORDER BY token_number"  # noqa: S608  # a constant
 _PAYMENTS: Final = (
     f"SELECT payment_number, {_PAYMENT_FIELDS} FROM payment "  # noqa: S608  # a constant
     "UNION ALL SELECT payment_number, terms, envelope_hash, begun_ms, NULL, 0, '', x'', NULL FROM in_flight "
@@ -124,6 +124,7 @@ _LAST_NUMBERS: Final = (
     "ifnull((SELECT max(payment_number) FROM payment), 0), ifnull((SELECT max(payment_number) FROM in_flight), 0))"
 )
 
+Row = tuple[Any, ...]
 FlightRow = tuple[int, bytes, str, bytes, bytes, int]
 """Number, payment ID, transaction ID, terms, envelope hash and time of a payment: all but its outcome."""
 
@@ -136,15 +137,15 @@ _TEXT_OF: Final = {state: state.value for state in TokenState} | {TokenState.IN_
 class Changes(NamedTuple):
     """The rows that one transaction writes; each list is empty at first."""
 
-    issued: list[tuple[Any, ...]]
+    issued: list[Row]
     """Rows of new tokens, whole."""
-    tokens: list[tuple[Any, ...]]
+    tokens: list[Row]
     """What may change of a token (`token_changes`), and its number."""
-    begun: list[FlightRow]
+    begun: list[Row]
     """Payments that were not there before, and are in flight."""
-    landed: list[tuple[int]]
+    landed: list[Row]
     """Numbers of those no longer in flight."""
-    ended: list[tuple[Any, ...]]
+    ended: list[Row]
     """Rows of payments with their final outcome, whole."""
 
 
@@ -168,19 +169,19 @@ class TokenTables:
         """Every payment in flight, oldest first. Raises StoreError."""
         return read_rows(self._connection, _FLIGHTS)
 
-    def tokens_of(self, transaction_ids: list[str]) -> Iterator[tuple[int, Token]]:
+    def tokens_of(self, transaction_ids: list[str]) -> list[tuple[int, Token]]:
         """Those of these tokens that are there, with their numbers, by one statement. Raises StoreError."""
-        rows = read_rows(self._connection, _TOKENS_OF, (json.dumps(transaction_ids),))
-        return ((row[0], _token_of(row[1:])) for row in rows)
+        names = json.dumps(transaction_ids)
+        return [_token_of(row) for row in read_rows(self._connection, _TOKENS_OF, (names,))]
 
-    def payments_of(self, payment_ids: list[bytes]) -> Iterator[Payment]:
+    def payments_of(self, payment_ids: list[bytes]) -> list[Payment]:
         """Those of these payments that have their final outcome, by one statement. Raises StoreError."""
         names = json.dumps([payment_id.hex() for payment_id in payment_ids])
-        return (_payment_of(row) for row in read_rows(self._connection, _PAYMENTS_OF, (names,)))
+        return [_payment_of(row) for row in read_rows(self._connection, _PAYMENTS_OF, (names,))]
 
     def tokens(self) -> Iterator[Token]:
         """Every token, in the order in which they were taken in; none is in flight. Raises StoreError."""
-        return (_token_of(row) for row in read_rows(self._connection, _TOKENS))
+        return (_token_of(row)[1] for row in read_rows(self._connection, _TOKENS))
 
     def payments(self) -> Iterator[Payment]:
         """Every payment, also those in flight, oldest first. Raises StoreError."""
@@ -205,7 +206,7 @@ _STATEMENTS: Final = (
 """In the order of `Changes`."""
 
 
-def token_row(number: int, token: Token) -> tuple[Any, ...]:
+def token_row(number: int, token: Token) -> Row:
     """A new token's row."""
     return (
         number,
@@ -220,7 +221,7 @@ def token_row(number: int, token: Token) -> tuple[Any, ...]:
     )
 
 
-def token_changes(token: Token) -> tuple[Any, ...]:
+def token_changes(token: Token) -> Row:
     """What of a token's row may change. A token in flight is kept as the unpaid one that it was."""
     state = token.state
     payment_id = token.payment_id if state is TokenState.PAID else None
@@ -240,7 +241,7 @@ def flight_row(number: int, payment: Payment) -> FlightRow:
     )
 
 
-def ended_row(flight: FlightRow, payment: Payment) -> tuple[Any, ...]:
+def ended_row(flight: FlightRow, payment: Payment) -> Row:
     """The row of a payment that was in flight, with its final outcome."""
     assert payment.outcome is not None
     return (*flight, int(payment.outcome), int(payment.reason), payment.utr, payment.receipt, payment.ended_ms)
@@ -252,9 +253,10 @@ def flight_of(row: FlightRow) -> Payment:
     return Payment(decode_record(Terms, terms), envelope_hash, begun_ms)
 
 
-def _token_of(row: Iterable[Any]) -> Token:
-    transaction_id, passcode, merchant_id, merchant_name, amount_minor, currency, expires_ms, state, *changes = row
-    return _make_token(
+def _token_of(row: Row) -> tuple[int, Token]:
+    number, transaction_id, passcode, merchant_id, merchant_name, amount_minor, currency, expires_ms, *changes = row
+    state, payment_id, utr, wrong_passcode_count, locked_until_ms = changes
+    token = _make_token(
         transaction_id,
         passcode,
         merchant_id,
@@ -263,11 +265,15 @@ def _token_of(row: Iterable[Any]) -> Token:
         currency,
         expires_ms,
         _STATE_OF[state],
-        *changes,
+        payment_id,
+        utr,
+        wrong_passcode_count,
+        locked_until_ms,
     )
+    return number, token
 
 
-def _payment_of(row: Iterable[Any]) -> Payment:
+def _payment_of(row: Row) -> Payment:
     terms, envelope_hash, begun_ms, outcome, reason, utr, receipt, ended_ms = row
     return _make_payment(
         decode_record(Terms, terms),
