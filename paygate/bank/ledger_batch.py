@@ -39,7 +39,7 @@ from paygate.bank.ledger import (
     replay,
     utr_of,
 )
-from paygate.bank.ledger_chain import Head, chained
+from paygate.bank.ledger_chain import Head, chained, next_payment_chain, next_posting_chain
 from paygate.bank.ledger_tables import (
     find_customer,
     find_merchant,
@@ -331,10 +331,10 @@ class Batch:
             new.receipt = receipt
         head = self.head
         self._write_opened()
-        payment_rows, payment_chain = chained(self._payment_rows(), head.payment_chain)
+        payment_rows, payment_chain = chained(self._payment_rows(), head.payment_chain, next_payment_chain)
         self._write("INSERT INTO payment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", payment_rows)
         numbered = [(number, *posting) for number, posting in enumerate(self._postings, head.posting_count + 1)]
-        posting_rows, posting_chain = chained(numbered, head.posting_chain)
+        posting_rows, posting_chain = chained(numbered, head.posting_chain, next_posting_chain)
         self._write("INSERT INTO posting VALUES (?, ?, ?, ?, ?)", posting_rows)
         self._write(
             "UPDATE account SET balance_minor = ?2 WHERE account_id = ?1",

@@ -12,7 +12,7 @@ from typing import Any, Final
 import apsw
 
 from paygate.bank.ledger import Customer, Merchant, Payment
-from paygate.bank.ledger_chain import CHAIN_START, PAYMENT_FIELDS, check_chain
+from paygate.bank.ledger_chain import CHAIN_START, PAYMENT_FIELDS, changed, next_payment_chain
 from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.frame import decode_record
 from paygate.codec.sealed import Terms
@@ -153,7 +153,8 @@ def find_payment(path: Path, connection: apsw.Connection, key: tuple[str, bytes]
     if row is None:
         return None
     *values, chain, chain_before = row
-    check_chain(path, values, chain, chain_before or CHAIN_START, "payment")
+    if chain != next_payment_chain(chain_before or CHAIN_START, values):
+        raise changed(path, "payment", values[0])
     _, _, _, _, terms, envelope_hash, outcome, reason, utr, _, receipt = values
     return Payment(
         decode_record(Terms, terms), envelope_hash, TransferOutcome(outcome), Reason(reason), utr or "", receipt
