@@ -102,6 +102,14 @@ class _Inlining(ast.NodeTransformer):
             return node.attr if node.attr in self._types else None
         return None
 
+    def _member(self, node: ast.AST) -> Enum | None:
+        """The member of a registry that `Registry.NAME` is, or None."""
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            registry = self._globals.get(node.value.id)
+            if isinstance(registry, type) and issubclass(registry, Enum):
+                return registry.__members__.get(node.attr)
+        return None
+
     def _choices(self, node: ast.AST) -> Choice | None:
         found = self._types.get(self._field(node) or "")
         return found if isinstance(found, Choice) else None
@@ -118,11 +126,15 @@ class _Inlining(ast.NodeTransformer):
             if not isinstance(getattr(choice.choices, node.attr, None), property):
                 raise _CallIt
             return self._lookup(node.attr, (choice.choices,), [node.value])
-        if isinstance(node.value, ast.Name):
-            registry = self._globals.get(node.value.id)
-            if isinstance(registry, type) and issubclass(registry, Enum) and node.attr in registry.__members__:
-                return self._object(f"{node.value.id}_{node.attr}", registry[node.attr])
-        raise _CallIt
+        member = self._member(node)
+        if member is None:
+            raise _CallIt
+        return self._object(f"{type(member).__name__}_{member.name}", member)
+
+    def visit_Tuple(self, node: ast.Tuple) -> ast.AST:
+        members = [self._member(item) for item in node.elts]
+        # Made once, where Python would make it at every call, since it can't know that members never change.
+        return self.generic_visit(node) if None in members else self._object("members", tuple(members))
 
     def _lookup(self, name: str, registries: tuple[type[Enum], ...], fields: list[ast.expr]) -> ast.expr:
         if prod(map(len, registries)) > _TABLE_SIZE_MAX:

@@ -57,6 +57,9 @@ def test_fields_members_and_what_a_registry_says_stand_in_line() -> None:
                 expected = outcome.fits(reason) and (one > 3) is outcome.is_final
                 assert bool(fits.value(outcome=outcome, reason=reason, one=one)) is expected
     assert Both(lambda m: m.outcome is TransferOutcome.POSTED).line == "the_outcome is TransferOutcome_POSTED"
+    among = Both(lambda m: m.outcome in (TransferOutcome.POSTED, TransferOutcome.FENCED))
+    assert among.line == "the_outcome in members"
+    assert among.objects["members"] == (TransferOutcome.POSTED, TransferOutcome.FENCED)
 
 
 def test_whether_opaque_bytes_are_zeros_is_asked_at_once() -> None:
