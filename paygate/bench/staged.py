@@ -32,7 +32,7 @@ from paygate.cli import run
 _VFS_NAME: Final = "staged"
 _CALIBRATED_FIRST_COUNT: Final = 5
 _CALIBRATED_TICKS: Final = 16
-"""After so many waits for input the timing's own cost is measured once more, so that it costs a tick some 5 us."""
+"""After so many waits for input the timing's own cost is measured once more, which takes some 30 us."""
 
 MAINS: Final[dict[str, Callable[[], int]]] = {
     "gateway": paygate.gateway.__main__.main,
