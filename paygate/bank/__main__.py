@@ -21,13 +21,8 @@ from paygate.bank.keys import (
     rotate_keys,
 )
 from paygate.bank.ledger import BankIdentity
-from paygate.bank.records import (
-    MERCHANTS_LAYOUT,
-    USERS_LAYOUT,
-    export_records,
-    parse_customer,
-    parse_merchant,
-)
+from paygate.bank.record_lines import MERCHANTS_LAYOUT, USERS_LAYOUT, parse_customer, parse_merchant
+from paygate.bank.records import export_records
 from paygate.bank.server import PROGRAM, BankOptions, open_ledger, serve, take_in_now
 from paygate.cli import ExitCode, PaygateExit, run
 from paygate.clock import system_now, utc_text

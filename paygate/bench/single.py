@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from paygate.bank.records import USERS_LAYOUT, parse_customer
+from paygate.bank.record_lines import USERS_LAYOUT, parse_customer
 from paygate.bench.load import Links
 from paygate.bench.measure import Round, Shoppers, poisson_schedule_ns
 from paygate.bench.orders import Clients, Customer, Order, make_customers, suite_key_of
@@ -17,7 +17,7 @@ from paygate.clock import system_now
 from paygate.codec.codes import KemId
 from paygate.codec.seal import password_key, verify_key_list
 from paygate.files.text_records import FieldProblem, Layout
-from paygate.gateway.records import TOKENS_LAYOUT, parse_token
+from paygate.gateway.record_lines import TOKENS_LAYOUT, parse_token
 from paygate.gateway.tokens import TokenState
 from paygate.net.addresses import Address
 

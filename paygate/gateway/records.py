@@ -5,154 +5,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from paygate.clock import Now, parse_utc, utc_text
-from paygate.codec.codes import TransferOutcome
-from paygate.codec.fields import CURRENCY, IDENTIFIER, MERCHANT_NAME_OR_EMPTY, PASSCODE, UTR_OR_EMPTY, Text
-from paygate.codec.money import BadAmount, format_amount, parse_amount
+from paygate.clock import Now, utc_text
 from paygate.effects import Effect
 from paygate.files.sqlite import StoreFull
-from paygate.files.text_records import (
-    ROW_SIZE_MAX,
-    AppendFile,
-    ChangingColumns,
-    Column,
-    FieldProblem,
-    Layout,
-    RawLine,
-    SharedFile,
-)
+from paygate.files.text_records import ROW_SIZE_MAX, AppendFile, ChangingColumns, FieldProblem, RawLine, SharedFile
 from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
+from paygate.gateway.record_lines import (
+    CONNECTIONS_LAYOUT,
+    PAYMENTS_LAYOUT,
+    REFUSED,
+    TOKENS_LAYOUT,
+    connection_row,
+    outcome_fields,
+    parse_token,
+    payment_row,
+    refusal_row,
+    token_row,
+)
 from paygate.gateway.tokens import CancelToken, IssueToken, Payment, Token, TokenState, TokenStore, TokenTaken
 
-TOKENS_LAYOUT: Final = Layout(
-    "PaymentTokensData.txt",
-    "Payment tokens (R13). Merchants share a token by adding a line; a running gateway takes it in within a second.",
-    (
-        Column("transaction ID", 16, "the merchant's order: letters, digits, '.', '_', '-'; at most 32"),
-        Column("passcode", 10, "what the shopper types: printable ASCII without blanks and '|'", secret=True),
-        Column("paid/unpaid", 11, "unpaid in a new line; the gateway says paid, in-flight, cancelled or expired"),
-        Column("amount", 18, "decimal, greater than 0", align="right"),
-        Column("merchant", 12, "the merchant's ID at the bank"),
-        Column("currency", 8, "ISO 4217 code, such as INR"),
-        Column("UTR", 22, "filled in by the gateway when paid"),
-        Column("expiry", 24, "UTC, such as 2026-12-31T23:59:59Z; empty or '-' for never"),
-        Column("merchant name", 20, "for the shopper's eyes; may be empty"),
-    ),
-    required_count=6,
-)
-PAYMENTS_LAYOUT: Final = Layout(
-    "GatewayTransaction.txt",
-    "Payment attempts and their outcomes (R14), one line each.",
-    (
-        Column("begun", 24, "when the attempt reached the gateway, UTC"),
-        Column("payment ID", 32, "the client's, hexadecimal"),
-        Column("transaction ID", 16, "the token"),
-        Column("amount", 18, "decimal", align="right"),
-        Column("currency", 8, "ISO 4217 code"),
-        Column("merchant", 12, "the merchant's ID"),
-        Column("outcome", 9, "in-flight, paid, declined (by the bank), refused (by the gateway)"),
-        Column("reason", 18, "why it was declined or refused"),
-        Column("UTR", 22, "with paid"),
-        Column("ended", 24, "when the outcome was known, UTC"),
-    ),
-    required_count=10,
-)
-CONNECTIONS_LAYOUT: Final = Layout(
-    "LogFiles.txt",
-    "Clients' connections (R15): a line when one connects, a line when it is gone.",
-    (
-        Column("time", 24, "UTC"),
-        Column("event", 12, "connected, disconnected, or refused"),
-        Column("link", 6, "number of the connection since the gateway's start", align="right"),
-        Column("IP address", 15, "the client's"),
-        Column("port", 5, "the client's", align="right"),
-        Column("reason", 24, "why it is gone"),
-    ),
-    required_count=6,
-)
 _TOKEN_STATE: Final = ChangingColumns(TOKENS_LAYOUT, "paid/unpaid", "UTR")
 _OUTCOME: Final = ChangingColumns(PAYMENTS_LAYOUT, "outcome", "reason", "UTR", "ended")
 _ORPHAN_REASON: Final = "the gateway ended without closing it"
-_NEVER: Final = "-"
-_REFUSED: Final = "refused"
 UNWRITTEN_COUNT_MAX: Final = 100_000
 """Connections and refusals that wait in memory for room on the disk; of more, the oldest are given up."""
-
-
-def token_row(token: Token) -> tuple[str, ...]:
-    """A token's line in PaymentTokensData.txt."""
-    return (
-        token.transaction_id,
-        token.passcode,
-        token.state.value,
-        format_amount(token.amount_minor, token.currency),
-        token.merchant_id,
-        token.currency,
-        token.utr,
-        _NEVER if token.expires_ms is None else utc_text(token.expires_ms),
-        token.merchant_name,
-    )
-
-
-def parse_token(fields: tuple[str, ...]) -> Token:
-    """A token from a line's fields. Raises FieldProblem."""
-    transaction_id, passcode, state_text, amount_text, merchant_id, currency, utr, expiry, merchant_name = fields
-    _require(IDENTIFIER, "transaction ID", transaction_id)
-    _require(PASSCODE, "passcode", passcode)
-    _require(IDENTIFIER, "merchant", merchant_id)
-    _require(CURRENCY, "currency", currency)
-    _require(UTR_OR_EMPTY, "UTR", utr)
-    _require(MERCHANT_NAME_OR_EMPTY, "merchant name", merchant_name)
-    try:
-        state = TokenState(state_text)
-    except ValueError:
-        raise FieldProblem("paid/unpaid", "unpaid, or what the gateway wrote there", state_text) from None
-    if (state is TokenState.PAID) is not bool(utr):
-        raise FieldProblem("UTR", "a UTR with paid, and nothing otherwise", utr)
-    try:
-        amount_minor = parse_amount(amount_text, currency)
-    except BadAmount as bad:
-        raise FieldProblem("amount", str(bad), amount_text) from None
-    try:
-        expires_ms = None if expiry in ("", _NEVER) else parse_utc(expiry)
-    except ValueError as bad:
-        raise FieldProblem("expiry", str(bad).removeprefix("expected "), expiry) from None
-    return Token(
-        transaction_id, passcode, merchant_id, merchant_name, amount_minor, currency, expires_ms, state, utr=utr
-    )
-
-
-def _require(field: Text, column: str, text: str) -> None:
-    if not field.is_legal(text):
-        raise FieldProblem(column, field.expected, text)
-
-
-def payment_row(payment: Payment) -> tuple[str, ...]:
-    """A payment's line in GatewayTransaction.txt."""
-    terms = payment.terms
-    return (
-        utc_text(payment.begun_ms),
-        terms.payment_id.hex(),
-        terms.transaction_id,
-        format_amount(terms.amount_minor, terms.currency),
-        terms.currency,
-        terms.merchant_id,
-        *_outcome_fields(payment),
-    )
-
-
-def _outcome_fields(payment: Payment) -> tuple[str, str, str, str]:
-    if payment.outcome is None or payment.ended_ms is None:
-        return "in-flight", "", "", ""
-    ended = utc_text(payment.ended_ms)
-    if payment.outcome is TransferOutcome.POSTED:
-        return "paid", "", payment.utr, ended
-    reason = "payment mismatch" if payment.outcome is TransferOutcome.MISMATCH else _words(payment.reason.name)
-    return "declined", reason, "", ended
-
-
-def _words(name: str) -> str:
-    return name.lower().replace("_", " ")
 
 
 class GatewayRecords:
@@ -222,7 +98,7 @@ class GatewayRecords:
     def _refusals(self) -> dict[str, list[tuple[str, ...]]]:
         """The refusals in the file, by the payment ID of the payment's line before them; "" for none."""
         found: dict[str, list[tuple[str, ...]]] = {}
-        bar_count, mark = len(PAYMENTS_LAYOUT.columns) - 1, _REFUSED.encode()
+        bar_count, mark = len(PAYMENTS_LAYOUT.columns) - 1, REFUSED.encode()
         before = b""
         for number, _, line in self._payments.lines():
             # Lines that are certainly a payment's are not read: the store knows all of it.
@@ -234,7 +110,7 @@ class GatewayRecords:
             except FieldProblem as bad:
                 self._log(f"{PAYMENTS_LAYOUT.problem(number, bad)}; the line is left out")
                 continue
-            if fields[6] == _REFUSED:
+            if fields[6] == REFUSED:
                 found.setdefault(PAYMENTS_LAYOUT.parse(before)[1] if before else "", []).append(fields)
             else:
                 before = line
@@ -346,7 +222,7 @@ class GatewayRecords:
             elif kind is RefusalRecord:
                 self._new_refusals.append(effect)
             elif kind is ConnectionRecord:
-                self._new_connections.append(_connection_row(effect))
+                self._new_connections.append(connection_row(effect))
         return bool(self._new_payments or self._new_tokens or self._new_refusals or self._new_connections)
 
     def write(self) -> None:
@@ -374,7 +250,7 @@ class GatewayRecords:
         self._fill_in_outcomes()
         payments = list(self._new_payments.values())
         rows = [payment_row(p) for p in payments]
-        offsets = self._payments.append([*rows, *map(_refusal_row, self._new_refusals)])
+        offsets = self._payments.append([*rows, *map(refusal_row, self._new_refusals)])
         for payment, row, offset in zip(payments, rows, offsets, strict=False):  # refusals never change
             if payment.outcome is None:
                 self._in_flight[payment.payment_id] = (offset, row[0])
@@ -394,7 +270,7 @@ class GatewayRecords:
             return
         missing = self._payments.update(
             _OUTCOME,
-            [(at, self._in_flight[p.payment_id][1], _outcome_fields(p)) for at, p in there.items()],
+            [(at, self._in_flight[p.payment_id][1], outcome_fields(p)) for at, p in there.items()],
         )
         # What is written in place now is not written again if the rest fails.
         for offset, payment in there.items():
@@ -430,27 +306,3 @@ def _conflict(token: Token, outcome: TokenTaken, *, is_own_file: bool) -> FieldP
             "paid/unpaid", f"nothing: the token is {known.state.value} and can't be cancelled", "cancelled"
         )
     return None
-
-
-def _connection_row(effect: ConnectionRecord) -> tuple[str, ...]:
-    host, port = effect.address
-    link = str(effect.link_id) if effect.link_id else ""
-    return utc_text(effect.at_ms), effect.event, link, host, str(port), effect.reason
-
-
-def _refusal_row(refusal: RefusalRecord) -> tuple[str, ...]:
-    terms = refusal.terms
-    at = utc_text(refusal.at_ms)
-    amount = format_amount(terms.amount_minor, terms.currency)
-    return (
-        at,
-        terms.payment_id.hex(),
-        terms.transaction_id,
-        amount,
-        terms.currency,
-        terms.merchant_id,
-        _REFUSED,
-        _words(refusal.reason.name),
-        "",
-        at,
-    )

@@ -10,13 +10,8 @@ import pytest
 from bank_books import ASHA_MINOR, IDENTITY, VERIFIER, Books
 from builders import BANK_ID, CHEAP_PASSWORD_KEY, MERCHANT_ID
 
-from paygate.bank.records import (
-    MERCHANTS_LAYOUT,
-    TRANSACTIONS_LAYOUT,
-    USERS_LAYOUT,
-    BankRecords,
-    export_records,
-)
+from paygate.bank.record_lines import MERCHANTS_LAYOUT, TRANSACTIONS_LAYOUT, USERS_LAYOUT
+from paygate.bank.records import BankRecords, export_records
 from paygate.codec.messages import MakeVerifier
 from paygate.files.sqlite import StoreFull
 from paygate.files.text_records import Layout

@@ -17,7 +17,8 @@ from paygate.codec.codes import Reason, TokenStatus, TransferOutcome
 from paygate.effects import Effect, LogLine
 from paygate.files.text_records import FieldProblem
 from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
-from paygate.gateway.records import TOKENS_LAYOUT, GatewayRecords, parse_token, token_row
+from paygate.gateway.record_lines import TOKENS_LAYOUT, parse_token, token_row
+from paygate.gateway.records import GatewayRecords
 from paygate.gateway.sqlite_tokens import SqliteTokens
 from paygate.gateway.tokens import (
     BeginPayment,
