@@ -184,7 +184,8 @@ class SqliteTokens:
                 changes.ended.append(ended_row(row, payment))
             flights.append((row, payment))
 
-        self._tables.write(changes)
+        if any(changes):
+            self._tables.write(changes)
 
         self._last_token_number, self._last_payment_number = token_number, payment_number
         for held in tokens:
@@ -234,7 +235,7 @@ class _Batch:
     def __init__(self, store: SqliteTokens, ended: dict[bytes, Payment], now_wall_ms: int) -> None:
         """`ended`: the payments that the operations name and that have their final outcome."""
         self.tokens: dict[str, Token] = {}
-        """Those that are new or have changed, as they are now."""
+        """Those that are new or were decided on, as they are now."""
         self.payments: dict[bytes, Payment] = {}
         """Those that were begun or have ended, as they are now."""
         self._store = store
@@ -328,7 +329,7 @@ class _Batch:
         return self.payments.get(payment_id) or self._store.held_payment(payment_id) or self._ended.get(payment_id)
 
     def _keep(self, token: Token, kept: Token) -> None:
-        if kept is not token and kept != token:
+        if kept is not token:
             self.tokens[kept.transaction_id] = kept
 
     def _deny_unknown(self, operation: CheckToken | FindPayment) -> TokenStatus:

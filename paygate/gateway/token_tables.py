@@ -107,10 +107,13 @@ _TOKEN_FIELDS: Final = ", ".join(
     )
 )
 _PAYMENT_FIELDS: Final = "terms, envelope_hash, begun_ms, outcome, reason, utr, receipt, ended_ms"
+# One of many by a statement takes half as long as by one of its own; of one alone it is the other way round.
+_TOKEN_OF: Final = f"SELECT token_number, {_TOKEN_FIELDS} FROM token WHERE transaction_id = ?"  # noqa: S608  # a constant
 _TOKENS_OF: Final = (
     f"SELECT token_number, {_TOKEN_FIELDS} "  # noqa: S608  # a constant
     "FROM json_each(?) CROSS JOIN token ON transaction_id = value"
 )
+_PAYMENT_OF: Final = f"SELECT {_PAYMENT_FIELDS} FROM payment WHERE payment_id = ?"  # noqa: S608  # a constant
 _PAYMENTS_OF: Final = f"SELECT {_PAYMENT_FIELDS} FROM json_each(?) CROSS JOIN payment ON payment_id = unhex(value)"  # noqa: S608  # a constant
 _FLIGHTS: Final = "SELECT * FROM in_flight ORDER BY payment_number"
 _TOKENS: Final = f"SELECT token_number, {_TOKEN_FIELDS} FROM token ORDER BY token_number"  # noqa: S608  # a constant
@@ -171,13 +174,20 @@ class TokenTables:
 
     def tokens_of(self, transaction_ids: list[str]) -> list[tuple[int, Token]]:
         """Those of these tokens that are there, with their numbers, by one statement. Raises StoreError."""
-        names = json.dumps(transaction_ids)
-        return [_token_of(row) for row in read_rows(self._connection, _TOKENS_OF, (names,))]
+        if len(transaction_ids) == 1:
+            rows = read_rows(self._connection, _TOKEN_OF, transaction_ids)
+        else:
+            rows = read_rows(self._connection, _TOKENS_OF, (json.dumps(transaction_ids),))
+        return [_token_of(row) for row in rows]
 
     def payments_of(self, payment_ids: list[bytes]) -> list[Payment]:
         """Those of these payments that have their final outcome, by one statement. Raises StoreError."""
-        names = json.dumps([payment_id.hex() for payment_id in payment_ids])
-        return [_payment_of(row) for row in read_rows(self._connection, _PAYMENTS_OF, (names,))]
+        if len(payment_ids) == 1:
+            rows = read_rows(self._connection, _PAYMENT_OF, payment_ids)
+        else:
+            names = json.dumps([payment_id.hex() for payment_id in payment_ids])
+            rows = read_rows(self._connection, _PAYMENTS_OF, (names,))
+        return [_payment_of(row) for row in rows]
 
     def tokens(self) -> Iterator[Token]:
         """Every token, in the order in which they were taken in; none is in flight. Raises StoreError."""
