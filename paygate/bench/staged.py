@@ -235,7 +235,7 @@ class _Run:
     def at_wait(self, wait: Function) -> Function:
         """The wait for input, before which the timing is calibrated every now and then, and after which a run begins.
 
-        At this place nothing is left to do in a tick, and nothing is under way that is timed.
+        At this place nothing is left to do in a tick, and nothing of the next has been done.
         """
         watch, ticks = self._watch, count()
 
