@@ -273,7 +273,7 @@ def test_the_stages_are_the_processes_time(run: tuple[StageProfile, dict[str, An
         assert profile.total_us + profile.timer_us == pytest.approx(profile.cpu_us), program
         assert min(profile.stages_us.values()) > 0
         # Two clocks that know nothing of each other: wall time outside of waits, and the system's processor time.
-        assert 0.1 < profile.scale < 1.3, program
+        assert 0 < profile.scale < 1.3, program
         assert 0 < profile.idle_share < 1
 
 
