@@ -252,6 +252,22 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     connection.close()
 
 
+def test_a_migration_may_make_a_table_anew_that_others_refer_to(tmp_path: Path) -> None:
+    connection = open_plain(tmp_path / "a.db")
+    insert(connection, 1)
+    connection.execute("INSERT INTO u VALUES (1)")
+    connection.close()
+    anew = "CREATE TABLE t2(x INTEGER PRIMARY KEY, y TEXT NOT NULL); INSERT INTO t2 SELECT * FROM t{}; DROP TABLE t; "
+    anew += "ALTER TABLE t2 RENAME TO t"
+    with pytest.raises(StoreCorrupt, match="refers to rows that are not there"):
+        open_plain(tmp_path / "a.db", [*SCHEMA, anew.format(" WHERE x > 1")])
+    connection = open_plain(tmp_path / "a.db", [*SCHEMA, anew.format("")])
+    assert values(connection) == [1]
+    with pytest.raises(apsw.ConstraintError):
+        connection.execute("INSERT INTO u VALUES (2)")
+    connection.close()
+
+
 def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     other = sqlite3.connect(path)
