@@ -61,7 +61,8 @@ def problems(program: str, size: int, counts: Counts, ceilings: Counts) -> list[
     found = []
     for name in counts.keys() | ceilings.keys():
         now, ceiling = counts.get(name, 0.0), ceilings.get(name, 0.0)
-        change = f"{program}, batches of {size}: {name} {ceiling:g} -> {now:g} a payment"
+        a_batch = f"({round(ceiling * size, 1):g} -> {round(now * size, 1):g} a batch)"
+        change = f"{program}, batches of {size}: {name} {ceiling:g} -> {round(now, 4):g} a payment {a_batch}"
         if now > max(ceiling * (1 + SLACK), ceiling + SLACK_PER_BATCH / size):
             found.append((now / max(ceiling, SLACK_PER_BATCH / size), f"{change}: grew"))
         elif now < min(ceiling * (1 - GAIN), ceiling - SLACK_PER_BATCH / size):

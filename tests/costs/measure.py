@@ -129,7 +129,9 @@ def counts_of(tick: Tick) -> Counter[str]:
 
 def measure(directory: Path) -> Measured:
     """Measure, in an empty directory. Takes some ten seconds on a machine that does nothing else."""
-    directory /= "p" * (PATH_SIZE - len(str(directory)))
+    padding = PATH_SIZE - len(str(directory))
+    assert padding > 0, f"choose a TMPDIR with a shorter path than {directory}"
+    directory /= "p" * padding
     directory.mkdir()
     warm_count = 1 + max(BATCHES.values())
     order_count = sum(size * (count + 1) for size, count in BATCHES.items()) + warm_count
