@@ -5,7 +5,7 @@ READY := .venv/.ready
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-interactive test check spec fuzz dump-fuzz bench bench-growth bench-dump bench-codec test-tools format clean
+.PHONY: help setup demo demo-interactive test check spec fuzz dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench: $(READY) ## payments/s and latency beside PostgreSQL and ISO 8583, the go
 
 bench-growth: $(READY) ## cost of a payment, starts and memory against tokens, accounts, history, connections
 	$(BIN)/paygate-bench growth --json var/bench/growth.json --plots var/bench/plots
+
+costs: $(READY) ## system calls, statements, fsyncs, calls and allocations of a payment, held against ceilings
+	$(BIN)/python -m pytest --quiet tests/costs
 
 bench-dump: $(READY) ## paygate-dump against tshark with our dissector, on 100,000 frames
 	$(BIN)/python scripts/bench_dump.py
