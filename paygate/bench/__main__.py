@@ -298,7 +298,13 @@ def _clients(text: str) -> Any:
 
 
 def _names(text: str) -> list[str]:
-    return [] if text == "none" else [name.strip() for name in text.split(",")]
+    from paygate.bench.peers.catalogue import make_peers
+
+    known = [peer.name for peer in make_peers()]
+    names = [] if text == "none" else [name.strip() for name in text.split(",")]
+    if not set(names) <= set(known):
+        raise argparse.ArgumentTypeError(f"expected names among {', '.join(known)}")
+    return names
 
 
 if __name__ == "__main__":

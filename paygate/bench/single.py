@@ -62,6 +62,7 @@ def load_own(directory: Path, options: LoadOptions) -> Round:
 
 def load_target(target: Target, options: LoadOptions) -> Round:
     """Put the load on somebody's gateway. Raises PaygateExit."""
+    lines = list(_customer_lines(target.customers))
     with ProcessPoolExecutor() as executor:
         root = read_root(target.bank_root)
         links = Links(target.gateway, 1)
@@ -70,7 +71,6 @@ def load_target(target: Target, options: LoadOptions) -> Round:
         finally:
             links.close()
         parameters = verify_key_list(signed, root.public_key, root.bank_id, system_now().wall_ms).password_key
-        lines = list(_customer_lines(target.customers))
         users, passwords = [user for user, _ in lines], [password for _, password in lines]
         count = len(lines)
         keys = executor.map(password_key, [parameters] * count, [root.bank_id] * count, users, passwords)
