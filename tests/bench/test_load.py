@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from local_system import wait_until
 
 from paygate.bench.load import Links, LoadFailed
 from paygate.bench.measure import Shoppers
@@ -64,8 +65,9 @@ def test_every_order_is_paid_with_a_receipt_that_verifies(
     paid = shoppers(system, links, orders, clients, suite).pay(100)
     assert paid.payment_count == 100
     assert paid.rate > 0
-    lines = (system.root / "bank" / "TransactionID.txt").read_text().splitlines()
-    assert sum(any(f" {order.transaction_id} " in line for line in lines) for order in orders) == 100
+    records = system.root / "bank" / "TransactionID.txt"
+    # The text files follow the commits within WRITE_DELAY_MS.
+    wait_until(lambda: all(f" {order.transaction_id} " in records.read_text() for order in orders), "the records")
 
 
 def test_a_customer_with_a_wrong_password_key_stops_the_run(system: BenchSystem, links: Links) -> None:
