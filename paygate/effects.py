@@ -48,5 +48,7 @@ class LogLine:
     text: str
 
 
+LinkEffect = Send | Continue | CloseLink
+"""What is done to connections: last in a tick, after everything else (style 9)."""
 Effect = Any
-"""One of these, or an effect of the role's own."""
+"""Any other of these, or an effect of the role's own."""

@@ -1,13 +1,13 @@
 """All links of a server, without their sockets: what the cores of bank and gateway share.
 
-A core adds a link when a connection comes up, feeds it, answers events, and at the end of each step asks for
+A core adds a link when a connection comes up, feeds it and answers events; at the end of each tick the shell asks for
 `effects()`: what to send and whom to close. Links that nothing happened to cost nothing.
 """
 
 import heapq
 from typing import Final
 
-from paygate.effects import CloseLink, Continue, Send
+from paygate.effects import CloseLink, Continue, LinkEffect, Send
 from paygate.link import Link, LinkEvent, LinkFailed, PeerClosed
 from paygate.link_states import LinkState
 from paygate.making import maker_of
@@ -98,9 +98,9 @@ class LinkTable:
             self._arm(link_id, link)
         return events
 
-    def effects(self) -> list[Send | Continue | CloseLink]:
+    def effects(self) -> list[LinkEffect]:
         """What the links touched since the last call want sent, which want another turn, and which are closed."""
-        effects: list[Send | Continue | CloseLink] = []
+        effects: list[LinkEffect] = []
         for link_id in self._touched:
             link = self._links[link_id]
             data = link.data_to_send()

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 from paygate.arguments import refuse_remote
 from paygate.cli import ExitCode, PaygateExit, log
 from paygate.clock import Now, system_now
-from paygate.effects import CloseLink, Commit, Continue, Effect, Send
+from paygate.effects import CloseLink, Commit, Continue, Effect, LinkEffect, Send
 from paygate.files.sqlite import StoreFull
 from paygate.net.addresses import Address
 from paygate.net.capture import CaptureFile
@@ -78,6 +78,12 @@ class Core(Protocol):
 
     def commit_failed(self, operations: Sequence[Any], now: Now) -> list[Effect]:
         """The store was full and changed nothing: refuse what depended on these operations (one at a time)."""
+
+    def link_effects(self) -> list[LinkEffect]:
+        """What all of the tick came to on links: what to send, which have more, which are closed.
+
+        Asked once a tick, when no commit is left, so that a link has one `Send` at most.
+        """
 
     def drain(self, now: Now) -> list[Effect]:
         """Take nothing new on, end what is under way (R12)."""
@@ -201,9 +207,8 @@ class Server:
         deadline_ms = self._core.next_deadline_ms()
         if deadline_ms is not None and now.mono_ms >= deadline_ms:
             effects += self._core.receive_timer(now)
-        of_role, of_links = self._commit(effects, now)
-        self._perform(of_role)
-        for effect in of_links:
+        self._perform(self._commit(effects, now))
+        for effect in self._core.link_effects():
             self._of_links[type(effect)](effect)
         for link_id in turns:
             if link_id not in self._backlog and link_id in self._connections:
@@ -224,21 +229,18 @@ class Server:
             effects += self._core.receive_data(link_id, b"", now)
         return turns
 
-    def _commit(self, effects: list[Effect], now: Now) -> tuple[list[Effect], list[Effect]]:
-        """Commit until no commit is left; gives the role's other effects and those on links, each in order."""
+    def _commit(self, effects: list[Effect], now: Now) -> list[Effect]:
+        """Commit until no commit is left; gives the role's other effects, in order."""
         of_role: list[Effect] = []
-        of_links: list[Effect] = []
         while effects:
             operations = []
             for effect in effects:
                 if type(effect) is Commit:
                     operations.append(effect.operation)
-                elif type(effect) in self._of_links:
-                    of_links.append(effect)
                 else:
                     of_role.append(effect)
             effects = self._apply(operations, now) if operations else []
-        return of_role, of_links
+        return of_role
 
     def _apply(self, operations: list[Any], now: Now) -> list[Effect]:
         try:

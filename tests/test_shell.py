@@ -14,7 +14,7 @@ import pytest
 from paygate.arguments import refuse_remote
 from paygate.cli import ExitCode, PaygateExit
 from paygate.clock import Now
-from paygate.effects import CloseLink, Commit, Continue, Effect, Send
+from paygate.effects import CloseLink, Commit, Continue, Effect, LinkEffect, Send
 from paygate.files.sqlite import StoreFsyncFailed, StoreFull
 from paygate.net.addresses import Address
 from paygate.net.limits import ConnectionLimits
@@ -35,14 +35,16 @@ class Echo:
         self.deadline_ms: int | None = None
         self.is_drained = False
         self.turns_left: dict[int, int] = {}
+        self.of_links: list[LinkEffect] = []
 
     def take_turn(self, link_id: int, more: int) -> list[Effect]:
         """`...` is a request that takes a whole turn."""
         left = self.turns_left[link_id] = self.turns_left.get(link_id, 0) + more - 1
         self.trace.append(f"turn of {link_id}")
         if left:
-            return [Continue(link_id)]
-        del self.turns_left[link_id]
+            self.of_links.append(Continue(link_id))
+        else:
+            del self.turns_left[link_id]
         return []
 
     def link_connected(self, link_id: int, address: Address, now: Now) -> list[Effect]:
@@ -55,7 +57,8 @@ class Echo:
 
     def receive_data(self, link_id: int, data: bytes, now: Now) -> list[Effect]:
         if data == b"!":
-            return [CloseLink(link_id, "had enough")]
+            self.of_links.append(CloseLink(link_id, "had enough"))
+            return []
         if b"..." in data or link_id in self.turns_left:
             return self.take_turn(link_id, data.count(b"..."))
         effects: list[Effect] = []
@@ -65,7 +68,8 @@ class Echo:
         return effects
 
     def receive_eof(self, link_id: int, now: Now) -> list[Effect]:
-        return [CloseLink(link_id, "end of stream")]
+        self.of_links.append(CloseLink(link_id, "end of stream"))
+        return []
 
     def link_closed(self, link_id: int, reason: str, now: Now) -> list[Effect]:
         self.trace.append(f"closed {link_id}: {reason}")
@@ -85,12 +89,17 @@ class Echo:
             if outcome == b"twice":
                 self.asked.append((link_id, b"again"))
                 effects.append(Commit(b"again"))
-            effects += [f"record {outcome.decode()}", Send(link_id, outcome + b"\n")]
+            effects.append(f"record {outcome.decode()}")
+            self.of_links.append(Send(link_id, outcome + b"\n"))
         return effects
 
     def commit_failed(self, operations: Sequence[Any], now: Now) -> list[Effect]:
         assert [word for _, word in self.asked[: len(operations)]] == list(operations)
         return self.committed([b"no-room"] * len(operations), now)
+
+    def link_effects(self) -> list[LinkEffect]:
+        of_links, self.of_links = self.of_links, []
+        return of_links
 
     def drain(self, now: Now) -> list[Effect]:
         self.trace.append("draining")

@@ -38,7 +38,7 @@ from paygate.codec.messages import (
 )
 from paygate.codec.seal import envelope_hash
 from paygate.codec.sealed import Terms
-from paygate.effects import Commit, Effect, LogLine
+from paygate.effects import Commit, Effect, LinkEffect, LogLine
 from paygate.link import KeyOf, Link, LinkEvent, LinkFailed, PeerClosed, RequestReceived
 from paygate.link import Opened as LinkOpened
 from paygate.links import LinkTable
@@ -124,8 +124,7 @@ class BankCore:
         """A peer connected; it must say hello as a gateway whose key it can use (T13)."""
         link = Link(Role.BANK, self._bank_id, Role.GATEWAY, is_caller=False, now_ms=now.mono_ms, key_of=self._key_of)
         self._links.add(link_id, link)
-        # Also sets the link's clock going: who never says hello is closed.
-        return self._links.effects()
+        return []
 
     def link_refused(self, address: Address, reason: str, now: Now) -> list[Effect]:
         """A peer was turned away at once."""
@@ -136,14 +135,14 @@ class BankCore:
         effects: list[Effect] = []
         for event in self._links.receive_data(link_id, data, now.mono_ms):
             effects += self._handle(link_id, event, now)
-        return effects + self._links.effects()
+        return effects
 
     def receive_eof(self, link_id: int, now: Now) -> list[Effect]:
         """A link's stream has ended."""
         effects: list[Effect] = []
         for event in self._links.receive_eof(link_id):
             effects += self._handle(link_id, event, now)
-        return effects + self._links.effects()
+        return effects
 
     def link_closed(self, link_id: int, reason: str, now: Now) -> list[Effect]:
         """A link is gone; what it asked for is decided all the same."""
@@ -156,11 +155,15 @@ class BankCore:
         effects: list[Effect] = []
         for link_id, event in self._links.receive_timer(now.mono_ms):
             effects += self._handle(link_id, event, now)
-        return effects + self._links.effects()
+        return effects
 
     def next_deadline_ms(self) -> int | None:
         """When `receive_timer` has work."""
         return self._links.next_deadline_ms()
+
+    def link_effects(self) -> list[LinkEffect]:
+        """What the links want of the shell, once a tick."""
+        return self._links.effects()
 
     def drain(self, now: Now) -> list[Effect]:
         """R12: answer what is under way, decline new transfers as UNAVAILABLE; replays and fences go on."""
@@ -248,7 +251,7 @@ class BankCore:
         waiting = self._decoding.pop(tag)
         if opened is None:
             effects = self._decided(waiting.asker, waiting.terms.payment_id, _UNAVAILABLE, now)
-            return effects + self._ended(waiting.terms) + self._links.effects()
+            return effects + self._ended(waiting.terms)
         credentials = _NOT_OPENED.get(opened.status) or _make_opened(opened.user_id, opened.verifier)
         transfer = _make_transfer(waiting.terms, waiting.envelope_hash, credentials, waiting.deadline_mono_ms)
         commit = self._commit(transfer, partial(self._decided, waiting.asker, waiting.terms.payment_id))
@@ -297,7 +300,7 @@ class BankCore:
             assert isinstance(outcome, PaymentOutcome)
             _, then = self._awaited.popleft()
             effects += then(outcome, now)
-        return effects + self._links.effects()
+        return effects
 
     def commit_failed(self, operations: Sequence[PaymentOperation], now: Now) -> list[Effect]:
         """T30: the disk is full. What only asks is asked again alone; what would change something is refused."""
@@ -313,7 +316,7 @@ class BankCore:
                 find = FindPayment(operation.terms, operation.envelope_hash)
                 is_find = isinstance(operation, FindPayment)
                 effects.append(self._commit(find, then if is_find else partial(_found_or_unavailable, then)))
-        return effects + self._links.effects()
+        return effects
 
 
 _UNKNOWN_BANK: Final = BankKeys(KeysStatus.UNKNOWN_BANK, b"")

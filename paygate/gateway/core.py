@@ -37,7 +37,7 @@ from paygate.codec.messages import (
 )
 from paygate.codec.seal import envelope_hash
 from paygate.codec.sealed import Terms
-from paygate.effects import Commit, Effect, LogLine
+from paygate.effects import Commit, Effect, LinkEffect, LogLine
 from paygate.gateway.bank_trouble import another_bank_text, refusal_text
 from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
 from paygate.gateway.flights import PENDING_BEFORE_END_MS, Asker, Flights
@@ -150,7 +150,7 @@ class GatewayCore:
         )
         self._links.add(link_id, link)
         self._client_addresses[link_id] = address
-        return [ConnectionRecord(now.wall_ms, "connected", link_id, address), *self._links.effects()]
+        return [ConnectionRecord(now.wall_ms, "connected", link_id, address)]
 
     def link_refused(self, address: Address, reason: str, now: Now) -> list[Effect]:
         """A client was turned away."""
@@ -170,7 +170,7 @@ class GatewayCore:
         self._bank_link_id = link_id
         self.bank_trouble = NO_ANSWER_YET
         self._links.add(link_id, link)
-        return [*self._links.effects()]
+        return []
 
     def receive_data(self, link_id: int, data: bytes, now: Now) -> list[Effect]:
         """Bytes came from a client or the bank."""
@@ -221,14 +221,18 @@ class GatewayCore:
         if self._refresh_keys_ms is not None and now.mono_ms >= self._refresh_keys_ms:
             self._ask_bank(BankKeysQuery(self._identity.bank_id))
             self._refresh_keys_ms = now.mono_ms + KEY_LIST_REFRESH_MS
-        return [*effects, *self._links.effects()]
+        return effects
 
     def committed(self, outcomes: Sequence[Any], now: Now) -> list[Effect]:
         """The store's outcomes, in the order of the commits."""
         effects: list[Effect] = []
         for outcome in outcomes:
             effects += self._awaited.popleft()(outcome, now)
-        return [*effects, *self._links.effects()]
+        return effects
+
+    def link_effects(self) -> list[LinkEffect]:
+        """What the links want of the shell, once a tick."""
+        return self._links.effects()
 
     def commit_failed(self, operations: Sequence[Operation], now: Now) -> list[Effect]:
         """The disk is full: everything that depended on these commits is refused (T30)."""
@@ -260,7 +264,7 @@ class GatewayCore:
         effects: list[Effect] = []
         for event in events:
             effects += self._handle_event(link_id, event, now)
-        return [*effects, *self._links.effects()]
+        return effects
 
     def _handle_event(self, link_id: int, event: LinkEvent, now: Now) -> list[Effect]:
         if link_id == self._bank_link_id:

@@ -109,11 +109,10 @@ class DrivenCore(Generic[C]):
             operations = [effect.operation for effect in effects if isinstance(effect, Commit)]
             others += [effect for effect in effects if not isinstance(effect, Commit)]
             effects = self._commit(operations) if operations else []
-        for effect in others:
+        self.decodes += [effect for effect in others if isinstance(effect, Decode)]
+        for effect in self.core.link_effects():
             assert not isinstance(effect, CloseLink), effect.reason
-            if isinstance(effect, Decode):
-                self.decodes.append(effect)
-            elif isinstance(effect, Send) and effect.link_id in self.links:
+            if isinstance(effect, Send) and effect.link_id in self.links:
                 self._receive(effect.link_id, effect.data)
 
     def _commit(self, operations: list[Effect]) -> list[Effect]:

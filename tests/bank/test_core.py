@@ -95,6 +95,8 @@ class Bank:
                     self.decodes.append(effect)
                 case Posted():
                     self.posted.append(effect)
+        for told in self.core.link_effects():
+            match told:
                 case Send(link_id=link_id, data=data):
                     self.events += self.gateways[link_id].receive_data(data, self.books.now.mono_ms)
                 case CloseLink(link_id=link_id, reason=reason):
@@ -198,13 +200,16 @@ def test_nothing_is_answered_before_it_is_durable(bank: Bank) -> None:
     (decode,) = bank.decodes
     effects = bank.core.decoded(decode.tag, RIGHT, bank.books.now)
     assert [type(effect) for effect in effects] == [Commit]
+    assert bank.core.link_effects() == []
     outcomes = bank.books.ledger.apply([e.operation for e in effects if isinstance(e, Commit)], bank.books.now)
     told = bank.core.committed(outcomes, bank.books.now)
-    assert [type(effect) for effect in told] == [Posted, Send]
+    assert [type(effect) for effect in told] == [Posted]
+    assert [type(effect) for effect in bank.core.link_effects()] == [Send]
     # The same with a fence.
     bank.ask(ResolveRequest(build_terms(payment_id=b"o" * 16), ENVELOPE_HASH))
     effects = bank.core.receive_data(1, bank.gateways[1].data_to_send(), bank.books.now)
     assert [type(effect) for effect in effects] == [Commit]
+    assert bank.core.link_effects() == []
 
 
 @pytest.mark.pg("PG-RES-8")

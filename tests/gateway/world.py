@@ -364,13 +364,14 @@ class World:
             operations = [e.operation for e in effects if isinstance(e, Commit)]
             others += [e for e in effects if not isinstance(e, Commit)]
             effects = self._commit(operations) if operations else []
-        self.effects += [e for e in others if not isinstance(e, Send | Continue | CloseLink)]
-        self.on_its_way += [(e.link_id, b"") for e in others if isinstance(e, Continue)]  # its next turn
-        for effect in others:
-            peer = self.peers.get(effect.link_id) if isinstance(effect, Send | CloseLink) else None
-            if peer is not None and isinstance(effect, Send):
+        self.effects += others
+        for effect in self.core.link_effects():
+            peer = self.peers.get(effect.link_id)
+            if isinstance(effect, Continue):
+                self.on_its_way.append((effect.link_id, b""))  # its next turn
+            elif peer is not None and isinstance(effect, Send):
                 peer.receive(effect.data)
-            elif peer is not None:
+            elif peer is not None and isinstance(effect, CloseLink):
                 self._close(peer, effect.reason)
 
     def _commit(self, operations: list[Operation]) -> list[Effect]:

@@ -282,11 +282,12 @@ class Cores:
 
 
 def committed(effects: Sequence[Effect], store: Any, core: Any, now: Now) -> Iterator[Effect]:
-    """Commits first, then what they led to, as the shell does."""
+    """Commits first, then what they led to, and last what is sent, as the shell does."""
     while effects:
         operations = [e.operation for e in effects if isinstance(e, Commit)]
         yield from (e for e in effects if not isinstance(e, Commit))
         effects = core.committed(store.apply(operations, now), now) if operations else []
+    yield from core.link_effects()
 
 
 def frames_in(data: bytes) -> Iterator[bytes]:
