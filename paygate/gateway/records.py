@@ -207,9 +207,10 @@ class GatewayRecords:
         self.write()
 
     def note(self, effects: Iterable[Effect]) -> bool:
-        """Remember what a tick's committed effects change in the files; gives whether anything is to be written.
+        """Remember what a tick's committed effects change in the files; gives whether anything is left to be written.
 
-        A row that changes again before `write` is written once.
+        A row that changes again before `write` is written once. Connections and refusals stand nowhere but in the
+        files, so they are written at once (R15).
         """
         for effect in effects:
             kind = type(effect)
@@ -223,6 +224,8 @@ class GatewayRecords:
                 self._new_refusals.append(effect)
             elif kind is ConnectionRecord:
                 self._new_connections.append(connection_row(effect))
+        if (self._new_connections or self._new_refusals) and not self._trouble:
+            self._try(self._write_what_stands_nowhere_else)
         return bool(self._new_payments or self._new_tokens or self._new_refusals or self._new_connections)
 
     def write(self) -> None:
@@ -243,6 +246,12 @@ class GatewayRecords:
                 self._log(f"the text records could not be read or written ({error}); trying again every second")
             return False
         return True
+
+    def _write_what_stands_nowhere_else(self) -> None:
+        self._connections.append(self._new_connections)
+        self._new_connections.clear()
+        self._payments.append(map(refusal_row, self._new_refusals))
+        self._new_refusals.clear()
 
     def _write(self) -> None:
         self._connections.append(self._new_connections)

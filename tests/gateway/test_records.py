@@ -361,11 +361,11 @@ def test_effects_that_are_no_records_write_nothing(desk: Desk) -> None:
 
 def test_what_changes_twice_before_it_is_written_is_written_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.add(LINE)
-    before = desk.text(TOKENS), desk.text(PAYMENTS), desk.text(CONNECTIONS)
+    before = desk.text(TOKENS), desk.text(PAYMENTS)
     assert not desk.records.note([LogLine("hello")])
-    assert desk.records.note([connected(1), *desk.begin()])
+    assert desk.records.note(desk.begin())
     assert desk.records.note(desk.settle())
-    assert (desk.text(TOKENS), desk.text(PAYMENTS), desk.text(CONNECTIONS)) == before
+    assert (desk.text(TOKENS), desk.text(PAYMENTS)) == before
     writes: list[int] = []
     real_write, real_pwrite = os.write, os.pwrite
 
@@ -380,18 +380,26 @@ def test_what_changes_twice_before_it_is_written_is_written_once(desk: Desk, mon
     monkeypatch.setattr(os, "write", write)
     monkeypatch.setattr(os, "pwrite", pwrite)
     desk.records.write()
-    assert len(writes) == 3  # the connection's line, the payment's with its outcome, and the token's in place
+    assert len(writes) == 2  # the payment's line with its outcome, and the token's in place
     assert not desk.records.note([])
     desk.records.write()
-    assert len(writes) == 3
+    assert len(writes) == 2
     assert [row[6] for row in desk.rows(PAYMENTS)] == ["paid"]
     assert desk.states() == {TRANSACTION_ID: "paid"}
 
 
+def test_what_stands_in_the_files_alone_is_written_at_once(desk: Desk) -> None:
+    assert not desk.records.note([connected(1), RefusalRecord(NOW_MS, build_terms(), Reason.SESSION)])
+    assert [row[1] for row in desk.rows(CONNECTIONS)] == ["connected"]
+    assert [row[6] for row in desk.rows(PAYMENTS)] == ["refused"]
+
+
 def test_what_is_noted_is_written_before_the_files_are_closed(desk: Desk) -> None:
-    desk.records.note([connected(1), connected(1, "disconnected", "bye")])
-    desk.restart()
-    assert [row[1] for row in desk.rows(CONNECTIONS)] == ["connected", "disconnected"]
+    desk.add(LINE)
+    desk.records.note(desk.begin())
+    desk.records.close()
+    assert [row[6] for row in desk.rows(PAYMENTS)] == ["in-flight"]
+    desk._open()
 
 
 def test_a_file_that_is_built_anew_meanwhile_says_the_same_in_the_end(desk: Desk) -> None:
