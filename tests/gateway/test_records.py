@@ -397,7 +397,7 @@ def test_what_stands_in_the_files_alone_is_written_at_once(desk: Desk) -> None:
 def test_what_is_noted_is_written_before_the_files_are_closed(desk: Desk) -> None:
     desk.add(LINE)
     desk.records.note(desk.begin())
-    desk.records.close()
+    desk.close()
     assert [row[6] for row in desk.rows(PAYMENTS)] == ["in-flight"]
     desk._open()
 
