@@ -17,7 +17,7 @@ from paygate.codec import limits
 from paygate.codec.buffer import FrameBuffer
 from paygate.codec.codes import Kind, Role, Route
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
-from paygate.codec.frame import Frame, FrameHead, encode_frame
+from paygate.codec.frame import Frame, FrameHead, decode_frames, encode_frame
 from paygate.codec.messages import MESSAGES, Echo, EchoReply, Error, Hello, HelloAck, Message
 from paygate.link_states import TRANSITIONS, LinkInput, LinkState, input_of, kinds_asked, kinds_taken
 from paygate.making import maker_of
@@ -261,12 +261,22 @@ class Link:
             return []
         buffer = self._buffer
         was_mid_frame = buffer.is_mid_frame
-        buffer.receive_data(data)
         events: list[LinkEvent] = []
         frame_count = 0
         self._is_backlogged = False
         try:
-            while self.state is not _CLOSED:
+            if not was_mid_frame and self.state is _OPEN and data.__class__ is bytes:
+                received, end = decode_frames(data, self._kinds_taken, self._link_key, self._turn_frame_count_max)
+                frame_count = len(received)
+                for kind, correlation_id, message in received:
+                    receive = self._receive_request if kind in _REPLY_OF else self._receive_reply
+                    event = receive(correlation_id, message)
+                    if event is not None:
+                        events.append(event)
+                data = data[end:]
+            if data:
+                buffer.receive_data(data)
+            while buffer.is_mid_frame and self.state is not _CLOSED:
                 if frame_count == self._turn_frame_count_max and buffer.is_mid_frame:
                     self._is_backlogged = True
                     break

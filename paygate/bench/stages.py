@@ -34,8 +34,8 @@ YIELDING: Final = (WAIT, FSYNC, "socket", "pipe")
 MEANINGS: Final = {
     "socket": "system calls that read and write sockets",
     "pipe": "reading and writing the pipes between bank and decoder",
-    "split": "bytes to frames: header checks and checksum",
-    "decode": "bodies and stored terms to messages",
+    "split": "bytes to frames: header checks and checksum; what links take from sockets is decoded in the same loop",
+    "decode": "bodies from pipes and stored terms to messages",
     "MAC": "HMAC of frames, made and checked",
     "link": "the link's state: correlation, deadlines, output",
     "HPKE": "opening the envelope, info included",
@@ -66,18 +66,14 @@ _SHARED: Final[dict[str, Targets]] = {
     WAIT: ("selectors:EpollSelector.select",),
     "socket": ("socket:socket.recv_into", "socket:socket.send"),
     "loop": ("paygate.net.loop:Loop.run_once", "paygate.net.loop:Loop.flush", "paygate.net.conn:Connection.send"),
-    "split": (
-        "paygate.codec.buffer:FrameBuffer.receive_data",
-        "paygate.codec.buffer:FrameBuffer.next_head",
-        "paygate.codec.buffer:FrameBuffer.next_frame",
-    ),
+    "split": ("paygate.codec.frame:decode_frames",),
     "link": (
         "paygate.links:LinkTable.receive_data",
         "paygate.links:LinkTable.effects",
         "paygate.link:Link.receive_data",
         "paygate.link:Link.send_reply",
     ),
-    "MAC": ("paygate.codec.frame:Frame.check_mac", "paygate.codec.frame:frame_mac"),
+    "MAC": ("paygate.codec.frame:frame_mac",),
     "encode": ("paygate.codec.frame:encode_frame", "paygate.codec.frame:encode_record"),
     "SQL": _SQL,
     FSYNC: ("apsw:VFSFile.xSync",),
@@ -85,7 +81,6 @@ _SHARED: Final[dict[str, Targets]] = {
 STAGES: Final[dict[str, dict[str, Targets]]] = {
     "gateway": {
         **_SHARED,
-        "decode": ("paygate.codec.frame:Frame.message",),
         "link": (*_SHARED["link"], "paygate.link:Link.send_request"),
         "core": ("paygate.gateway.core:GatewayCore.receive_data", "paygate.gateway.core:GatewayCore.committed"),
         "store": ("paygate.gateway.sqlite_tokens:SqliteTokens.apply",),
@@ -94,6 +89,12 @@ STAGES: Final[dict[str, dict[str, Targets]]] = {
     "bank": {
         **_SHARED,
         "pipe": ("os:readv", "paygate.net.child:Child.flush_output"),
+        "split": (
+            *_SHARED["split"],
+            "paygate.codec.buffer:FrameBuffer.receive_data",
+            "paygate.codec.buffer:FrameBuffer.next_head",
+            "paygate.codec.buffer:FrameBuffer.next_frame",
+        ),
         "decode": ("paygate.codec.frame:Frame.message",),
         "core": (
             "paygate.bank.core:BankCore.receive_data",
