@@ -13,7 +13,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from paygate.bank.bank_clock import LockClock
-from paygate.bank.ledger import BankIdentity, Customer, Merchant, Operation, Outcome, Payment, Posting
+from paygate.bank.ledger import BankIdentity, Customer, FindPayment, Merchant, Operation, Outcome, Payment, Posting
 from paygate.bank.ledger_batch import Batch, posting_of
 from paygate.bank.ledger_chain import CHAIN_START, Head, verify
 from paygate.bank.ledger_tables import (
@@ -29,7 +29,7 @@ from paygate.codec import limits
 from paygate.codec.frame import decode_record
 from paygate.codec.seal import key_id_of, sign_receipts
 from paygate.codec.sealed import Terms
-from paygate.files.sqlite import StoreError, open_database, read_rows, transaction
+from paygate.files.sqlite import StoreError, open_database, read_rows, reading, transaction
 
 ABSENT_COUNT_MAX: Final = 16_384
 """Payments known not to be there, of which each is forgotten once it is decided: more than may be under way."""
@@ -69,7 +69,8 @@ class SqliteLedger:
         """One transaction for the batch; the outcomes in order. Raises StoreError."""
         if len(self._absent) > ABSENT_COUNT_MAX:
             self._absent.clear()
-        with transaction(self._connection):
+        is_reading = all(operation.__class__ is FindPayment for operation in operations)
+        with reading(self._connection) if is_reading else transaction(self._connection):
             lock_time_ms = self._lock_clock.read(now)
             batch = Batch(self._path, self._connection, self._identity, self._head, now, lock_time_ms, self._absent)
             batch.take(operations)

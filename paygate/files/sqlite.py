@@ -88,6 +88,18 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
         raise _named(error, Path(connection.filename), connection) from None
 
 
+@contextlib.contextmanager
+def reading(connection: apsw.Connection) -> Iterator[None]:
+    """Queries outside of a transaction, for which this process, the only one that writes, needs none.
+
+    Raises StoreError as `transaction` does.
+    """
+    try:
+        yield
+    except apsw.Error as error:
+        raise _named(error, Path(connection.filename), connection) from None
+
+
 def read_rows(connection: apsw.Connection, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
     """The rows of a query outside of a transaction, as they are read. Raises StoreError as `transaction` does."""
     try:

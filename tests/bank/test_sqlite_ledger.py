@@ -1,6 +1,8 @@
 """The ledger in SQLite: batches, replays, double entry, lock-outs, time, damage."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from bank_books import (
 )
 from builders import MERCHANT_ID, NOW_MS, RECEIPT_KEY, build_terms
 
+from paygate.bank import sqlite_ledger
 from paygate.bank.ledger import (
     ABSENT,
     BALANCE_MINOR_MAX,
@@ -32,6 +35,7 @@ from paygate.bank.ledger import (
     PaymentOutcome,
     Resolve,
 )
+from paygate.bank.ledger_tables import SCHEMA
 from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.clock import Now
 from paygate.codec import limits
@@ -467,6 +471,47 @@ def test_a_ledger_from_before_lock_time_keeps_its_locks(books: Books) -> None:
     assert books.pay(3).reason is Reason.CREDENTIALS
     books.advance(30_000)
     assert books.pay(4).outcome is TransferOutcome.POSTED
+
+
+def test_a_ledger_whose_payments_are_made_anew_keeps_them_and_their_guards(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with of_schema(SCHEMA[:2]):
+        books = Books(path)
+        posted, declined = books.pay(1), books.pay(2, verifier=WRONG_VERIFIER)
+        books.ledger.close()
+    books.ledger = SqliteLedger(path, IDENTITY, RECEIPT_KEY)
+    assert "BETWEEN 1 AND 3" in books.query("SELECT sql FROM sqlite_schema WHERE name = 'payment'")[0][0]
+    assert books.pay(1) == replace(posted, posted=None)
+    assert books.pay(2, verifier=WRONG_VERIFIER) == declined
+    assert books.pay(3, transaction_id="TX-1").reason is Reason.TOKEN_ALREADY_PAID
+    assert [(row[2], row[3]) for row in books.query("PRAGMA foreign_key_list(posting)")] == [
+        ("account", "account_id"),
+        ("payment", "payment_number"),
+    ]
+    for sql in ("UPDATE payment SET reason = 0", "DELETE FROM payment"):
+        with pytest.raises(apsw.ConstraintError, match="payments never"):
+            books.query(sql)
+    books.reopen()
+    books.ledger.close()
+
+
+@contextmanager
+def of_schema(schema: tuple[str, ...]) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite_ledger, "SCHEMA", schema)
+        yield
+
+
+def test_asking_alone_needs_no_transaction(books: Books) -> None:
+    statements: list[str] = []
+
+    def trace(_cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
+        statements.append(sql)
+        return True
+
+    books.ledger._connection.set_exec_trace(trace)
+    assert books.apply(FindPayment(build_terms(), ENVELOPE_HASH)) == [ABSENT]
+    assert [sql.split()[0] for sql in statements] == ["SELECT"]
 
 
 def test_utrs_that_somebody_has_seen_are_skipped(books: Books) -> None:
