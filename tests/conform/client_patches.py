@@ -96,7 +96,7 @@ def closes_silently() -> None:
     """A refusal closes the link without an Error."""
 
     def fail(method: Any, self: Link, error: RemoteProtocolError) -> Any:
-        before = bytes(self._output)
+        before = list(self._output)
         event = method(self, error)
         self._output[:] = before
         return event
