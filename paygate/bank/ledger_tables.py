@@ -84,8 +84,8 @@ SCHEMA: Final = (
     ALTER TABLE bank ADD COLUMN lock_time_ms INTEGER NOT NULL DEFAULT 0;
     UPDATE bank SET lock_time_ms = bank_time_ms; -- what locks were measured by until then
     """,
-    # The outcome's check was IN (1, 2, 3), for which SQLite makes a table of its own for every row that is put in: half
-    # of all that a payment allocated. Dropping the table drops its index and triggers.
+    # The outcome's check was IN (1, 2, 3), for which SQLite makes a table of its own for every row that is put in: two
+    # thirds of the bytes that a payment allocated. Dropping the table drops its index and triggers.
     """
     CREATE TABLE payment_anew (
         payment_number INTEGER PRIMARY KEY,
