@@ -31,6 +31,7 @@ _make_payment: Final = maker_of(Payment)
 _make_checked: Final = maker_of(TokenChecked)
 _make_begun: Final = maker_of(PaymentBegun)
 _make_settled: Final = maker_of(PaymentSettled)
+_POSTED_OUTCOME: Final = TransferOutcome.POSTED
 
 PASSCODE_TRY_COUNT_MAX: Final = 5
 """T16: wrong passcodes before a token is locked; of 10,000 four-digit passcodes, five are one in 2,000."""
@@ -46,6 +47,8 @@ class TokenEvent(Enum):
     NOT_POSTED = "the bank declined, fenced or does not know its payment under these terms"
     CANCEL = "the merchant withdraws it"
     EXPIRE = "its time was seen to be over"
+
+    __hash__ = object.__hash__  # as TokenState
 
 
 TOKEN_TRANSITIONS: Final[dict[TokenState, dict[TokenEvent, TokenState]]] = {
@@ -71,6 +74,10 @@ def next_token_state(state: TokenState, event: TokenEvent) -> TokenState | None:
     """The state that follows, or None if the event is refused in this state."""
     return TOKEN_TRANSITIONS[state].get(event)
 
+
+# Every payment has these two, and a member is looked up through its class each time.
+_BEGIN: Final = TokenEvent.BEGIN
+_POSTED: Final = TokenEvent.POSTED
 
 _REFUSED_BEGIN: Final = {
     TokenState.PAID: Reason.TOKEN_PAID,
@@ -136,7 +143,7 @@ def decide_check(token: Token, operation: CheckToken, now_wall_ms: int) -> tuple
     denied, counted = check_passcode(token, operation.passcode, now_wall_ms)
     if denied is not None:
         return TokenChecked(denied, None, counted != token), counted
-    kept = expire(counted, now_wall_ms)
+    kept = counted if counted.expires_ms is None else expire(counted, now_wall_ms)
     return _make_checked(_STATUS[kept.state], kept, kept is not token and kept != token), kept
 
 
@@ -154,8 +161,9 @@ def decide_begin(
         return PaymentBegun(known, token), token
     if token is None:  # A session's token can't vanish, but a store is not ours to trust with that.
         return PaymentBegun(None, None, refusal=Reason.SESSION), None
-    token = expire(token, now_wall_ms)
-    state = next_token_state(token.state, TokenEvent.BEGIN)
+    if token.expires_ms is not None:
+        token = expire(token, now_wall_ms)
+    state = TOKEN_TRANSITIONS[token.state].get(_BEGIN)
     if state is None:
         return PaymentBegun(None, token, refusal=_REFUSED_BEGIN[token.state]), token
     token = with_state(token, state, operation.terms.payment_id, token.utr)
@@ -186,10 +194,10 @@ def decide_settle(
         operation.reason,
         operation.utr,
         operation.receipt,
-        max(now_wall_ms, payment.begun_ms),
+        now_wall_ms if now_wall_ms > payment.begun_ms else payment.begun_ms,
     )
-    if operation.outcome is TransferOutcome.POSTED:
-        state = next_token_state(token.state, TokenEvent.POSTED)
+    if operation.outcome is _POSTED_OUTCOME:
+        state = TOKEN_TRANSITIONS[token.state].get(_POSTED)
         if state is not None:
             token = with_state(token, state, payment.terms.payment_id, operation.utr)
     elif token.payment_id == payment.terms.payment_id:

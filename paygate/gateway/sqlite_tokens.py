@@ -15,6 +15,7 @@ from a known one by its lock (T16, T17).
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ from paygate.gateway.payment import (
 from paygate.gateway.token_tables import (
     Changes,
     FlightRow,
+    TokenRow,
     TokenTables,
     ended_row,
     flight_of,
@@ -64,6 +66,11 @@ UNKNOWN_TRIED_COUNT_MAX: Final = 10_000
 """Unknown transaction IDs whose tries are remembered, the latest first; each costs some 300 bytes."""
 HELD_TOKEN_COUNT_MAX: Final = 10_000
 """Tokens not in flight that are held in memory, the latest read; each costs some 600 bytes."""
+_NO_PLACE: Final = 0
+"""The place of a payment that has ended in the batch that began it."""
+# A member is looked up through its class each time.
+_IN_FLIGHT: Final = TokenState.IN_FLIGHT
+_UNPAID: Final = TokenState.UNPAID
 
 
 class SqliteTokens:
@@ -73,10 +80,12 @@ class SqliteTokens:
         """Open or make the database. Raises StoreError."""
         self._tables = TokenTables(path, vfs=vfs)
         self._unknown_tried: OrderedDict[str, Token] = OrderedDict()
-        # By payment ID and transaction ID; tokens with their numbers.
+        # By payment ID and transaction ID.
         self._flights: dict[bytes, tuple[FlightRow, Payment]] = {}
-        self._tokens_in_flight: dict[str, tuple[int, Token]] = {}
-        self._tokens: dict[str, tuple[int, Token]] = {}
+        self._tokens_in_flight: dict[str, TokenRow] = {}
+        self._tokens: dict[str, TokenRow] = {}
+        self._free_places: list[int] = []  # those of `in_flight` whose payments have ended; the last is used first
+        self._last_place = 0
         try:
             self._last_token_number, self._last_payment_number = self._tables.last_numbers()
             self._hold_flights()
@@ -94,8 +103,10 @@ class SqliteTokens:
         outcomes: list[Outcome] = [_TAKES[operation.__class__](batch, operation) for operation in operations]
         if batch.tokens or batch.payments:
             self._write(batch)
-        while len(self._tokens) > HELD_TOKEN_COUNT_MAX:
-            del self._tokens[next(iter(self._tokens))]
+        if len(self._tokens) > HELD_TOKEN_COUNT_MAX:
+            # All with one look, since that goes past every one that is gone.
+            for transaction_id in list(islice(self._tokens, len(self._tokens) - HELD_TOKEN_COUNT_MAX)):
+                del self._tokens[transaction_id]
         return outcomes
 
     def payments_in_flight(self) -> list[Payment]:
@@ -114,70 +125,88 @@ class SqliteTokens:
 
     # -- what is held ----------------------------------------------------------------------------------
 
-    def held_token(self, transaction_id: str) -> tuple[int, Token] | None:
-        """The token as it is on disk, and its number; None if there is none, of those that the batch named."""
-        return self._tokens_in_flight.get(transaction_id) or self._tokens.get(transaction_id)
-
-    def held_payment(self, payment_id: bytes) -> Payment | None:
-        """The payment as it is on disk, if it is in flight."""
-        flight = self._flights.get(payment_id)
-        return flight[1] if flight else None
+    def held(self) -> tuple[dict[str, TokenRow], dict[str, TokenRow], dict[bytes, tuple[FlightRow, Payment]]]:
+        """What is on disk, of all that the batch named: tokens in flight, other tokens, payments in flight."""
+        return self._tokens_in_flight, self._tokens, self._flights
 
     def _hold_flights(self) -> None:
         for row in self._tables.flights():
             payment = flight_of(row)
             self._flights[payment.payment_id] = row, payment
+            self._last_place = max(self._last_place, row[0])
         payment_id_of = {payment.terms.transaction_id: payment_id for payment_id, (_, payment) in self._flights.items()}
-        for number, token in self._tables.tokens_of(list(payment_id_of)):
+        for number, token, changes in self._tables.tokens_of(list(payment_id_of)):
             payment_id = payment_id_of[token.transaction_id]
             in_flight = with_state(token, TokenState.IN_FLIGHT, payment_id, token.utr)
-            self._tokens_in_flight[token.transaction_id] = number, in_flight
+            self._tokens_in_flight[token.transaction_id] = number, in_flight, changes
 
     def _read(self, operations: Sequence[Operation]) -> dict[bytes, Payment]:
         """Hold all tokens that the operations name; gives the payments that they name and that have ended."""
         flights, in_flight, tokens = self._flights, self._tokens_in_flight, self._tokens
         transaction_ids: list[str] = []
         payment_ids: list[bytes] = []
+        operation: Any
         for operation in operations:
-            transaction_id, payment_id = _NAMES[operation.__class__](operation)
+            # The three of every payment are named here, the others by a function each.
+            kind = operation.__class__
+            transaction_id: str | None
+            payment_id: bytes | None
+            if kind is CheckToken:
+                transaction_id, payment_id = operation.transaction_id, None
+            elif kind is BeginPayment:
+                transaction_id, payment_id = operation.terms.transaction_id, operation.terms.payment_id
+            elif kind is SettlePayment:
+                transaction_id, payment_id = None, operation.payment_id
+            else:
+                transaction_id, payment_id = _NAMES[kind](operation)
             if payment_id is not None and payment_id not in flights:
                 payment_ids.append(payment_id)
             if transaction_id is not None and transaction_id not in in_flight and transaction_id not in tokens:
                 transaction_ids.append(transaction_id)
         ended = {p.terms.payment_id: p for p in self._tables.payments_of(payment_ids)} if payment_ids else {}
         for payment in ended.values():
-            if self.held_token(payment.terms.transaction_id) is None:
-                transaction_ids.append(payment.terms.transaction_id)
+            transaction_id = payment.terms.transaction_id
+            if transaction_id not in in_flight and transaction_id not in tokens:
+                transaction_ids.append(transaction_id)
         if transaction_ids:
             for held in self._tables.tokens_of(transaction_ids):
                 tokens[held[1].transaction_id] = held
         return ended
 
     def _write(self, batch: "_Batch") -> None:
-        changes = Changes([], [], [], [], [])
-        token_number, payment_number = self._last_token_number, self._last_payment_number
-        tokens: list[tuple[int, Token]] = []
+        changes = Changes([], [], [], [])
+        token_number, payment_number, last_place = self._last_token_number, self._last_payment_number, self._last_place
+        in_flight, held_tokens, held_flights = self._tokens_in_flight, self._tokens, self._flights
+        tokens: list[TokenRow] = []
         for transaction_id, token in batch.tokens.items():
-            held = self.held_token(transaction_id)
-            if held is None:
+            before = in_flight.get(transaction_id) or held_tokens.get(transaction_id)
+            changed = token_changes(token)
+            if before is None:
                 token_number += 1
                 changes.issued.append(token_row(token_number, token))
-                tokens.append((token_number, token))
+                tokens.append((token_number, token, changed))
             else:
-                number, before = held
-                changed = token_changes(token)
-                if changed != token_changes(before):
+                number = before[0]
+                if changed != before[2]:
                     changes.tokens.append((*changed, number))
-                tokens.append((number, token))
+                tokens.append((number, token, changed))
+        free_places = self._free_places
+        free_count = len(free_places)
         flights: list[tuple[FlightRow, Payment]] = []
         for payment_id, payment in batch.payments.items():
-            flight = self._flights.get(payment_id)
+            flight = held_flights.get(payment_id)
             if flight is not None:
                 row = flight[0]
-                changes.landed.append((row[0],))
             else:
                 payment_number += 1
-                row = flight_row(payment_number, payment)
+                if payment.outcome is not None:
+                    place = _NO_PLACE
+                elif free_count:
+                    free_count -= 1
+                    place = free_places[free_count]
+                else:
+                    place = last_place = last_place + 1
+                row = flight_row(place, payment_number, payment)
             if payment.outcome is None:
                 changes.begun.append(row)
             else:
@@ -187,25 +216,25 @@ class SqliteTokens:
         if any(changes):
             self._tables.write(changes)
 
-        self._last_token_number, self._last_payment_number = token_number, payment_number
+        self._last_token_number, self._last_payment_number, self._last_place = token_number, payment_number, last_place
+        del free_places[free_count:]
         for held in tokens:
-            self._hold_token(held)
+            token = held[1]
+            transaction_id = token.transaction_id
+            if token.state is _IN_FLIGHT:
+                held_tokens.pop(transaction_id, None)
+                in_flight[transaction_id] = held
+                continue
+            in_flight.pop(transaction_id, None)
+            held_tokens.pop(transaction_id, None)
+            if token.state is _UNPAID:  # It may be tried again; in the others a token is at rest.
+                held_tokens[transaction_id] = held
         for flight in flights:
             payment = flight[1]
             if payment.outcome is None:
-                self._flights[payment.terms.payment_id] = flight
-            else:
-                self._flights.pop(payment.terms.payment_id, None)
-
-    def _hold_token(self, held: tuple[int, Token]) -> None:
-        token = held[1]
-        transaction_id = token.transaction_id
-        self._tokens_in_flight.pop(transaction_id, None)
-        self._tokens.pop(transaction_id, None)
-        if token.state is TokenState.IN_FLIGHT:
-            self._tokens_in_flight[transaction_id] = held
-        elif token.state is TokenState.UNPAID:  # It may be tried again; in the others a token is at rest.
-            self._tokens[transaction_id] = held
+                held_flights[payment.terms.payment_id] = flight
+            elif held_flights.pop(payment.terms.payment_id, None) is not None:
+                free_places.append(flight[0][0])
 
     # -- tries at unknown transaction IDs --------------------------------------------------------------
 
@@ -239,6 +268,7 @@ class _Batch:
         self.payments: dict[bytes, Payment] = {}
         """Those that were begun or have ended, as they are now."""
         self._store = store
+        self._tokens_in_flight, self._held_tokens, self._flights = store.held()
         self._ended = ended
         self._now_wall_ms = now_wall_ms
 
@@ -250,7 +280,8 @@ class _Batch:
         if token is None:
             return TokenChecked(self._deny_unknown(operation))
         outcome, kept = decide_check(token, operation, self._now_wall_ms)
-        self._keep(token, kept)
+        if kept is not token:
+            self.tokens[kept.transaction_id] = kept
         return outcome
 
     def begin(self, operation: BeginPayment) -> PaymentBegun:
@@ -321,12 +352,16 @@ class _Batch:
     def _token(self, transaction_id: str) -> Token | None:
         token = self.tokens.get(transaction_id)
         if token is None:
-            held = self._store.held_token(transaction_id)
+            held = self._tokens_in_flight.get(transaction_id) or self._held_tokens.get(transaction_id)
             return held[1] if held else None
         return token
 
     def _payment(self, payment_id: bytes) -> Payment | None:
-        return self.payments.get(payment_id) or self._store.held_payment(payment_id) or self._ended.get(payment_id)
+        payment = self.payments.get(payment_id)
+        if payment is None:
+            flight = self._flights.get(payment_id)
+            return flight[1] if flight else self._ended.get(payment_id)
+        return payment
 
     def _keep(self, token: Token, kept: Token) -> None:
         if kept is not token:

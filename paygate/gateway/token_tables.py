@@ -1,8 +1,11 @@
 """The gateway's tables, and how tokens and payments become rows of them and come back.
 
 A payment in flight is a row of `in_flight`, which is small however many payments there were, and so cheap to write to
-and to read at start. With its final outcome it goes to `payment` and is never changed again. That a token is in flight
-is said there and nowhere else: its own row stays `unpaid` until it is paid, and so is written once a payment.
+and to read at start. With its final outcome it goes to `payment` and is never changed again. Its row in `in_flight`
+counts for nothing from then on: whether a payment is in flight is said by its number, which is not in `payment`. That
+row is not deleted, which would write its page once more, but is the place of a later payment; what is left of such rows
+goes at the next start. That a token is in flight is said there and nowhere else: its own row stays `unpaid` until it is
+paid, and so is written once a payment.
 
 Rows are keyed by an increasing number, so that new ones go to the end of their table; the payment IDs, which are
 random, live in one index only.
@@ -97,6 +100,22 @@ _SCHEMA: Final = (
     DROP TABLE token;
     ALTER TABLE token_of_2 RENAME TO token;
     """,
+    """
+    -- Places for payments in flight, each used again once its payment is in the payment table.
+    CREATE TABLE in_flight_of_3 (
+        place INTEGER PRIMARY KEY,
+        payment_number INTEGER NOT NULL,
+        payment_id BLOB NOT NULL,
+        transaction_id TEXT NOT NULL,
+        terms BLOB NOT NULL,
+        envelope_hash BLOB NOT NULL,
+        begun_ms INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO in_flight_of_3
+        SELECT NULL, payment_number, payment_id, transaction_id, terms, envelope_hash, begun_ms FROM in_flight;
+    DROP TABLE in_flight;
+    ALTER TABLE in_flight_of_3 RENAME TO in_flight;
+    """,
 )
 """The n-th script leads to version n."""
 
@@ -115,12 +134,15 @@ _TOKENS_OF: Final = (
 )
 _PAYMENT_OF: Final = f"SELECT {_PAYMENT_FIELDS} FROM payment WHERE payment_id = ?"  # noqa: S608  # a constant
 _PAYMENTS_OF: Final = f"SELECT {_PAYMENT_FIELDS} FROM json_each(?) CROSS JOIN payment ON payment_id = unhex(value)"  # noqa: S608  # a constant
+_HAS_ENDED: Final = "EXISTS (SELECT 1 FROM payment WHERE payment.payment_number = in_flight.payment_number)"
 _FLIGHTS: Final = "SELECT * FROM in_flight ORDER BY payment_number"
+_FIRST_ENDED: Final = f"SELECT 1 FROM in_flight WHERE {_HAS_ENDED} LIMIT 1"  # noqa: S608  # a constant
+_DELETE_ENDED: Final = f"DELETE FROM in_flight WHERE {_HAS_ENDED}"  # noqa: S608  # a constant
 _TOKENS: Final = f"SELECT token_number, {_TOKEN_FIELDS} FROM token ORDER BY token_number"  # noqa: S608  # a constant
 _PAYMENTS: Final = (
     f"SELECT payment_number, {_PAYMENT_FIELDS} FROM payment "  # noqa: S608  # a constant
     "UNION ALL SELECT payment_number, terms, envelope_hash, begun_ms, NULL, 0, '', x'', NULL FROM in_flight "
-    "ORDER BY payment_number"
+    f"WHERE NOT {_HAS_ENDED} ORDER BY payment_number"
 )
 _LAST_NUMBERS: Final = (
     "SELECT ifnull((SELECT max(token_number) FROM token), 0), max("
@@ -128,8 +150,11 @@ _LAST_NUMBERS: Final = (
 )
 
 Row = tuple[Any, ...]
-FlightRow = tuple[int, bytes, str, bytes, bytes, int]
-"""Number, payment ID, transaction ID, terms, envelope hash and time of a payment: all but its outcome."""
+FlightRow = tuple[int, int, bytes, str, bytes, bytes, int]
+"""Place, number, payment ID, transaction ID, terms, envelope hash and time of a payment: all but its outcome."""
+
+TokenRow = tuple[int, Token, Row]
+"""A token's number, the token, and what of its row may change (`token_changes`)."""
 
 _make_token: Final = maker_of(Token)
 _make_payment: Final = maker_of(Payment)
@@ -144,10 +169,8 @@ class Changes(NamedTuple):
     """Rows of new tokens, whole."""
     tokens: list[Row]
     """What may change of a token (`token_changes`), and its number."""
-    begun: list[Row]
+    begun: list[FlightRow]
     """Payments that were not there before, and are in flight."""
-    landed: list[Row]
-    """Numbers of those no longer in flight."""
     ended: list[Row]
     """Rows of payments with their final outcome, whole."""
 
@@ -158,6 +181,13 @@ class TokenTables:
     def __init__(self, path: Path, *, vfs: str | None = None) -> None:
         """Open or make it. Raises StoreError."""
         self._connection = open_database(path, application_id=_APPLICATION_ID, schema=_SCHEMA, vfs=vfs)
+        try:
+            if next(read_rows(self._connection, _FIRST_ENDED), None) is not None:
+                with transaction(self._connection):
+                    self._connection.execute(_DELETE_ENDED)
+        except BaseException:
+            self._connection.close()
+            raise
 
     def close(self) -> None:
         """All that was written is on disk already."""
@@ -169,11 +199,11 @@ class TokenTables:
         return token_number, payment_number
 
     def flights(self) -> Iterator[FlightRow]:
-        """Every payment in flight, oldest first. Raises StoreError."""
+        """Every payment in flight, oldest first; to be asked before anything is written. Raises StoreError."""
         return read_rows(self._connection, _FLIGHTS)
 
-    def tokens_of(self, transaction_ids: list[str]) -> list[tuple[int, Token]]:
-        """Those of these tokens that are there, with their numbers, by one statement. Raises StoreError."""
+    def tokens_of(self, transaction_ids: list[str]) -> list[TokenRow]:
+        """Those of these tokens that are there, by one statement. Raises StoreError."""
         if len(transaction_ids) == 1:
             rows = read_rows(self._connection, _TOKEN_OF, transaction_ids)
         else:
@@ -201,7 +231,9 @@ class TokenTables:
         """One durable transaction. Raises StoreError."""
         with transaction(self._connection):
             for rows, statement in zip(changes, _STATEMENTS, strict=True):
-                if rows:
+                if len(rows) == 1:
+                    self._connection.execute(statement, rows[0])
+                elif rows:
                     self._connection.executemany(statement, rows)
 
 
@@ -209,8 +241,7 @@ _STATEMENTS: Final = (
     "INSERT INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "UPDATE token SET state = ?, payment_id = ?, utr = ?, wrong_passcode_count = ?, locked_until_ms = ? "
     "WHERE token_number = ?",
-    "INSERT INTO in_flight VALUES (?, ?, ?, ?, ?, ?)",
-    "DELETE FROM in_flight WHERE payment_number = ?",
+    "INSERT OR REPLACE INTO in_flight VALUES (?, ?, ?, ?, ?, ?, ?)",
     "INSERT INTO payment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 )
 """In the order of `Changes`."""
@@ -238,10 +269,11 @@ def token_changes(token: Token) -> Row:
     return _TEXT_OF[state], payment_id, token.utr, token.wrong_passcode_count, token.locked_until_ms
 
 
-def flight_row(number: int, payment: Payment) -> FlightRow:
+def flight_row(place: int, number: int, payment: Payment) -> FlightRow:
     """The row of a payment in flight."""
     terms = payment.terms
     return (
+        place,
         number,
         terms.payment_id,
         terms.transaction_id,
@@ -254,18 +286,18 @@ def flight_row(number: int, payment: Payment) -> FlightRow:
 def ended_row(flight: FlightRow, payment: Payment) -> Row:
     """The row of a payment that was in flight, with its final outcome."""
     assert payment.outcome is not None
-    return (*flight, int(payment.outcome), int(payment.reason), payment.utr, payment.receipt, payment.ended_ms)
+    return (*flight[1:], payment.outcome, payment.reason, payment.utr, payment.receipt, payment.ended_ms)
 
 
 def flight_of(row: FlightRow) -> Payment:
     """The payment of a row of those in flight."""
-    _, _, _, terms, envelope_hash, begun_ms = row
+    *_, terms, envelope_hash, begun_ms = row
     return Payment(decode_record(Terms, terms), envelope_hash, begun_ms)
 
 
-def _token_of(row: Row) -> tuple[int, Token]:
-    number, transaction_id, passcode, merchant_id, merchant_name, amount_minor, currency, expires_ms, *changes = row
-    state, payment_id, utr, wrong_passcode_count, locked_until_ms = changes
+def _token_of(row: Row) -> TokenRow:
+    number, transaction_id, passcode, merchant_id, merchant_name, amount_minor, currency, expires_ms = row[:8]
+    changes = state, payment_id, utr, wrong_passcode_count, locked_until_ms = row[8:]
     token = _make_token(
         transaction_id,
         passcode,
@@ -280,7 +312,7 @@ def _token_of(row: Row) -> tuple[int, Token]:
         wrong_passcode_count,
         locked_until_ms,
     )
-    return number, token
+    return number, token, changes
 
 
 def _payment_of(row: Row) -> Payment:

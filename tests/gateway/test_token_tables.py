@@ -171,10 +171,10 @@ def test_each_row_is_written_once_a_batch(store: SqliteTokens) -> None:
     written.clear()
     # Declined and begun again: in flight before and after, so its token's row stays as it is.
     store.apply([settle(first, TransferOutcome.DECLINED), begin("TX-2", second)], NOW)
-    assert written == ["in_flight", "in_flight", "payment"]
+    assert written == ["in_flight", "payment"]
     written.clear()
     store.apply([settle(second)], NOW)
-    assert written == ["token", "in_flight", "payment"]
+    assert written == ["token", "payment"]
 
 
 # -- earlier versions ------------------------------------------------------------------------------------
@@ -233,3 +233,76 @@ def test_a_database_of_version_1_is_taken_over(tmp_path: Path, disk: FailingDisk
     store = reopened(store, path)
     assert everything(store) == after
     store.close()
+
+
+def test_a_database_of_version_2_is_taken_over(tmp_path: Path, disk: FailingDisk) -> None:
+    path = tmp_path / "tokens.sqlite"
+    flights = [build_terms(transaction_id=name, payment_id=of) for name, of in zip(NAMES, PAYMENT_IDS, strict=False)]
+    connection = apsw.Connection(str(path))
+    connection.pragma("application_id", token_tables._APPLICATION_ID)
+    for script in token_tables._SCHEMA[:2]:
+        connection.execute(script)
+    connection.pragma("user_version", 2)
+    for number, name in enumerate(NAMES, 1):
+        connection.execute(token_tables._STATEMENTS[0], token_tables.token_row(number, token(name)))
+    for number, terms in zip((7, 9), flights, strict=True):
+        values = (number, terms.payment_id, terms.transaction_id, encode_record(terms), ENVELOPE_HASH, NOW_MS)
+        connection.execute("INSERT INTO in_flight VALUES (?, ?, ?, ?, ?, ?)", values)
+    connection.close()
+    path.chmod(0o600)
+
+    store = SqliteTokens(path, vfs=VFS_NAME)
+    payments = [Payment(terms, ENVELOPE_HASH, NOW_MS) for terms in flights]
+    assert everything(store)[1:] == (payments, payments)
+    store.apply([settle(PAYMENT_IDS[0])], NOW)
+    store.apply([IssueToken(build_token(transaction_id="TX-9")), begin("TX-9", PAYMENT_IDS[2])], NOW)
+    after = everything(store)
+    assert [p.payment_id for p in after[1]] == list(PAYMENT_IDS)
+    store = reopened(store, path)
+    assert everything(store) == after
+    store.close()
+
+
+# -- places of payments in flight ------------------------------------------------------------------------
+
+
+def places(store: SqliteTokens) -> list[tuple[int, bytes]]:
+    return list(store._tables._connection.execute("SELECT place, payment_id FROM in_flight ORDER BY place"))
+
+
+def test_a_place_is_used_again_once_its_payment_has_ended(store: SqliteTokens, tmp_path: Path) -> None:
+    first, second, third = PAYMENT_IDS
+    store.apply([begin("TX-1", first), begin("TX-2", second)], NOW)
+    store.apply([settle(first)], NOW)
+    # Its row is still there, and is no payment in flight: neither now nor after a crash.
+    assert places(store) == [(1, first), (2, second)]
+    assert [p.payment_id for p in store.payments_in_flight()] == [second]
+    assert [p.payment_id for p in store.payments()] == [first, second]
+    store.apply([IssueToken(build_token(transaction_id="TX-3")), begin("TX-3", third)], NOW)
+    assert places(store) == [(1, third), (2, second)]
+    store.apply([settle(second)], NOW)
+    before = everything(store)
+    store = reopened(store, tmp_path / "tokens.sqlite")
+    assert everything(store) == before
+    assert places(store) == [(1, third)]
+    store.close()
+
+
+def test_a_place_that_a_full_disk_did_not_take_is_still_free(store: SqliteTokens, disk: FailingDisk) -> None:
+    first, second, third = PAYMENT_IDS
+    store.apply([begin("TX-1", first)], NOW)
+    disk.is_full = True
+    for operation in (settle(first), begin("TX-2", second)):
+        with pytest.raises(StoreFull):
+            store.apply([operation], NOW)
+    disk.is_full = False
+    store.apply([begin("TX-2", second)], NOW)
+    assert places(store) == [(1, first), (2, second)]
+    store.apply([settle(first)], NOW)
+    store.apply([IssueToken(build_token(transaction_id="TX-3"))], NOW)
+    disk.is_full = True
+    with pytest.raises(StoreFull):
+        store.apply([begin("TX-3", third)], NOW)
+    disk.is_full = False
+    store.apply([begin("TX-3", third)], NOW)
+    assert places(store) == [(1, third), (2, second)]
