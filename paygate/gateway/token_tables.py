@@ -14,6 +14,7 @@ random, live in one index only.
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from sys import intern
 from typing import Any, Final, NamedTuple
 
 from paygate.codec.codes import Reason, TransferOutcome
@@ -298,13 +299,14 @@ def flight_of(row: FlightRow) -> Payment:
 def _token_of(row: Row) -> TokenRow:
     number, transaction_id, passcode, merchant_id, merchant_name, amount_minor, currency, expires_ms = row[:8]
     changes = state, payment_id, utr, wrong_passcode_count, locked_until_ms = row[8:]
+    # Hundreds of thousands of tokens may be held with their sessions, and these texts are few.
     token = _make_token(
         transaction_id,
         passcode,
-        merchant_id,
-        merchant_name,
+        intern(merchant_id),
+        intern(merchant_name),
         amount_minor,
-        currency,
+        intern(currency),
         expires_ms,
         _STATE_OF[state],
         payment_id,

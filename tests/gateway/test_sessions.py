@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from gateway.world import build_token
 
+from paygate.codec.limits import SESSION_MS
 from paygate.gateway import server
 from paygate.gateway.server import GatewayOptions
-from paygate.gateway.sessions import SESSION_COUNT_PER_TOKEN_MAX, Sessions
+from paygate.gateway.sessions import SESSION_COUNT_MAX, SESSION_COUNT_PER_TOKEN_MAX, Sessions
 
 OPTIONS = GatewayOptions(Path(), "127.0.0.1", 0, ("127.0.0.1", 1))
 
@@ -70,3 +71,21 @@ def test_the_holder_of_one_token_ends_only_sessions_of_that_token() -> None:
     assert len(live) == SESSION_COUNT_PER_TOKEN_MAX + 1
     live.end_due(1_000_000)
     assert len(live) == 0
+
+
+def test_sessions_that_end_each_other_leave_nothing_behind_an_older_one() -> None:
+    live = sessions()
+    other = live.open(build_token(transaction_id="TX-OTHER"), now_ms=0)
+    for n in range(1_000):
+        live.open(build_token(transaction_id="TX-MINE"), now_ms=n)
+    assert live.find(other) is not None
+    assert len(live._order) <= 4 * SESSION_COUNT_PER_TOKEN_MAX
+    assert live.next_deadline_ms() == 30_000
+    live.end_due(30_000)
+    assert live.next_deadline_ms() == 30_000 + 1_000 - SESSION_COUNT_PER_TOKEN_MAX
+    live.end_due(1_000_000)
+    assert len(live) == len(live._order) == 0
+
+
+def test_a_slow_shopper_keeps_his_session_beside_10_000_payments_a_second() -> None:
+    assert SESSION_COUNT_MAX >= 10_000 * SESSION_MS // 1_000
