@@ -90,9 +90,14 @@ def median_rate(samples: Sequence[Sample]) -> float:
 
 
 def best_client_count(samples: Sequence[Sample], subject: str) -> int | None:
-    """The client count with which a subject is fastest; None without a sample."""
-    counts = {s.client_count for s in of(samples, subject)}
-    return max(counts, key=lambda count: median_rate(of(samples, subject, count)), default=None)
+    """The client count with which a subject was fastest in the search; None without a sample.
+
+    Of the search alone where there was one, so that the rounds after it all measure the same.
+    """
+    found = of(samples, subject)
+    found = [s for s in found if s.round_number == SEARCH_ROUND] or found
+    counts = {s.client_count for s in found}
+    return max(counts, key=lambda count: median_rate(of(found, subject, count)), default=None)
 
 
 # -- goals -----------------------------------------------------------------------------------------------

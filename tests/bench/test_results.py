@@ -50,6 +50,13 @@ def test_the_peer_is_taken_at_the_client_count_with_which_it_is_fastest() -> Non
     assert judged(results, 0).value == 8000 / 4100
 
 
+def test_the_best_client_count_stays_what_the_search_found() -> None:
+    results = comparison(ours(64, 1, 8000), ours(64, 2, 8000), pgbench(8, 0, 4000), pgbench(16, 0, 3900))
+    results.samples += [pgbench(8, 1, 3000), pgbench(8, 2, 3000)]
+    assert best_client_count(results.samples, "pgbench TPC-B") == 8
+    assert judged(results, 0).value == 8000 / 3000
+
+
 def test_latencies_are_compared_with_one_client_each() -> None:
     results = comparison(ours(1, 1, 900, p50=1100.0), pgbench(1, 1, 2000, p50=500.0), pgbench(8, 1, 4000, p50=9000.0))
     found = judged(results, 4)
