@@ -41,7 +41,7 @@ spec: $(READY) ## write what follows from the declarations into spec/
 dump-fuzz: $(READY) ## ten thousand damaged captures through paygate-dump; SEED=n replays one campaign
 	PYTHONPATH=tests:scripts $(BIN)/python -m dump.mutations --seed $(SEED) --count 10000
 
-bench: $(READY) ## payments/s and latency beside PostgreSQL and ISO 8583, the goals judged (half an hour; results in var/)
+bench: $(READY) ## payments/s and latency beside PostgreSQL and ISO 8583, the goals judged (results in var/)
 	$(BIN)/paygate-bench compare --json var/bench/compare.json --plots var/bench/plots
 	$(BIN)/python scripts/bench_codec.py
 

@@ -20,7 +20,7 @@ from paygate.bench.measure import ROUND_COUNT_MAX, Round, Shoppers, poisson_sche
 from paygate.bench.orders import Clients, Order, make_customers, suite_key_of, suite_name, variant_of
 from paygate.bench.peers.catalogue import make_peers
 from paygate.bench.peers.peer import Missing, Peer
-from paygate.bench.results import PAYGATE, Results, Sample, best_client_count, median_rate, of
+from paygate.bench.results import PAYGATE, SEARCH_ROUND, Results, Sample, best_client_count, median_rate, of
 from paygate.bench.stages import Staging
 from paygate.bench.system import BANK_ID, CUSTOMER_COUNT, BenchSystem, order_of, running
 from paygate.client.root import read_root
@@ -124,10 +124,10 @@ class Campaign:
         return started
 
     def _sweep(self, peers: Sequence[Peer]) -> None:
-        """Round 0: every client count of every peer, to find the one with which it is fastest."""
+        """Every client count of every peer, to find the one with which it is fastest."""
         for peer in peers:
             for client_count in peer.client_counts:
-                self._measure_peer(peer, client_count, 0)
+                self._measure_peer(peer, client_count, SEARCH_ROUND)
 
     def _measure_peer(self, peer: Peer, client_count: int, round_number: int) -> None:
         self._step(f"{peer.name}, {client_count} clients")
@@ -142,7 +142,7 @@ class Campaign:
         kinds = [(suite, connections) for suite in options.suites for connections in options.connection_counts]
         with self._paying(sum(_warm_count(connections) for _, connections in kinds)):
             for suite, connections in kinds:
-                rate = self._pay(executor, suite, connections, _warm_count(connections), 0).rate
+                rate = self._pay(executor, suite, connections, _warm_count(connections), SEARCH_ROUND).rate
                 size = int(rate * options.second)
                 self._round_sizes[suite, connections] = min(max(size, ROUND_COUNT_MIN), ROUND_COUNT_MAX)
 
@@ -163,8 +163,8 @@ class Campaign:
         for suite in options.suites:
             ours = [of(samples, PAYGATE, c, variant_of(suite, Clients.PREPARED)) for c in options.connection_counts]
             best = max((o for o in ours if o), key=median_rate)
-            highest, connections = median_rate([s for s in best if s.round_number > 0]), best[0].client_count
-            plan += [(suite, connections, highest * share, 0) for share in CURVE_SHARES]
+            highest, connections = median_rate([s for s in best if s.round_number > SEARCH_ROUND]), best[0].client_count
+            plan += [(suite, connections, highest * share, SEARCH_ROUND) for share in CURVE_SHARES]
             plan += [(suite, connections, highest * TAIL_SHARE, number) for number in self._rounds]
         sizes = [min(int(rate * options.second), ROUND_COUNT_MAX) for _, _, rate, _ in plan]
         with self._paying(sum(sizes)):

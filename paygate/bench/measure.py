@@ -27,7 +27,7 @@ from paygate.codec.seal import verify_key_list
 from paygate.codec.sealed import KeyList, SuiteKey
 
 ROUND_COUNT_MAX: Final = 45_000
-"""Payments in a round: each opens two sessions, and the gateway keeps the latest 100,000."""
+"""Payments in a round: what can be queried, sealed and paid within the time of one session, with some to spare."""
 SESSION_NS_MAX: Final = 27_000_000_000
 """A session lasts 30 s, and in its last 2 s takes no credentials."""
 RAMP_SHARE: Final = 0.1
@@ -83,7 +83,7 @@ class Shoppers:
         self.suite_key: SuiteKey = choose(self.key_list)
 
     def pay(self, count: int, schedule_ns: Sequence[int] | None = None) -> Round:
-        """One round of `count` payments. Raises LoadFailed, WrongAnswer, BadReceipt."""
+        """One round of `count` payments. Raises LoadFailed, WrongAnswer."""
         orders = list(islice(self._orders, count))
         assert len(orders) == count <= ROUND_COUNT_MAX
         firsts = [order.query_frame() for order in orders]

@@ -13,13 +13,14 @@ from enum import Enum
 from itertools import repeat
 from typing import Final, TypeVar
 
-from paygate.cli import PaygateExit
+from paygate.cli import ExitCode, PaygateExit
 from paygate.codec import limits
 from paygate.codec.buffer import FrameBuffer
 from paygate.codec.codes import KemId, PaymentStatus, TokenStatus
+from paygate.codec.errors import RemoteProtocolError
 from paygate.codec.frame import encode_frame
 from paygate.codec.messages import EncryptedCredentials, Message, PaymentAck, TokenAck, TokenQuery
-from paygate.codec.seal import envelope_hash, match_receipt, seal_credentials, verify_receipt
+from paygate.codec.seal import BadReceipt, envelope_hash, match_receipt, seal_credentials, verify_receipt
 from paygate.codec.sealed import KeyList, SuiteKey, Terms
 
 QUERY_CORRELATION_ID: Final = 2
@@ -52,8 +53,11 @@ def variant_of(suite: KemId, clients: Clients) -> str:
 
 
 def suite_key_of(key_list: KeyList, suite: KemId) -> SuiteKey:
-    """The first key of a suite in a bank's list."""
-    return next(key for key in key_list.suite_keys if key.kem_id is suite)
+    """The first key of a suite in a bank's list. Raises PaygateExit if there is none."""
+    for key in key_list.suite_keys:
+        if key.kem_id is suite:
+            return key
+    raise PaygateExit(f"the bank has no key for {suite_name(suite)} envelopes; choose another suite", ExitCode.USAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +127,20 @@ def seal(order: Order, ack: TokenAck, suite_key: SuiteKey, authorised_at_ms: int
 
 
 def decode_answer(data: bytes) -> Message:
-    """The message in the bytes of one whole frame. Raises RemoteProtocolError, WrongAnswer."""
+    """The message in the bytes of one whole frame. Raises WrongAnswer."""
     buffer = FrameBuffer()
     buffer.receive_data(data)
-    frame = buffer.next_frame()
-    if frame is None or buffer.is_mid_frame:
-        raise WrongAnswer("an answer is not one whole frame")
-    return frame.message()
+    try:
+        frame = buffer.next_frame()
+        if frame is None or buffer.is_mid_frame:
+            raise WrongAnswer("an answer is not one whole frame")
+        return frame.message()
+    except RemoteProtocolError as error:
+        raise WrongAnswer(f"an answer is malformed: {error.text}") from None
 
 
 def decode_ack(data: bytes) -> TokenAck:
-    """The TokenAck in a frame. Raises RemoteProtocolError, WrongAnswer."""
+    """The TokenAck in a frame. Raises WrongAnswer."""
     message = decode_answer(data)
     if not isinstance(message, TokenAck):
         raise WrongAnswer(f"a token query was answered with {message}")
@@ -143,12 +150,15 @@ def decode_ack(data: bytes) -> TokenAck:
 def check_paid(data: bytes, sealed: Sealed, key_list: KeyList) -> None:
     """Accept an answer as a client does: PAID, with a receipt that verifies and speaks of this payment (T8, T9).
 
-    Raises WrongAnswer, BadReceipt, RemoteProtocolError.
+    Raises WrongAnswer.
     """
     message = decode_answer(data)
     if not isinstance(message, PaymentAck) or message.status is not PaymentStatus.PAID:
         raise WrongAnswer(f"a payment was answered with {message}")
-    match_receipt(verify_receipt(message.receipt, key_list), sealed.terms, sealed.envelope_hash)
+    try:
+        match_receipt(verify_receipt(message.receipt, key_list), sealed.terms, sealed.envelope_hash)
+    except BadReceipt as error:
+        raise WrongAnswer(f"a payment was answered with a receipt that can't be accepted: {error}") from None
 
 
 # -- many at once, on all cores --------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from matplotlib.figure import Figure
 
-from paygate.bench.results import PAYGATE, Growth, Results, Sample, best_client_count, median_rate, of
+from paygate.bench.results import PAYGATE, SEARCH_ROUND, Growth, Results, Sample, best_client_count, median_rate, of
 from paygate.bench.stages import MEANINGS, StageProfile
 
 _SIZE_INCHES: Final = (8.0, 4.5)
@@ -64,7 +64,7 @@ def _draw_curve(curve: list[Sample], path: Path) -> Path:
 def _draw_percentiles(curve: list[Sample], path: Path) -> Path:
     figure, axes = _canvas()
     for sample in sorted(curve, key=lambda s: (s.variant, s.offered_rate or 0)):
-        if sample.round_number == 0:
+        if sample.round_number == SEARCH_ROUND:
             latencies_ms = [sample.latency_us[name] / 1000 for name in _PERCENTILES]
             axes.plot(_PERCENTILES, latencies_ms, marker="o", label=f"{sample.variant}, {sample.offered_rate:,.0f}/s")
     axes.set_ylabel("latency from the intended start, ms")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Final
 
-from paygate.bench.results import Judged, Results, Sample, judge
+from paygate.bench.results import SEARCH_ROUND, Judged, Results, Sample, judge
 
 _NOTHING: Final = "–"
 
@@ -59,8 +59,8 @@ def _samples(results: Results) -> str:
             kinds.setdefault((sample.subject, sample.variant, sample.client_count), []).append(sample)
     rows = []
     for (subject, variant, client_count), samples in kinds.items():
-        # Round 0 searched for the best client count, or warmed up; it counts only where nothing else was measured.
-        counted = [s for s in samples if s.round_number > 0] or samples
+        # The search for the best client count, and warming up, count only where nothing else was measured.
+        counted = [s for s in samples if s.round_number > SEARCH_ROUND] or samples
         rates = [s.rate for s in counted]
         rows.append(
             (

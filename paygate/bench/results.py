@@ -12,7 +12,7 @@ PAYGATE: Final = "paygate"
 
 
 SEARCH_ROUND: Final = 0
-"""The number of samples that only search for the best client count, or warm up."""
+"""The number of samples that only search for the best client count, warm up, or are one point of a curve."""
 
 
 @dataclass(frozen=True, slots=True)
