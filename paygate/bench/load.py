@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from paygate.bench.orders import WrongAnswer, decode_answer
-from paygate.cli import PaygateExit
+from paygate.cli import ExitCode, PaygateExit
 from paygate.codec import limits
 from paygate.codec.codes import Role
 from paygate.codec.frame import decode_head, encode_frame
@@ -44,6 +44,8 @@ Finished = Callable[[int, bytes], None]
 
 class LoadFailed(PaygateExit):
     """The servers stopped answering, or a connection broke."""
+
+    code = ExitCode.NO_CONNECTION
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,10 @@ from paygate.bench.latency import Latencies
 from paygate.bench.load import Drive, Links, LoadFailed
 from paygate.bench.orders import Clients, Order, Sealed, check_all, check_paid, decode_ack, seal, seal_all, variant_of
 from paygate.bench.results import PAYGATE, Sample
+from paygate.cli import ExitCode, PaygateExit
 from paygate.clock import system_now
 from paygate.codec.codes import KemId
-from paygate.codec.seal import verify_key_list
+from paygate.codec.seal import BadKeyList, verify_key_list
 from paygate.codec.sealed import KeyList, SuiteKey
 
 ROUND_COUNT_MAX: Final = 45_000
@@ -72,14 +73,14 @@ class Shoppers:
     ) -> None:
         """`choose` picks the suite out of the bank's key list; `before_clock` is called before each clocked part.
 
-        Raises LoadFailed, BadKeyList.
+        Raises PaygateExit.
         """
         self._links = links
         self._orders = orders
         self._executor = executor
         self._clients = clients
         self._before_clock = before_clock
-        self.key_list: KeyList = verify_key_list(links.ask_keys(bank_id), root_key, bank_id, system_now().wall_ms)
+        self.key_list: KeyList = ask_key_list(links, bank_id, root_key)
         self.suite_key: SuiteKey = choose(self.key_list)
 
     def pay(self, count: int, schedule_ns: Sequence[int] | None = None) -> Round:
@@ -125,6 +126,14 @@ class Shoppers:
 
         self._before_clock()
         return self._links.drive(firsts, following, schedule_ns, finished)
+
+
+def ask_key_list(links: Links, bank_id: str, root_key: bytes) -> KeyList:
+    """The bank's key list by way of a gateway, verified under the pinned root key (T10). Raises PaygateExit."""
+    try:
+        return verify_key_list(links.ask_keys(bank_id), root_key, bank_id, system_now().wall_ms)
+    except BadKeyList as error:
+        raise PaygateExit(f"{error}; is it the root key of this gateway's bank?", ExitCode.UNTRUSTED) from None
 
 
 def poisson_schedule_ns(rate: float, count: int, seed: int) -> list[int]:

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from paygate.bank.record_lines import USERS_LAYOUT, parse_customer
 from paygate.bench.load import Links
-from paygate.bench.measure import Round, Shoppers, poisson_schedule_ns
+from paygate.bench.measure import Round, Shoppers, ask_key_list, poisson_schedule_ns
 from paygate.bench.orders import Clients, Customer, Order, make_customers, suite_key_of
 from paygate.bench.system import CUSTOMER_COUNT, BenchSystem, order_of, running
 from paygate.cli import ExitCode, PaygateExit
 from paygate.client.root import read_root
-from paygate.clock import system_now
 from paygate.codec.codes import KemId
-from paygate.codec.seal import password_key, verify_key_list
+from paygate.codec.seal import password_key
 from paygate.files.text_records import FieldProblem, Layout
 from paygate.gateway.record_lines import TOKENS_LAYOUT, parse_token
 from paygate.gateway.tokens import TokenState
@@ -67,10 +66,9 @@ def load_target(target: Target, options: LoadOptions) -> Round:
         root = read_root(target.bank_root)
         links = Links(target.gateway, 1)
         try:
-            signed = links.ask_keys(root.bank_id)
+            parameters = ask_key_list(links, root.bank_id, root.public_key).password_key
         finally:
             links.close()
-        parameters = verify_key_list(signed, root.public_key, root.bank_id, system_now().wall_ms).password_key
         users, passwords = [user for user, _ in lines], [password for _, password in lines]
         count = len(lines)
         keys = executor.map(password_key, [parameters] * count, [root.bank_id] * count, users, passwords)

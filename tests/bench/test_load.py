@@ -12,9 +12,10 @@ import pytest
 from local_system import wait_until
 
 from paygate.bench.load import Links, LoadFailed
-from paygate.bench.measure import Shoppers
+from paygate.bench.measure import Shoppers, ask_key_list
 from paygate.bench.orders import Clients, Order, WrongAnswer, make_customers, suite_key_of
 from paygate.bench.system import BANK_ID, BenchSystem, order_of, running
+from paygate.cli import PaygateExit
 from paygate.client.root import read_root
 from paygate.codec.codes import KemId
 
@@ -108,6 +109,11 @@ def test_a_gateway_that_stands_still_is_seen_by_all_who_should_have_begun_meanwh
     assert waited_us[0] > 50_000
     assert waited_us[1] > 200_000
     assert waited_us[2] > 350_000
+
+
+def test_keys_that_another_root_key_signed_are_refused(links: Links) -> None:
+    with pytest.raises(PaygateExit, match="is it the root key of this gateway's bank"):
+        ask_key_list(links, BANK_ID, bytes(32))
 
 
 def test_a_port_where_nobody_listens_is_told() -> None:
