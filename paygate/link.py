@@ -227,7 +227,7 @@ class Link:
         kind = message.kind
         if expected is None or (kind is not expected and kind is not _ERROR):
             raise LocalProtocolError(f"a {kind.name} answers nothing that waits under {correlation_id}")
-        self._put(message, correlation_id)
+        self._output.append(encode_frame(message, correlation_id, self._link_key))
         del self._to_answer[correlation_id]
 
     def refuse(self, correlation_id: int, code: ErrorCode, text: str = "") -> None:

@@ -7,6 +7,7 @@ A core adds a link when a connection comes up, feeds it and answers events; at t
 import heapq
 from typing import Final
 
+from paygate.codec.messages import Message
 from paygate.effects import CloseLink, Continue, LinkEffect, Send
 from paygate.link import Link, LinkEvent, LinkFailed, PeerClosed
 from paygate.link_states import LinkState
@@ -70,6 +71,17 @@ class LinkTable:
         events = link.receive_eof() if link else []
         self._note_end(link_id, events)
         return events
+
+    def send_reply(self, link_id: int, correlation_id: int, message: Message) -> None:
+        """Queue the reply to a request of a peer; harmless when its link has closed or is gone.
+
+        It leaves with the next `effects()`. Raises LocalProtocolError if no such request waits on the link or the kind
+        is not its reply's.
+        """
+        link = self._links.get(link_id)
+        if link is not None:
+            link.send_reply(correlation_id, message)
+            self._touched[link_id] = None
 
     def close(self, link_id: int, reason: str) -> None:
         """We are done with a link."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paygate.codec.codes import Kind, Role
-from paygate.codec.errors import ErrorCode
+from paygate.codec.errors import ErrorCode, LocalProtocolError
 from paygate.codec.frame import encode_frame
 from paygate.codec.messages import Echo, EchoReply, Hello
 from paygate.effects import CloseLink, Send
@@ -66,9 +66,7 @@ def test_several_replies_of_one_link_leave_together() -> None:
     table = table_with(1)
     table.receive_data(1, query(5) + query(6), NOW_MS)
     for correlation_id in (6, 5):
-        link = table.get(1)
-        assert link is not None
-        link.send_reply(correlation_id, build_token_ack())
+        table.send_reply(1, correlation_id, build_token_ack())
     replies = encode_frame(build_token_ack(), 6) + encode_frame(build_token_ack(), 5)
     assert table.effects() == [Send(1, replies)]
 
@@ -114,11 +112,26 @@ def test_reasons_of_closing_are_kept_for_the_records() -> None:
 def test_what_is_queued_leaves_before_the_close() -> None:
     table = table_with(1)
     table.receive_data(1, query(5), NOW_MS)
-    link = table.get(1)
-    assert link is not None
-    link.send_reply(5, build_token_ack())
+    table.send_reply(1, 5, build_token_ack())
     table.close(1, "done")
     assert table.effects() == [Send(1, encode_frame(build_token_ack(), 5)), CloseLink(1, "done")]
+
+
+def test_a_reply_on_a_link_that_has_closed_is_swallowed() -> None:
+    table = table_with(1)
+    table.receive_data(1, query(5), NOW_MS)
+    table.close(1, "done")
+    table.send_reply(1, 5, build_token_ack())
+    assert table.effects() == [CloseLink(1, "done")]
+
+
+def test_a_reply_to_nothing_is_our_own_fault() -> None:
+    table = table_with(1)
+    table.receive_data(1, query(5), NOW_MS)
+    with pytest.raises(LocalProtocolError):
+        table.send_reply(1, 6, build_token_ack())
+    with pytest.raises(LocalProtocolError):
+        table.send_reply(1, 5, EchoReply(b"12345678"))
 
 
 def test_a_link_that_is_gone_takes_and_gives_nothing() -> None:
@@ -130,6 +143,7 @@ def test_a_link_that_is_gone_takes_and_gives_nothing() -> None:
     assert table.get(1) is None
     assert table.receive_data(1, query(6), NOW_MS) == []
     assert table.receive_eof(1) == []
+    table.send_reply(1, 5, build_token_ack())
     table.close(1, "gone")
     assert table.effects() == []
     assert table.receive_timer(NOW_MS + 10 * IDLE_TIMEOUT_MS)[0][0] == 2
@@ -266,9 +280,7 @@ def test_a_busy_link_does_not_pile_up_deadlines() -> None:
     for i in range(1_000):
         table.receive_data(1, query(i), NOW_MS + i)
         table.effects()
-        link = table.get(1)
-        assert link is not None
-        link.send_reply(i, build_token_ack())
+        table.send_reply(1, i, build_token_ack())
         table.effects()
         table.receive_data(1, b"P", NOW_MS + i)  # a frame begins, and ends
         table.effects()

@@ -507,9 +507,9 @@ class GatewayCore:
             link.send_request(message)
 
     def _reply(self, asker: Asker, message: Message) -> None:
-        link = self._links.get(asker[0])
-        if link is not None:  # The client may have gone; what it asked for is recorded all the same.
-            link.send_reply(asker[1], message)
+        link_id, correlation_id = asker
+        # The client may have gone; what it asked for is recorded all the same.
+        self._links.send_reply(link_id, correlation_id, message)
 
     def _refuse(self, asker: Asker, code: ErrorCode, text: str) -> None:
         link = self._links.get(asker[0])
