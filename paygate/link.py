@@ -92,6 +92,7 @@ _make_reply_received: Final = maker_of(ReplyReceived)
 _OPEN: Final = LinkState.OPEN
 _CLOSED: Final = LinkState.CLOSED
 _ERROR: Final = Kind.ERROR
+_ECHO_REPLY: Final = Kind.ECHO_REPLY
 _HELLO_TIMEOUT: Final = ErrorCode.HELLO_TIMEOUT
 _FRAME_TIMEOUT: Final = ErrorCode.FRAME_TIMEOUT
 _IDLE_TIMEOUT: Final = ErrorCode.IDLE_TIMEOUT
@@ -196,7 +197,15 @@ class Link:
 
         Something to send, another turn, an earlier deadline, or the end. A whole frame alone is none of them.
         """
-        return bool(self._output) or self._frame_started_ms is not None or self.state is _CLOSED
+        return not self.is_between_frames or bool(self._output)
+
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether the link is open and holds no part of a frame.
+
+        Then no turn is wanted, and what was received, asked or answered has put its deadline off or left it.
+        """
+        return self._frame_started_ms is None and self.state is _OPEN
 
     @property
     def waiting_count(self) -> int:
@@ -247,53 +256,65 @@ class Link:
 
     def data_to_send(self) -> bytes:
         """All bytes queued since the last call."""
-        if not self._output:
-            return b""
-        data = b"".join(self._output)
-        self._output.clear()
+        output = self._output
+        if len(output) == 1:
+            return output.pop()
+        data = b"".join(output)
+        output.clear()
         return data
 
     # -- receiving -------------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes | bytearray | memoryview, now_ms: int) -> list[LinkEvent]:
         """Take bytes from the stream and tell what they meant."""
-        if self.is_closed:
+        state = self.state
+        if state is _CLOSED:
             return []
-        buffer = self._buffer
-        was_mid_frame = buffer.is_mid_frame
         events: list[LinkEvent] = []
-        frame_count = 0
-        self._is_backlogged = False
+        frame_count = end = 0
         try:
-            if not was_mid_frame and self.state is _OPEN and data.__class__ is bytes:
+            if state is _OPEN and self._frame_started_ms is None and data.__class__ is bytes:
                 received, end = decode_frames(data, self._kinds_taken, self._link_key, self._turn_frame_count_max)
                 frame_count = len(received)
                 for kind, correlation_id, message in received:
                     receive = self._receive_request if kind in _REPLY_OF else self._receive_reply
-                    event = receive(correlation_id, message)
+                    event = receive(kind, correlation_id, message)
                     if event is not None:
                         events.append(event)
-                data = data[end:]
-            if data:
-                buffer.receive_data(data)
-            while buffer.is_mid_frame and self.state is not _CLOSED:
-                if frame_count == self._turn_frame_count_max and buffer.is_mid_frame:
-                    self._is_backlogged = True
-                    break
-                head = buffer.next_head()
-                if head is None:
-                    break
-                if head.is_authenticated is not self._has_mac or head.kind not in self._kinds_taken:
-                    self._check_head(head)
-                frame = buffer.next_frame()
-                if frame is None:
-                    break
-                frame_count += 1
-                event = self._receive_frame(frame)
-                if event is not None:
-                    events.append(event)
+                if frame_count and end == len(data):  # What mostly comes: whole frames, and none is begun.
+                    self._received_ms = now_ms
+                    self._echo_sent_ms = None
+                    return events
+            self._receive_in_pieces(data[end:], frame_count, events, now_ms)
         except RemoteProtocolError as error:
             events.append(self._fail(error))
+        return events
+
+    def _receive_in_pieces(
+        self, data: bytes | bytearray | memoryview, frame_count: int, events: list[LinkEvent], now_ms: int
+    ) -> None:
+        """Take bytes frame by frame, however they were cut; so many frames of the same turn came before them."""
+        buffer = self._buffer
+        was_mid_frame = buffer.is_mid_frame
+        self._is_backlogged = False
+        if data:
+            buffer.receive_data(data)
+        while buffer.is_mid_frame and self.state is not _CLOSED:
+            if frame_count == self._turn_frame_count_max:
+                self._is_backlogged = True
+                break
+            head = buffer.next_head()
+            if head is None:
+                break
+            if head.is_authenticated is not self._has_mac or head.kind not in self._kinds_taken:
+                self._check_head(head)
+            frame = buffer.next_frame()
+            if frame is None:
+                break
+            frame_count += 1
+            event = self._receive_frame(frame)
+            if event is not None:
+                events.append(event)
         if frame_count:
             self._received_ms = now_ms
             self._echo_sent_ms = None
@@ -301,7 +322,6 @@ class Link:
             self._frame_started_ms = None
         elif frame_count or not was_mid_frame:
             self._frame_started_ms = now_ms
-        return events
 
     def receive_eof(self) -> list[LinkEvent]:
         """The peer's stream has ended."""
@@ -383,11 +403,11 @@ class Link:
                 raise RemoteProtocolError(ErrorCode.BAD_MAC)
             frame.check_mac(self._link_key)
         if kind in _REPLY_OF:
-            return self._receive_request(frame.correlation_id, frame.message())
+            return self._receive_request(kind, frame.correlation_id, frame.message())
         message = frame.message()
         if isinstance(message, Error):
             return self._receive_error(frame.correlation_id, message)
-        return self._receive_reply(frame.correlation_id, message)
+        return self._receive_reply(kind, frame.correlation_id, message)
 
     def _receive_hello(self, frame: Frame) -> Opened:
         hello = frame.message()
@@ -430,13 +450,15 @@ class Link:
         # A link test is the link's own request; that the peer refuses it still shows that it lives.
         return None if refused is Kind.ECHO_REPLY else ReplyReceived(correlation_id, error)
 
-    def _receive_reply(self, correlation_id: int, message: Message) -> LinkEvent | None:
+    def _receive_reply(self, kind: Kind, correlation_id: int, message: Message) -> LinkEvent | None:
         expected = self._asked.get(correlation_id)
         if expected is None:
             raise RemoteProtocolError(ErrorCode.UNKNOWN_CORRELATION, "correlation_id", "that of a waiting request")
-        if expected is not message.kind:
+        if expected is not kind:
             raise RemoteProtocolError(ErrorCode.UNEXPECTED_MESSAGE, "kind", f"{expected.name}, the reply asked for")
         del self._asked[correlation_id]
+        if kind is _ECHO_REPLY:
+            return None
         if isinstance(message, HelloAck):
             if message.role is not self.peer_role:
                 raise RemoteProtocolError(ErrorCode.BAD_VALUE, "role", self.peer_role.name)
@@ -445,25 +467,25 @@ class Link:
             self.peer_id = message.party_id
             self._step(LinkInput.HELLO_ACK)
             return Opened(message.role, message.party_id)
-        if isinstance(message, EchoReply):
-            return None
         return _make_reply_received(correlation_id, message)
 
-    def _receive_request(self, correlation_id: int, message: Message) -> LinkEvent | None:
-        if correlation_id in self._to_answer:
+    def _receive_request(self, kind: Kind, correlation_id: int, message: Message) -> LinkEvent | None:
+        to_answer = self._to_answer
+        if correlation_id in to_answer:
             raise RemoteProtocolError(ErrorCode.DUPLICATE_CORRELATION, "correlation_id", "one not in use")
         if isinstance(message, Echo):
             self._put(EchoReply(message.echo_data), correlation_id)
             return None
-        self._to_answer[correlation_id] = _REPLY_OF[message.kind]
-        if len(self._to_answer) > REQUEST_COUNT_MAX:
+        to_answer[correlation_id] = _REPLY_OF[kind]
+        if len(to_answer) > REQUEST_COUNT_MAX:
             self.refuse(correlation_id, ErrorCode.TOO_MANY_REQUESTS, "wait for replies before asking more")
             return None
         return _make_request_received(correlation_id, message)
 
     def _put_request(self, message: Message) -> int:
         correlation_id = self._next_correlation_id
-        self._put(message, correlation_id)  # first, since it raises for a message that can't be encoded
+        # First, since it raises for a message that can't be encoded.
+        self._output.append(encode_frame(message, correlation_id, self._link_key))
         self._next_correlation_id += 1
         self._asked[correlation_id] = _REPLY_OF[message.kind]
         return correlation_id

@@ -14,6 +14,7 @@ from paygate.link_states import LinkState
 from paygate.making import maker_of
 
 _make_send: Final = maker_of(Send)
+_OPEN: Final = LinkState.OPEN
 _CLOSED: Final = LinkState.CLOSED
 
 
@@ -83,6 +84,16 @@ class LinkTable:
             link.send_reply(correlation_id, message)
             self._touched[link_id] = None
 
+    def send_request(self, link_id: int, message: Message) -> None:
+        """Queue a request; harmless when the link is gone, or not open.
+
+        It leaves with the next `effects()`. Raises LocalProtocolError if the message is no request from here to there.
+        """
+        link = self._links.get(link_id)
+        if link is not None and link.state is _OPEN:
+            link.send_request(message)
+            self._touched[link_id] = None
+
     def close(self, link_id: int, reason: str) -> None:
         """We are done with a link."""
         link = self.get(link_id)
@@ -118,6 +129,11 @@ class LinkTable:
             data = link.data_to_send()
             if data:
                 effects.append(_make_send(link_id, data))
+            if link.is_between_frames:
+                # Its deadline has not come nearer than the one that is armed.
+                if link_id not in self._armed:
+                    self._arm(link_id, link)
+                continue
             if link.state is _CLOSED:
                 effects.append(CloseLink(link_id, self._reasons.get(link_id, "closed by us")))
             elif link.is_backlogged:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from paygate.codec.codes import Kind, Role
 from paygate.codec.errors import ErrorCode, LocalProtocolError
 from paygate.codec.frame import encode_frame
-from paygate.codec.messages import Echo, EchoReply, Hello
+from paygate.codec.messages import BankKeysQuery, Echo, EchoReply, Hello
 from paygate.effects import CloseLink, Send
 from paygate.link import (
     ECHO_AFTER_MS,
@@ -69,6 +69,31 @@ def test_several_replies_of_one_link_leave_together() -> None:
         table.send_reply(1, correlation_id, build_token_ack())
     replies = encode_frame(build_token_ack(), 6) + encode_frame(build_token_ack(), 5)
     assert table.effects() == [Send(1, replies)]
+
+
+def test_requests_leave_once_the_link_is_open_and_not_before() -> None:
+    table = LinkTable()
+    gateway = Link(Role.GATEWAY, GATEWAY_ID, Role.BANK, is_caller=True, now_ms=NOW_MS, link_key=LINK_KEY)
+    bank = Link(Role.BANK, BANK_ID, Role.GATEWAY, is_caller=False, now_ms=NOW_MS, key_of={GATEWAY_ID: LINK_KEY}.get)
+    table.add(1, gateway)
+    (hello,) = table.effects()
+    assert isinstance(hello, Send)
+    table.send_request(1, BankKeysQuery(BANK_ID))
+    assert table.effects() == []
+    bank.receive_data(hello.data, NOW_MS)
+    table.receive_data(1, bank.data_to_send(), NOW_MS)
+    table.send_request(1, BankKeysQuery(BANK_ID))
+    table.send_request(1, BankKeysQuery("another"))
+    asked = [encode_frame(BankKeysQuery(bank_id), n, LINK_KEY) for n, bank_id in ((2, BANK_ID), (3, "another"))]
+    assert table.effects() == [Send(1, b"".join(asked))]
+    with pytest.raises(LocalProtocolError):
+        table.send_request(1, TOKEN_QUERY)
+    table.close(1, "done")
+    table.send_request(1, BankKeysQuery(BANK_ID))
+    assert table.effects() == [CloseLink(1, "done")]
+    table.remove(1)
+    table.send_request(1, BankKeysQuery(BANK_ID))
+    assert table.effects() == []
 
 
 def test_a_new_link_that_calls_says_hello() -> None:
@@ -271,7 +296,8 @@ def test_many_idle_links_cost_nothing() -> None:
         assert [type(effect) for effect in table.effects()] == [Send]
         assert table.next_deadline_ms() is not None
     # One link was touched a hundred times; the 4,999 others were not looked at.
-    assert CountingLink.calls == {"data_to_send": 100, "next_deadline_ms": 100}
+    # And its deadline only moved off, so it was not asked for.
+    assert CountingLink.calls == {"data_to_send": 100}
 
 
 def test_a_busy_link_does_not_pile_up_deadlines() -> None:
