@@ -35,7 +35,7 @@ PARTS: Final[dict[str, set[str]]] = {
     "files": {"cli", "escape"},  # text and databases; what the records mean is the roles' business
     "link_states": {"codec"},
     "link": {"codec", "link_states", "making"},
-    "links": {"effects", "link", "link_states", "making"},
+    "links": {"codec", "effects", "link", "link_states", "making"},
     "arguments": {"cli", "codec", "net"},
     "shell": {"arguments", "cli", "clock", "effects", "files", "making", "net"},
     # Roles never import each other: they meet on the wire only.
@@ -67,7 +67,8 @@ THIRD_PARTY: Final[dict[str, set[str]]] = {
         "bench.surroundings",  # says which SQLite was measured
         "files.sqlite",  # opens databases
         "bank.ledger_tables",  # the ledger's tables
-        "bank.ledger_batch",  # what a transaction writes into them
+        "bank.ledger_batch",  # what a transaction reads from them
+        "bank.ledger_rows",  # what it writes into them
         "bank.ledger_chain",  # the hash chain over them
     },
     "hdrh": {"bench.latency"},  # latency histograms
