@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from paygate.clock import Now
 from paygate.codec import limits
@@ -260,12 +260,9 @@ class Situation:
     """The one of the user ID in the envelope, if it was opened and there is one."""
 
 
-class Decision(NamedTuple):
-    """NONE means that the money moves; any other reason declines."""
-
-    reason: Reason
-    customer: Customer | None = None
-    """The customer with the attempt counted, if the password was looked at and the user ID is known (T15)."""
+Decision = tuple[Reason, Customer | None]
+"""NONE means that the money moves; any other reason declines. The customer is the one with the attempt counted, if the
+password was looked at and the user ID is known (T15)."""
 
 
 def decide(operation: Transfer, situation: Situation, now_mono_ms: int) -> Decision:
@@ -273,22 +270,22 @@ def decide(operation: Transfer, situation: Situation, now_mono_ms: int) -> Decis
     terms, opened = operation.terms, operation.opened
     skew_ms = abs(terms.authorised_at_ms - situation.wall_time_ms)
     if skew_ms > limits.AUTHORISED_AT_SKEW_MS_MAX or now_mono_ms >= operation.deadline_mono_ms:
-        return Decision(Reason.LATE)
+        return Reason.LATE, None
     if isinstance(opened, Reason):
         assert opened in (Reason.KEY_RETIRED, Reason.TERMS)
-        return Decision(opened)
+        return opened, None
     if situation.token_is_paid:
-        return Decision(Reason.TOKEN_ALREADY_PAID)
+        return Reason.TOKEN_ALREADY_PAID, None
     if situation.merchant is None:
-        return Decision(Reason.MERCHANT_UNKNOWN)
+        return Reason.MERCHANT_UNKNOWN, None
     if terms.currency != situation.currency:
-        return Decision(Reason.CURRENCY)
+        return Reason.CURRENCY, None
     is_accepted, customer = check_password(situation.customer, opened.verifier, situation.lock_time_ms)
     if not is_accepted or customer is None:
-        return Decision(Reason.CREDENTIALS, customer)
+        return Reason.CREDENTIALS, customer
     if customer.balance_minor < terms.amount_minor:
-        return Decision(Reason.FUNDS, customer)
-    return Decision(Reason.NONE, customer)
+        return Reason.FUNDS, customer
+    return Reason.NONE, customer
 
 
 def check_password(customer: Customer | None, verifier: bytes, lock_time_ms: int) -> tuple[bool, Customer | None]:
@@ -317,9 +314,14 @@ def lock_ms_after(failure_count: int) -> int:
     return min(LOCK_MS_MIN << doubling_count, LOCK_MS_MAX)
 
 
-def utr_of(bank_code: str, bank_time_ms: int, sequence: int) -> str:
-    """R7: bank code, `P`, channel digit, date by bank time (UTC), eight digits of the sequence number."""
-    return f"{bank_code}P{UTR_CHANNEL}{_date_text(bank_time_ms // _DAY_MS)}{sequence % UTR_SEQUENCE_MODULUS:08d}"
+def utr_start(bank_code: str, bank_time_ms: int) -> str:
+    """What all UTRs of a day begin with (R7): bank code, `P`, channel digit, date by bank time (UTC)."""
+    return f"{bank_code}P{UTR_CHANNEL}{_date_text(bank_time_ms // _DAY_MS)}"
+
+
+def utr_of(start: str, sequence: int) -> str:
+    """R7: what UTRs of this day begin with, and eight digits of the sequence number."""
+    return f"{start}{sequence % UTR_SEQUENCE_MODULUS:08d}"
 
 
 @lru_cache(maxsize=1)

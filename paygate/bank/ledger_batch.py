@@ -1,17 +1,17 @@
-"""One transaction of the ledger in the making: what its operations find, what is decided, and the rows that follow.
+"""One transaction of the ledger in the making: what its operations find, and what is decided.
 
 Later operations of a batch see what earlier ones decided, so a payment that comes twice in one batch is decided once.
-Each row that the batch needs is read once, each account's final balance is written once.
+Each row that the batch needs is read once, each account's final balance is written once (`ledger_rows.py`).
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import apsw
 
+from paygate.bank import ledger_rows
 from paygate.bank.bank_clock import bank_time
 from paygate.bank.ledger import (
     ABSENT,
@@ -38,8 +38,9 @@ from paygate.bank.ledger import (
     decide,
     replay,
     utr_of,
+    utr_start,
 )
-from paygate.bank.ledger_chain import Head, chained, next_payment_chain, next_posting_chain
+from paygate.bank.ledger_chain import Head
 from paygate.bank.ledger_tables import (
     find_customer,
     find_merchant,
@@ -52,7 +53,6 @@ from paygate.bank.ledger_tables import (
 )
 from paygate.clock import Now
 from paygate.codec.codes import Reason, TransferOutcome
-from paygate.codec.frame import encode_record
 from paygate.codec.sealed import ReceiptStatement, Terms
 from paygate.making import maker_of
 
@@ -65,30 +65,16 @@ _NOBODY_ID: Final = 0
 _make_customer: Final = maker_of(Customer)
 _make_merchant: Final = maker_of(Merchant)
 _make_outcome: Final = maker_of(PaymentOutcome)
-_make_payment: Final = maker_of(Payment)
 _make_posted: Final = maker_of(Posted)
 _make_posting: Final = maker_of(Posting)
 _make_situation: Final = maker_of(Situation)
 _make_statement: Final = maker_of(ReceiptStatement)
 
+_New = tuple[int, Posted | None]
+"""A payment decided in this batch, whose receipt comes when it is signed: its place among the statements, and what it
+moved just now. A repeat of it in the same batch has the same place and moved nothing."""
 
-@dataclass(slots=True)
-class _New:
-    """A payment decided in this batch; its receipt comes when the batch is signed."""
-
-    payment: Payment
-    posted: Posted | None = None
-    receipt: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class _Repeat:
-    """A payment of this very batch came again: it moves nothing itself, and gets the same receipt once signed."""
-
-    of: _New
-
-
-_Answer = Outcome | _New | _Repeat
+_Answer = Outcome | _New
 
 
 class Batch:
@@ -99,33 +85,42 @@ class Batch:
         path: Path,
         connection: apsw.Connection,
         identity: BankIdentity,
+        receipt_key_id: bytes,
         head: Head,
         now: Now,
         lock_time_ms: int,
         absent: set[tuple[str, bytes]],
+        merchants: dict[str, Merchant],
     ) -> None:
-        """`absent`: payments known not to be there, by gateway and payment ID; kept up to date here."""
+        """`absent`: payments known not to be there, by gateway and payment ID; kept up to date here.
+
+        `merchants`: some as they are on disk; those that are read here are added. `changed_merchants` go in once the
+        transaction has ended well.
+        """
         self.head = head
         """The counters as they are once the batch is written."""
+        self.statements: list[ReceiptStatement] = []
+        """What the receipts of the new outcomes state, for `write` in the same order."""
+        self.changed_merchants: dict[str, Merchant] = {}
+        """Merchants as they are once the batch is written."""
         self._path = path
         self._connection = connection
-        self._identity = identity
+        self._currency = identity.currency
+        self._receipt_key_id = receipt_key_id
         self._now = now
         self._lock_time_ms = lock_time_ms
         self._bank_time_ms = bank_time(now.wall_ms, head.bank_time_ms)
+        self._utr_start = utr_start(identity.bank_code, self._bank_time_ms)
         self._utr_sequence = head.utr_sequence
         self._answers: list[_Answer] = []
+        self._receipts: Sequence[bytes] = ()
         # What this batch has read or decided; None stands for a row that is not there.
         self._absent = absent
-        self._payments: dict[tuple[str, bytes], _New] = {}
+        self._merchants = merchants
+        self._payments: dict[tuple[str, bytes], int] = {}  # places among the statements, by gateway and payment ID
         self._tokens: dict[tuple[str, str], bool] = {}  # whether one is paid, by gateway and transaction ID
         self._customers: dict[str, Customer | None] = {}  # by user ID
-        self._merchants: dict[str, Merchant | None] = {}
-        # What is to be written.
-        self._balances: dict[int, int] = {}
-        self._attempts: list[tuple[int, int, int]] = []
-        self._postings: list[tuple[int | None, int, int]] = []
-        self._opened: list[Customer | Merchant] = []
+        self._changes = ledger_rows.Changes()
 
     # -- deciding --------------------------------------------------------------------------------------
 
@@ -137,7 +132,11 @@ class Batch:
 
     def outcomes(self) -> list[Outcome]:
         """What became of them, once the batch is written."""
-        return [_outcome_of(answer) for answer in self._answers]
+        return [self._outcome(a[0], a[1]) if isinstance(a, tuple) else a for a in self._answers]
+
+    def _outcome(self, place: int, posted: Posted | None) -> PaymentOutcome:
+        statement = self.statements[place]
+        return _make_outcome(statement.outcome, statement.reason, statement.utr, self._receipts[place], posted)
 
     def _read_ahead(self, operations: Sequence[Operation]) -> None:
         """Read by a few queries what the operations will most likely ask for one by one."""
@@ -166,15 +165,16 @@ class Batch:
     def _resolve(self, operation: Resolve) -> _Answer:
         return self._known(operation) or self._add(operation, TransferOutcome.FENCED, Reason.FENCED)
 
-    def _known(self, operation: PaymentOperation) -> PaymentOutcome | _Repeat | None:
+    def _known(self, operation: PaymentOperation) -> PaymentOutcome | _New | None:
         terms = operation.terms
         key = (terms.gateway_id, terms.payment_id)
-        new = self._payments.get(key)
-        if new is not None:
-            return MISMATCH if replay(new.payment, operation) is MISMATCH else _Repeat(new)
-        # Every transfer is looked for before its envelope is opened, and found here when it is to be decided.
+        # Every transfer is looked for before its envelope is opened, and found here when it is to be decided. What this
+        # batch decides is taken out.
         if key in self._absent:
             return None
+        place = self._payments.get(key)
+        if place is not None:
+            return MISMATCH if replay(_payment_of(self.statements[place]), operation) is MISMATCH else (place, None)
         known = find_payment(self._path, self._connection, key)
         if known is None:
             self._absent.add(key)
@@ -187,12 +187,10 @@ class Batch:
         terms, opened = operation.terms, operation.opened
         customer = self._customer(opened.user_id) if isinstance(opened, Opened) else None
         merchant = self._merchant(terms.merchant_id)
-        token_is_paid = self._token_is_paid(terms)
         situation = _make_situation(
-            self._now.wall_ms, self._lock_time_ms, self._identity.currency, token_is_paid, merchant, customer
+            self._now.wall_ms, self._lock_time_ms, self._currency, self._token_is_paid(terms), merchant, customer
         )
-        decision = decide(operation, situation, self._now.mono_ms)
-        reason, decided = decision.reason, decision.customer
+        reason, decided = decide(operation, situation, self._now.mono_ms)
         # T17: whoever is refused costs the same statement. The right password writes only what it changes.
         if reason is Reason.CREDENTIALS or not (decided is None or decided is customer):
             self._keep_attempt(decided)
@@ -219,40 +217,48 @@ class Batch:
             customer.failure_count,
             customer.locked_until_ms,
         )
-        self._merchants[merchant.merchant_id] = _make_merchant(
+        self.changed_merchants[merchant.merchant_id] = _make_merchant(
             merchant.account_id, merchant.merchant_id, merchant.name, merchant_minor
         )
-        self._balances[customer.account_id] = customer_minor
-        self._balances[merchant.account_id] = merchant_minor
+        changes = self._changes
+        changes.balances[customer.account_id] = customer_minor
+        changes.balances[merchant.account_id] = merchant_minor
         self._tokens[(terms.gateway_id, terms.transaction_id)] = True
         self._utr_sequence += 1
-        utr = utr_of(self._identity.bank_code, self._bank_time_ms, self._utr_sequence)
-        new = self._add(operation, TransferOutcome.POSTED, Reason.NONE, utr)
-        payment_number = self.head.payment_count + len(self._payments)
-        self._postings.append((payment_number, customer.account_id, -amount_minor))
-        self._postings.append((payment_number, merchant.account_id, amount_minor))
+        utr = utr_of(self._utr_start, self._utr_sequence)
+        place, _ = self._add(operation, TransferOutcome.POSTED, Reason.NONE, utr)
+        payment_number = self.head.payment_count + place + 1
+        number = self.head.posting_count + len(changes.postings) + 1
+        changes.postings += (
+            (number, payment_number, customer.account_id, -amount_minor),
+            (number + 1, payment_number, merchant.account_id, amount_minor),
+        )
         posting = posting_of(utr, customer.customer_id, terms, self._bank_time_ms)
-        new.posted = _make_posted(posting, customer_minor, merchant_minor)
-        return new
+        return place, _make_posted(posting, customer_minor, merchant_minor)
 
     def _add(self, operation: Transfer | Resolve, outcome: TransferOutcome, reason: Reason, utr: str = "") -> _New:
         terms = operation.terms
         key = (terms.gateway_id, terms.payment_id)
-        new = _New(_make_payment(terms, operation.envelope_hash, outcome, reason, utr, b""))
+        place = self._payments[key] = len(self.statements)
+        self.statements.append(
+            _make_statement(
+                self._receipt_key_id, outcome, reason, terms, utr, self._bank_time_ms, operation.envelope_hash
+            )
+        )
         self._absent.discard(key)
-        self._payments[key] = new
-        return new
+        return place, None
 
     def _keep_attempt(self, customer: Customer | None) -> None:
+        attempts = self._changes.attempts
         if customer is None:
             # An unknown user costs the same statement, for a row that is not there (T17).
-            self._attempts.append((1, self._lock_time_ms, _NOBODY_ID))
+            attempts.append((1, self._lock_time_ms, _NOBODY_ID))
         else:
             self._customers[customer.user_id] = customer
-            self._attempts.append((customer.failure_count, customer.locked_until_ms, customer.account_id))
+            attempts.append((customer.failure_count, customer.locked_until_ms, customer.account_id))
 
     def _open_customer(self, operation: OpenCustomer) -> AccountOutcome:
-        opened = [c.customer_id for c in self._opened if isinstance(c, Customer)]
+        opened = [c.customer_id for c in self._changes.opened if isinstance(c, Customer)]
         if operation.customer_id in opened or find_customer(self._connection, operation.customer_id):
             return AccountOutcome.KNOWN
         if self._customer(operation.user_id):
@@ -264,7 +270,7 @@ class Batch:
             account_id, operation.customer_id, operation.user_id, operation.verifier, operation.amount_minor
         )
         self._customers[customer.user_id] = customer
-        self._opened.append(customer)
+        self._changes.opened.append(customer)
         return AccountOutcome.OPENED
 
     def _open_merchant(self, operation: OpenMerchant) -> AccountOutcome:
@@ -274,20 +280,24 @@ class Batch:
         if account_id is None:
             return AccountOutcome.TOO_MUCH
         merchant = Merchant(account_id, operation.merchant_id, operation.name, operation.amount_minor)
-        self._merchants[merchant.merchant_id] = merchant
-        self._opened.append(merchant)
+        self.changed_merchants[merchant.merchant_id] = merchant
+        self._changes.opened.append(merchant)
         return AccountOutcome.OPENED
 
     def _open_account(self, amount_minor: int) -> int | None:
         """Open balances are postings too: from equity, which so says what was ever paid in."""
+        changes = self._changes
         equity_minor = self._balance(_EQUITY_ID) - amount_minor
         if equity_minor < -BALANCE_MINOR_MAX:
             return None
-        account_id = self.head.account_count + len(self._opened) + 1
-        self._balances[_EQUITY_ID] = equity_minor
-        self._balances[account_id] = amount_minor
-        self._postings.append((None, _EQUITY_ID, -amount_minor))
-        self._postings.append((None, account_id, amount_minor))
+        account_id = self.head.account_count + len(changes.opened) + 1
+        changes.balances[_EQUITY_ID] = equity_minor
+        changes.balances[account_id] = amount_minor
+        number = self.head.posting_count + len(changes.postings) + 1
+        changes.postings += (
+            (number, None, _EQUITY_ID, -amount_minor),
+            (number + 1, None, account_id, amount_minor),
+        )
         return account_id
 
     # -- reading ---------------------------------------------------------------------------------------
@@ -298,9 +308,12 @@ class Batch:
         return self._customers[user_id]
 
     def _merchant(self, merchant_id: str) -> Merchant | None:
-        if merchant_id not in self._merchants:
-            self._merchants[merchant_id] = find_merchant(self._connection, merchant_id)
-        return self._merchants[merchant_id]
+        merchant = self.changed_merchants.get(merchant_id) or self._merchants.get(merchant_id)
+        if merchant is None:
+            merchant = find_merchant(self._connection, merchant_id)
+            if merchant is not None:
+                self._merchants[merchant_id] = merchant
+        return merchant
 
     def _token_is_paid(self, terms: Terms) -> bool:
         token = (terms.gateway_id, terms.transaction_id)
@@ -309,87 +322,21 @@ class Batch:
         return self._tokens[token]
 
     def _balance(self, account_id: int) -> int:
-        if account_id not in self._balances:
+        balances = self._changes.balances
+        if account_id not in balances:
             query = "SELECT balance_minor FROM account WHERE account_id = ?"
             return int(self._connection.execute(query, (account_id,)).get)
-        return self._balances[account_id]
+        return balances[account_id]
 
-    # -- signing and writing ---------------------------------------------------------------------------
-
-    def statements(self, receipt_key_id: bytes) -> list[ReceiptStatement]:
-        """What the receipts of the new outcomes state, for `write` in the same order."""
-        return [
-            _make_statement(receipt_key_id, p.outcome, p.reason, p.terms, p.utr, self._bank_time_ms, p.envelope_hash)
-            for p in [new.payment for new in self._payments.values()]
-        ]
+    # -- writing ---------------------------------------------------------------------------------------
 
     def write(self, receipts: Sequence[bytes]) -> None:
         """Write what was decided, with a receipt for each statement; a batch that changed nothing writes nothing."""
-        if not (self._payments or self._opened):
+        if not (self.statements or self._changes.opened):
             return
-        for new, receipt in zip(self._payments.values(), receipts, strict=True):
-            new.receipt = receipt
-        head = self.head
-        self._write_opened()
-        payment_rows, payment_chain = chained(self._payment_rows(), head.payment_chain, next_payment_chain)
-        self._write("INSERT INTO payment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", payment_rows)
-        numbered = [(number, *posting) for number, posting in enumerate(self._postings, head.posting_count + 1)]
-        posting_rows, posting_chain = chained(numbered, head.posting_chain, next_posting_chain)
-        self._write("INSERT INTO posting VALUES (?, ?, ?, ?, ?)", posting_rows)
-        self._write(
-            "UPDATE account SET balance_minor = ?2 WHERE account_id = ?1",
-            # In the order of the table, since so neighbours are found on the page that is at hand.
-            sorted(self._balances.items()),
-        )
-        self._write("UPDATE customer SET failure_count = ?, locked_until_ms = ? WHERE account_id = ?", self._attempts)
-        self.head = Head(
-            self._bank_time_ms,
-            self._utr_sequence,
-            head.account_count + len(self._opened),
-            head.payment_count + len(payment_rows),
-            payment_chain,
-            head.posting_count + len(posting_rows),
-            posting_chain,
-            self._lock_time_ms,
-        )
-        self._connection.execute(
-            "UPDATE bank SET bank_time_ms = ?, utr_sequence = ?, account_count = ?, payment_count = ?, "
-            "payment_chain = ?, posting_count = ?, posting_chain = ?, lock_time_ms = ?",
-            self.head,
-        )
-
-    def _write_opened(self) -> None:
-        opened = self._opened
-        customers = [c for c in opened if isinstance(c, Customer)]
-        merchants = [m for m in opened if isinstance(m, Merchant)]
-        self._write("INSERT INTO account VALUES (?, ?)", [(o.account_id, o.balance_minor) for o in opened])
-        self._write(
-            "INSERT INTO customer VALUES (?, ?, ?, ?, 0, 0)",
-            [(c.account_id, c.customer_id, c.user_id, c.verifier) for c in customers],
-        )
-        self._write("INSERT INTO merchant VALUES (?, ?, ?)", [(m.account_id, m.merchant_id, m.name) for m in merchants])
-
-    def _write(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        if rows:
-            self._connection.executemany(statement, rows)
-
-    def _payment_rows(self) -> list[tuple[Any, ...]]:
-        return [
-            (
-                number,
-                new.payment.terms.gateway_id,
-                new.payment.terms.payment_id,
-                new.payment.terms.transaction_id,
-                encode_record(new.payment.terms),
-                new.payment.envelope_hash,
-                int(new.payment.outcome),
-                int(new.payment.reason),
-                new.payment.utr or None,
-                self._bank_time_ms,
-                new.receipt,
-            )
-            for number, new in enumerate(self._payments.values(), self.head.payment_count + 1)
-        ]
+        self._receipts = receipts
+        counters = (self._bank_time_ms, self._utr_sequence, self._lock_time_ms)
+        self.head = ledger_rows.write(self._connection, self.head, counters, self.statements, receipts, self._changes)
 
 
 _TAKES: Final[dict[type, Callable[[Batch, Any], _Answer]]] = {
@@ -408,14 +355,8 @@ def posting_of(utr: str, customer_id: str, terms: Terms, bank_time_ms: int) -> P
     )
 
 
-def _outcome_of(answer: _Answer) -> Outcome:
-    if isinstance(answer, _New):
-        return _outcome_of_new(answer, answer.posted)
-    if isinstance(answer, _Repeat):
-        return _outcome_of_new(answer.of, None)
-    return answer
-
-
-def _outcome_of_new(new: _New, posted: Posted | None) -> PaymentOutcome:
-    payment = new.payment
-    return _make_outcome(payment.outcome, payment.reason, payment.utr, new.receipt, posted)
+def _payment_of(statement: ReceiptStatement) -> Payment:
+    """A payment of this batch, which has no receipt yet."""
+    return Payment(
+        statement.terms, statement.envelope_hash, statement.outcome, statement.reason, statement.utr, receipt=b""
+    )

@@ -34,7 +34,11 @@ from paygate.files.sqlite import StoreError, open_database, read_rows, reading, 
 ABSENT_COUNT_MAX: Final = 16_384
 """Payments known not to be there, of which each is forgotten once it is decided: more than may be under way."""
 
+MERCHANT_COUNT_MAX: Final = 16_384
+"""Merchants kept in memory, each of a few hundred bytes: those that are paid would be read for nearly every payment."""
+
 _APPLICATION_ID: Final = 0x50474C47  # "PGLG"
+_READING: Final = frozenset({FindPayment})
 _SIGNED_COUNT_MAX: Final = 1 << limits.RECEIPT_PATH_COUNT_MAX  # what a receipt's path can reach
 
 
@@ -51,6 +55,8 @@ class SqliteLedger:
         self._receipt_key_id = key_id_of(receipt_key.public_key().public_bytes_raw())
         # Nobody else has the database open, so what was not there stays so until a batch puts it there.
         self._absent: set[tuple[str, bytes]] = set()
+        # For the same reason, these are as they are on disk.
+        self._merchants: dict[str, Merchant] = {}
         self._connection = open_database(path, application_id=_APPLICATION_ID, schema=SCHEMA, vfs=vfs)
         try:
             with transaction(self._connection):
@@ -69,18 +75,30 @@ class SqliteLedger:
         """One transaction for the batch; the outcomes in order. Raises StoreError."""
         if len(self._absent) > ABSENT_COUNT_MAX:
             self._absent.clear()
-        is_reading = all(operation.__class__ is FindPayment for operation in operations)
+        if len(self._merchants) > MERCHANT_COUNT_MAX:
+            self._merchants.clear()
+        is_reading = {operation.__class__ for operation in operations} <= _READING
         with reading(self._connection) if is_reading else transaction(self._connection):
-            lock_time_ms = self._lock_clock.read(now)
-            batch = Batch(self._path, self._connection, self._identity, self._head, now, lock_time_ms, self._absent)
+            batch = Batch(
+                self._path,
+                self._connection,
+                self._identity,
+                self._receipt_key_id,
+                self._head,
+                now,
+                self._lock_clock.read(now),
+                self._absent,
+                self._merchants,
+            )
             batch.take(operations)
-            statements = batch.statements(self._receipt_key_id)
+            statements = batch.statements
             receipts: list[bytes] = []
             for start in range(0, len(statements), _SIGNED_COUNT_MAX):
                 receipts += sign_receipts(self._receipt_key, statements[start : start + _SIGNED_COUNT_MAX])
             batch.write(receipts)
-        # Only what is on disk counts: a batch that failed leaves the counters as they were.
+        # Only what is on disk counts: a batch that failed leaves the counters and the merchants as they were.
         self._head = batch.head
+        self._merchants.update(batch.changed_merchants)
         return batch.outcomes()
 
     def find_customer(self, customer_id: str) -> Customer | None:

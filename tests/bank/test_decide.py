@@ -24,6 +24,7 @@ from paygate.bank.ledger import (
     lock_ms_after,
     replay,
     utr_of,
+    utr_start,
 )
 from paygate.codec import limits
 from paygate.codec.codes import Reason, TransferOutcome
@@ -49,14 +50,14 @@ SPOILERS = {
 
 
 def test_enough_money_and_the_right_password_move_the_money() -> None:
-    assert decide(TRANSFER, GOOD, MONO_MS).reason is Reason.NONE
+    assert decide(TRANSFER, GOOD, MONO_MS)[0] is Reason.NONE
 
 
 @pytest.mark.pg("PG-TRF-3")
 @pytest.mark.parametrize("reason", SPOILERS, ids=lambda reason: reason.name)
 def test_each_reason_has_its_own_cause(reason: Reason) -> None:
     transfer, situation = SPOILERS[reason]
-    assert decide(transfer, situation, MONO_MS).reason is reason
+    assert decide(transfer, situation, MONO_MS)[0] is reason
 
 
 def test_the_spoilers_cover_every_reason_of_the_bank_but_the_fence() -> None:
@@ -82,7 +83,7 @@ def test_of_two_causes_the_lower_code_is_told(first: Reason, second: Reason) -> 
             transfer = replace(transfer, opened=spoiled_transfer.opened)
         if spoiled_transfer.deadline_mono_ms != LATER_MONO_MS:
             transfer = replace(transfer, deadline_mono_ms=MONO_MS)
-    assert decide(transfer, situation, MONO_MS).reason is min(first, second)
+    assert decide(transfer, situation, MONO_MS)[0] is min(first, second)
 
 
 @pytest.mark.pg("PG-TRF-4", "PG-CLI-5")
@@ -92,20 +93,20 @@ def test_of_two_causes_the_lower_code_is_told(first: Reason, second: Reason) -> 
 )
 def test_an_authorisation_is_taken_within_five_minutes_either_way(skew_ms: int, is_late: bool) -> None:
     transfer = build_transfer(authorised_at_ms=NOW_MS + skew_ms)
-    assert (decide(transfer, GOOD, MONO_MS).reason is Reason.LATE) is is_late
+    assert (decide(transfer, GOOD, MONO_MS)[0] is Reason.LATE) is is_late
 
 
 @pytest.mark.pg("PG-TRF-4")
 @pytest.mark.parametrize(("left_ms", "is_late"), [(-1, True), (0, True), (1, False)])
 def test_a_transfer_has_the_time_that_its_request_left_it(left_ms: int, is_late: bool) -> None:
     transfer = build_transfer(deadline_mono_ms=MONO_MS + left_ms)
-    assert (decide(transfer, GOOD, MONO_MS).reason is Reason.LATE) is is_late
+    assert (decide(transfer, GOOD, MONO_MS)[0] is Reason.LATE) is is_late
 
 
 @pytest.mark.pg("PG-TRF-5")
 def test_the_whole_balance_may_be_spent() -> None:
-    assert decide(build_transfer(amount_minor=125_000), GOOD, MONO_MS).reason is Reason.NONE
-    assert decide(build_transfer(amount_minor=125_001), GOOD, MONO_MS).reason is Reason.FUNDS
+    assert decide(build_transfer(amount_minor=125_000), GOOD, MONO_MS)[0] is Reason.NONE
+    assert decide(build_transfer(amount_minor=125_001), GOOD, MONO_MS)[0] is Reason.FUNDS
 
 
 @pytest.mark.parametrize("reason", [r for r in SPOILERS if r < Reason.CREDENTIALS], ids=lambda reason: reason.name)
@@ -113,7 +114,7 @@ def test_what_is_declined_before_the_password_counts_no_attempt(reason: Reason) 
     transfer, situation = SPOILERS[reason]
     if not isinstance(transfer.opened, Reason):
         transfer = replace(transfer, opened=replace(transfer.opened, verifier=WRONG_VERIFIER))
-    assert decide(transfer, situation, MONO_MS).customer is None
+    assert decide(transfer, situation, MONO_MS)[1] is None
 
 
 # -- passwords -------------------------------------------------------------------------------------------
@@ -222,6 +223,6 @@ def test_an_unknown_payment_is_not_replayed(operation: Transfer) -> None:
 
 
 def test_a_utr_says_bank_channel_day_and_sequence() -> None:
-    assert utr_of(IDENTITY.bank_code, NOW_MS, 7) == "PGBKP12026010200000007"
-    assert utr_of(IDENTITY.bank_code, NOW_MS - 1, 10**8 + 7) == "PGBKP12026010100000007"
-    assert UTR_OR_EMPTY.is_legal(utr_of(IDENTITY.bank_code, limits.TIME_MS_MAX, 99_999_999))
+    assert utr_of(utr_start(IDENTITY.bank_code, NOW_MS), 7) == "PGBKP12026010200000007"
+    assert utr_of(utr_start(IDENTITY.bank_code, NOW_MS - 1), 10**8 + 7) == "PGBKP12026010100000007"
+    assert UTR_OR_EMPTY.is_legal(utr_of(utr_start(IDENTITY.bank_code, limits.TIME_MS_MAX), 99_999_999))
