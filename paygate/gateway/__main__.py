@@ -17,7 +17,7 @@ from paygate.codec.money import format_amount
 from paygate.files.added_line import add_line, read_rows
 from paygate.files.state_dir import StateDir, StateError
 from paygate.files.text_records import FieldProblem
-from paygate.gateway.core import GatewayIdentity
+from paygate.gateway.bank_side import GatewayIdentity
 from paygate.gateway.record_lines import TOKENS_LAYOUT, parse_token, token_row
 from paygate.gateway.server import PROGRAM, GatewayOptions, serve, take_in_now
 from paygate.gateway.settings import read_link_key, write_identity

@@ -17,7 +17,8 @@ from paygate.effects import Effect, LogLine
 from paygate.files.file_errors import unusable
 from paygate.files.state_dir import StateDir
 from paygate.files.text_records import WRITE_DELAY_MS
-from paygate.gateway.core import GatewayCore, GatewayIdentity
+from paygate.gateway.bank_side import GatewayIdentity
+from paygate.gateway.core import GatewayCore
 from paygate.gateway.records import GatewayRecords
 from paygate.gateway.settings import STORE_NAME, read_identity
 from paygate.gateway.sqlite_tokens import SqliteTokens
@@ -166,15 +167,15 @@ class _BankConnector:
         if self._core.bank_is_wanted:
             self._loop.call_later(self._backoff.next_delay_ms(), self._connect)
             return
-        if self._core.bank_is_open:
+        if self._core.bank.is_open:
             self._backoff.reset()
             self._told = ""
         self._loop.call_later(RECONNECT_BASE_MS, self._watch)
 
     def _wait_is_over(self) -> None:
-        if not self._core.bank_was_open:  # Later it may come and go.
+        if not self._core.bank.was_open:  # Later it may come and go.
             host, port = self._address
-            trouble = self._trouble or self._core.told_trouble or self._core.bank_trouble
+            trouble = self._trouble or self._core.bank.told_trouble or self._core.bank.trouble
             raise PaygateExit(
                 f"no link to the bank at {format_host_port(host, port)} within {self._bank_wait_ms} ms: "
                 f"{trouble}; start the bank, check --bank and the link key, "

@@ -7,8 +7,8 @@ from typing import Final
 from paygate.cli import ExitCode, PaygateExit
 from paygate.codec.fields import IDENTIFIER
 from paygate.files.state_dir import StateDir, StateError
+from paygate.gateway.bank_side import GatewayIdentity
 from paygate.gateway.bank_trouble import LINK_KEY_NAME
-from paygate.gateway.core import GatewayIdentity
 
 SETTINGS_NAME: Final = "gateway.json"
 STORE_NAME: Final = "tokens.sqlite"

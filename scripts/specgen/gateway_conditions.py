@@ -25,7 +25,8 @@ from paygate.codec.messages import (
     TransferRequest,
     TransferResult,
 )
-from paygate.gateway.core import GatewayCore, GatewayIdentity
+from paygate.gateway.bank_side import GatewayIdentity
+from paygate.gateway.core import GatewayCore
 from paygate.gateway.flights import PENDING_BEFORE_END_MS
 from paygate.gateway.sqlite_tokens import SqliteTokens
 from paygate.gateway.tokens import IssueToken, Token

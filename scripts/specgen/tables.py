@@ -14,8 +14,7 @@ from paygate.codec.fields import Record, fields_of
 from paygate.codec.frame import body_size_range
 from paygate.codec.messages import MESSAGES, Message
 from paygate.codec.money import CURRENCY_EXPONENTS
-from paygate.gateway import core as gateway_core
-from paygate.gateway import flights
+from paygate.gateway import bank_side, flights
 from paygate.gateway.payment import PASSCODE_LOCK_MS
 from paygate.link import (
     ECHO_AFTER_MS,
@@ -209,7 +208,7 @@ TIMERS = {
     "password wait, first": (LOCK_MS_MIN, "from the third wrong password", "bank: CREDENTIALS till then; doubles"),
     "password wait, at most": (LOCK_MS_MAX, "from a wrong password", "bank: CREDENTIALS till then (PG-TRF-7)"),
     "unknown": (IN_FLIGHT_MS_MAX, "after the session's end", "client: UNKNOWN says something only from then on"),
-    "key list": (gateway_core.KEY_LIST_REFRESH_MS, "after the last one", "gateway: BankKeysQuery"),
+    "key list": (bank_side.KEY_LIST_REFRESH_MS, "after the last one", "gateway: BankKeysQuery"),
     "answer": (
         client_core.ANSWER_MS,
         "from BankKeysQuery, TokenQuery or StatusQuery to its answer",

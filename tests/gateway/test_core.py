@@ -35,7 +35,7 @@ from paygate.codec.messages import (
     TransferRequest,
 )
 from paygate.files.sqlite import StoreFsyncFailed
-from paygate.gateway.core import KEY_LIST_REFRESH_MS
+from paygate.gateway.bank_side import KEY_LIST_REFRESH_MS
 from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
 from paygate.gateway.tokens import TokenState
 from paygate.link import TURN_FRAME_COUNT_MAX

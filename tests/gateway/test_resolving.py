@@ -251,10 +251,10 @@ def test_a_transfer_that_found_the_link_gone_is_resolved(world: World) -> None:
 def test_another_bank_than_configured_is_left(tmp_path: Path, disk: FailingDisk) -> None:
     world = World(tmp_path, disk)
     world.connect_bank(bank_id="EVIL")
-    assert not world.core.bank_is_open
+    assert not world.core.bank.is_open
     assert not world.bank.is_connected
-    assert world.core.bank_trouble.startswith(f"the bank there is EVIL, not {BANK_ID}; ")
-    assert "--bank-id EVIL" in world.core.bank_trouble
+    assert world.core.bank.trouble.startswith(f"the bank there is EVIL, not {BANK_ID}; ")
+    assert "--bank-id EVIL" in world.core.bank.trouble
     assert world.core.bank_is_wanted
     assert world.bank.keys_query_count == 0
     world.store.close()
@@ -263,16 +263,16 @@ def test_another_bank_than_configured_is_left(tmp_path: Path, disk: FailingDisk)
 def test_a_bank_that_does_not_know_our_key_is_named_as_the_trouble(tmp_path: Path, disk: FailingDisk) -> None:
     world = World(tmp_path, disk)
     world.connect_bank(link_key=b"another key of thirty-two bytes.")
-    assert not world.core.bank_is_open
-    assert "bad_mac" in world.core.bank_trouble
-    assert "link.key" in world.core.bank_trouble
-    assert "paygate-bank add-gateway" in world.core.bank_trouble
-    assert GATEWAY_ID not in world.core.bank_trouble
+    assert not world.core.bank.is_open
+    assert "bad_mac" in world.core.bank.trouble
+    assert "link.key" in world.core.bank.trouble
+    assert "paygate-bank add-gateway" in world.core.bank.trouble
+    assert GATEWAY_ID not in world.core.bank.trouble
     # The next trouble takes the place of the last one.
     world.connect_bank()
-    assert (world.core.bank_is_open, world.core.bank_trouble) == (True, "")
+    assert (world.core.bank.is_open, world.core.bank.trouble) == (True, "")
     world.cut(world.bank)
-    assert world.core.bank_trouble == "reset by peer"
+    assert world.core.bank.trouble == "reset by peer"
     world.store.close()
 
 
@@ -316,7 +316,7 @@ def test_garbage_from_the_bank_closes_the_link_and_the_payment_is_resolved_on_th
 
 def test_an_idle_link_to_the_bank_is_tested_and_stays(world: World) -> None:
     world.advance(600_000)
-    assert world.core.bank_is_open
+    assert world.core.bank.is_open
     assert world.bank.is_connected
 
 

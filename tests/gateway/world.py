@@ -54,7 +54,8 @@ from paygate.codec.messages import (
 from paygate.codec.seal import envelope_hash
 from paygate.effects import CloseLink, Commit, Continue, Effect, LogLine, Send
 from paygate.files.sqlite import StoreFull
-from paygate.gateway.core import GatewayCore, GatewayIdentity
+from paygate.gateway.bank_side import GatewayIdentity
+from paygate.gateway.core import GatewayCore
 from paygate.gateway.sqlite_tokens import SqliteTokens
 from paygate.gateway.tokens import IssueToken, Operation, Outcome, Token, TokenTaken
 from paygate.link import Link, LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived, RequestReceived

@@ -17,7 +17,7 @@ from paygate.codec.codes import Kind, Route
 from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import MESSAGES
 from paygate.gateway import flights
-from paygate.gateway.core import KEY_LIST_REFRESH_MS
+from paygate.gateway.bank_side import KEY_LIST_REFRESH_MS
 from paygate.gateway.payment import PASSCODE_LOCK_MS, PASSCODE_TRY_COUNT_MAX
 from paygate.gateway.sessions import SESSION_COUNT_PER_TOKEN_MAX
 from paygate.gateway.sqlite_tokens import UNKNOWN_TRIED_COUNT_MAX

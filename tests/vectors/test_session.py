@@ -36,7 +36,8 @@ from paygate.codec.seal import (
     verify_receipt,
 )
 from paygate.effects import Commit, Effect, Send
-from paygate.gateway.core import GatewayCore, GatewayIdentity
+from paygate.gateway.bank_side import GatewayIdentity
+from paygate.gateway.core import GatewayCore
 from paygate.gateway.sqlite_tokens import SqliteTokens
 from paygate.gateway.tokens import IssueToken, Token
 from paygate.link import Link
