@@ -686,7 +686,7 @@ types:
         size: 16
         valid:
           expr: "_ != [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]"
-        doc: "16 random bytes made and saved by the client before it sends"
+        doc: "made and saved by the client before it sends (PG-TRM-3)"
       - id: session_id
         size: 16
         valid:

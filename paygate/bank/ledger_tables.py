@@ -2,7 +2,7 @@
 
 Payments and postings are never changed; triggers refuse it, and each row carries a hash over itself and the row
 before it (`ledger_chain.py`). Rows are keyed by an increasing number, so that new ones go to the end of their table;
-payment IDs, which are random, live in one index only.
+payment IDs, which come in any order, live in one index only.
 """
 
 from collections.abc import Collection

@@ -23,6 +23,7 @@ from paygate.bench.measure import Shoppers
 from paygate.bench.orders import Clients, Customer, Order, make_customers, suite_key_of
 from paygate.bench.results import Growth, Results
 from paygate.bench.system import BANK_ID, CURRENCY, CUSTOMER_COUNT, GATEWAY_ID, BenchSystem, Server, order_of, running
+from paygate.client.payment_id import RANDOMNESS_SIZE, make_payment_id
 from paygate.client.root import read_root
 from paygate.clock import system_now
 from paygate.codec import limits
@@ -187,7 +188,7 @@ def _terms(order: Order, now_wall_ms: int) -> Terms:
         gateway_id=GATEWAY_ID,
         merchant_id=order.merchant_id,
         transaction_id=order.transaction_id,
-        payment_id=os.urandom(limits.PAYMENT_ID_SIZE),
+        payment_id=make_payment_id(now_wall_ms, os.urandom(RANDOMNESS_SIZE)),
         session_id=os.urandom(limits.SESSION_ID_SIZE),
         amount_minor=order.amount_minor,
         currency=CURRENCY,

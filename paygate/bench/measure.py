@@ -100,7 +100,7 @@ class Shoppers:
     ) -> Drive:
         sessions_ns = time.monotonic_ns()
         acks = self._links.drive(firsts, lambda _index, _ack: None).answers
-        sealed = seal_all(self._executor, orders, acks, self.suite_key, system_now().wall_ms)
+        sealed = seal_all(self._executor, orders, acks, self.suite_key)
         seconds = [one.frame for one in sealed]
         self._before_clock()
         drive = self._links.drive(firsts, lambda index, _ack: seconds[index], schedule_ns)

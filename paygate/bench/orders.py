@@ -14,6 +14,8 @@ from itertools import repeat
 from typing import Final, TypeVar
 
 from paygate.cli import ExitCode, PaygateExit
+from paygate.client.payment_id import RANDOMNESS_SIZE, make_payment_id
+from paygate.clock import system_now
 from paygate.codec import limits
 from paygate.codec.buffer import FrameBuffer
 from paygate.codec.codes import KemId, PaymentStatus, TokenStatus
@@ -107,7 +109,7 @@ def seal(order: Order, ack: TokenAck, suite_key: SuiteKey, authorised_at_ms: int
         gateway_id=ack.gateway_id,
         merchant_id=ack.merchant_id,
         transaction_id=order.transaction_id,
-        payment_id=os.urandom(limits.PAYMENT_ID_SIZE),
+        payment_id=make_payment_id(authorised_at_ms, os.urandom(RANDOMNESS_SIZE)),
         session_id=ack.session_id,
         amount_minor=ack.amount_minor,
         currency=ack.currency,
@@ -164,13 +166,9 @@ def check_paid(data: bytes, sealed: Sealed, key_list: KeyList) -> None:
 # -- many at once, on all cores --------------------------------------------------------------------------
 
 
-def seal_all(
-    executor: Executor, orders: Sequence[Order], acks: Sequence[bytes], suite_key: SuiteKey, authorised_at_ms: int
-) -> list[Sealed]:
+def seal_all(executor: Executor, orders: Sequence[Order], acks: Sequence[bytes], suite_key: SuiteKey) -> list[Sealed]:
     """Seal for every order in advance, by the frames of its TokenAcks. Raises WrongAnswer."""
-    chunks = executor.map(
-        _seal_chunk, _chunks(orders), _chunks(acks), repeat(suite_key), repeat(authorised_at_ms), timeout=None
-    )
+    chunks = executor.map(_seal_chunk, _chunks(orders), _chunks(acks), repeat(suite_key))
     return [sealed for chunk in chunks for sealed in chunk]
 
 
@@ -180,10 +178,11 @@ def check_all(executor: Executor, answers: Sequence[bytes], sealed: Sequence[Sea
         pass
 
 
-def _seal_chunk(
-    orders: Sequence[Order], acks: Sequence[bytes], suite_key: SuiteKey, authorised_at_ms: int
-) -> list[Sealed]:
-    return [seal(order, decode_ack(ack), suite_key, authorised_at_ms) for order, ack in zip(orders, acks, strict=True)]
+def _seal_chunk(orders: Sequence[Order], acks: Sequence[bytes], suite_key: SuiteKey) -> list[Sealed]:
+    # Each at its own time, as shoppers do, so that payment IDs come in about the order of their times.
+    return [
+        seal(order, decode_ack(ack), suite_key, system_now().wall_ms) for order, ack in zip(orders, acks, strict=True)
+    ]
 
 
 def _check_chunk(answers: Sequence[bytes], sealed: Sequence[Sealed], key_list: KeyList) -> None:

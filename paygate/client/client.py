@@ -12,13 +12,13 @@ from typing import Final
 from paygate.cli import ExitCode, PaygateExit
 from paygate.client.core import Core
 from paygate.client.payment import Outcome, Payment, PaymentResult
+from paygate.client.payment_id import RANDOMNESS_SIZE, make_payment_id
 from paygate.client.pending import PendingStore
 from paygate.client.receipt_file import receipt_file_text, verify_receipt_file, write_new_file
 from paygate.client.root import BankRoot, parse_root
 from paygate.client.session import ENCODER_ARGV, LoopAlarm, Session, SessionAlarm
 from paygate.client.states import State
 from paygate.clock import Now, system_now
-from paygate.codec import limits
 from paygate.codec.codes import KemId, TokenStatus
 from paygate.codec.errors import LocalProtocolError
 from paygate.codec.fields import IDENTIFIER, PASSCODE
@@ -199,8 +199,9 @@ class PaygateClient:
             raise LocalProtocolError("pay needs a valid query before")
         if not session.is_over:
             session.on_sending = on_sending
-            payment_id = os.urandom(limits.PAYMENT_ID_SIZE)
-            session.feed(session.core.authorise(user_id, password, payment_id, self._clock()))
+            now = self._clock()
+            payment_id = make_payment_id(now.wall_ms, os.urandom(RANDOMNESS_SIZE))
+            session.feed(session.core.authorise(user_id, password, payment_id, now))
         return self._finish(session, on_wait)
 
     def cancel(self) -> PaymentResult:

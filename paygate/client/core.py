@@ -170,7 +170,7 @@ class Core:
         return self._lost(text, now)
 
     def authorise(self, user_id: str, password: str, payment_id: bytes, now: Now) -> list[Effect]:
-        """R3: the customer pays what was shown. `payment_id`: 16 random bytes, never used before.
+        """R3: the customer pays what was shown. `payment_id`: of `make_payment_id`, never used before.
 
         Raises BadInput and leaves everything as it was.
         """

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from paygate.cli import ExitCode, PaygateExit
+from paygate.client.payment_id import RANDOMNESS_SIZE, make_payment_id
 from paygate.client.secret_input import read_line_from_fd
 from paygate.clock import system_now
 from paygate.codec import limits
@@ -103,11 +104,12 @@ def _sealed(request: SealCredentials) -> dict[str, Any]:
 def _request_of(options: argparse.Namespace) -> SealCredentials:
     try:
         key_list = _key_list(_read_key_list(options.key_list), options.kem)
+        now_wall_ms = system_now().wall_ms
         terms = {
             "bank_id": key_list.bank_id,
-            "payment_id": os.urandom(limits.PAYMENT_ID_SIZE).hex(),
+            "payment_id": make_payment_id(now_wall_ms, os.urandom(RANDOMNESS_SIZE)).hex(),
             "session_id": os.urandom(limits.SESSION_ID_SIZE).hex(),
-            "authorised_at_ms": system_now().wall_ms,
+            "authorised_at_ms": now_wall_ms,
             "gateway_id": "GW-1",
             "merchant_id": "M-100",
             "transaction_id": "TX-1001",

@@ -32,7 +32,7 @@ CURRENCY_SIZE: Final = 3
 """ISO 4217."""
 
 PAYMENT_ID_SIZE: Final = 16
-"""128 random bits: no two clients ever make the same."""
+"""A UUID: no two clients ever make the same."""
 SESSION_ID_SIZE: Final = 16
 """128 random bits: nobody guesses one."""
 KEY_ID_SIZE: Final = 8

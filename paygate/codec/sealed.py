@@ -45,7 +45,7 @@ class Terms(Record):
     gateway_id: str = public(PARTY_ID, "the gateway that the token was issued to")
     merchant_id: str = public(PARTY_ID, "who is paid")
     transaction_id: str = public(IDENTIFIER, "the merchant's order, as on the payment token")
-    payment_id: bytes = public(PAYMENT_ID, "16 random bytes made and saved by the client before it sends")
+    payment_id: bytes = public(PAYMENT_ID, "made and saved by the client before it sends (PG-TRM-3)")
     session_id: bytes = public(SESSION_ID, "the gateway's session, from the token ack")
     amount_minor: int = public(AMOUNT_MINOR, "the amount in minor units (paise, cents)")
     currency: str = public(CURRENCY, "ISO 4217 code")

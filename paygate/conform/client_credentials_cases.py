@@ -12,6 +12,8 @@ from paygate.conform.cases import Failed, require
 from paygate.conform.client_options import Said
 from paygate.conform.client_side import CLOCK_SKEW_MS_MAX, Desk, Visit, case
 
+DIFFERING_BIT_COUNT_MIN: Final = 16
+"""In how many bits two random payment IDs differ at least."""
 _DECOMPOSED: Final = "e\u0301"
 """An e with an accent, as some keyboards and file systems compose it; normal form C has one character."""
 
@@ -35,7 +37,7 @@ async def fields(desk: Desk) -> None:
 @case(
     "credentials.fresh",
     "Each payment has a payment ID, an encapsulated key and a nonce of its own.",
-    *("8.1", "8.2", "PG-TRM-2", "PG-ENV-6"),
+    *("8.1", "8.2", "PG-TRM-2", "PG-TRM-3", "PG-ENV-6"),
 )
 async def fresh(desk: Desk) -> None:
     visits = [desk.visit(), desk.visit()]
@@ -44,10 +46,10 @@ async def fresh(desk: Desk) -> None:
     one, other = (visit.payment for visit in visits)
     require(one.payment_id != other.payment_id, "another payment ID", other)
     require(one.envelope[:32] != other.envelope[:32], "another encapsulated key", other)
-    # 16 random bytes have some of every half; a counter or a time shows its zeros or its beginning.
-    for payment_id in (one.payment_id, other.payment_id):
-        is_random = len(set(payment_id)) > 8 and one.payment_id[:4] != other.payment_id[:4]
-        require(is_random, "16 random bytes as payment ID", payment_id.hex())
+    # Of 74 random bits some 37 differ, and fewer than 16 in one of two million runs; of a counter or a time few do.
+    differing = int.from_bytes(one.payment_id) ^ int.from_bytes(other.payment_id)
+    text = f"{one.payment_id.hex()} and {other.payment_id.hex()}"
+    require(differing.bit_count() >= DIFFERING_BIT_COUNT_MIN, "payment IDs with 74 random bits", text)
 
 
 @case(

@@ -7,8 +7,8 @@ row is not deleted, which would write its page once more, but is the place of a 
 goes at the next start. That a token is in flight is said there and nowhere else: its own row stays `unpaid` until it is
 paid, and so is written once a payment.
 
-Rows are keyed by an increasing number, so that new ones go to the end of their table; the payment IDs, which are
-random, live in one index only.
+Rows are keyed by an increasing number, so that new ones go to the end of their table; the payment IDs, which come in
+any order, live in one index only.
 """
 
 import json

@@ -73,7 +73,7 @@ class Payment:
 
     @property
     def payment_id(self) -> bytes:
-        """The client's 16 random bytes."""
+        """What the client named it."""
         return self.terms.payment_id
 
 

@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from builders import PASSCODE, PASSWORD, TRANSACTION_ID, USER_ID, UTR, build_terms, build_token_ack
@@ -80,13 +81,16 @@ def test_a_token_is_paid_and_its_receipt_verifies(shop: Shop, tmp_path: Path) ->
     assert shop.client.store.serial_min(ROOT) == 7
 
 
-@pytest.mark.pg("PG-TRM-2")
+@pytest.mark.pg("PG-TRM-2", "PG-TRM-3")
 def test_a_second_payment_uses_a_second_payment_id(shop: Shop) -> None:
     for _ in range(2):
         shop.query()
         assert shop.client.pay(USER_ID, PASSWORD).outcome is Outcome.PAID
     first, second = shop.client.payments()
     assert first.payment_id != second.payment_id
+    for payment in (first, second):
+        assert UUID(bytes=payment.payment_id).version == 7
+        assert int.from_bytes(payment.payment_id[:6]) == payment.terms.authorised_at_ms
 
 
 def test_a_token_that_is_paid_tells_its_utr(shop: Shop) -> None:

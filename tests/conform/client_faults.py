@@ -136,6 +136,9 @@ FAULTS: Final[dict[str, Fault]] = {
         patches.authorises(now=lambda now: now._replace(wall_ms=now.wall_ms // 1_000)), ("credentials.fields",)
     ),
     "has one payment ID": Fault(patches.authorises(payment_id=lambda _: b"the one payment."), ("credentials.fresh",)),
+    "counts its payment IDs": Fault(
+        patches.authorises(payment_id=lambda made: made[:6] + bytes(9) + b"\1"), ("credentials.fresh",)
+    ),
     "seals another amount": Fault(
         patches.seals(terms=lambda terms: replace(terms, amount_minor=1)),
         ("credentials.terms", "credentials.merchant_name"),

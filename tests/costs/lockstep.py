@@ -208,7 +208,7 @@ class Shoppers:
         for sock, order in zip(socks, orders, strict=True):
             sock.sendall(order.query_frame())
         gateway.step()
-        with mock.patch("os.urandom", self._rng.randbytes):  # the same IDs in each run, since stores sort by them
+        with mock.patch("os.urandom", self._rng.randbytes):  # the same random bits in each run
             sealed = [self._seal(order, read_frame(sock)) for sock, order in zip(socks, orders, strict=True)]
         for sock, one in zip(socks, sealed, strict=True):
             sock.sendall(one.frame)
@@ -223,6 +223,7 @@ class Shoppers:
         bank.write_records()
 
     def _seal(self, order: Order, ack: bytes) -> Sealed:
+        self._now_ms += 1  # so that payment IDs are in the order of the payments, as they mostly are
         return seal(order, decode_ack(ack), self._suite_key, self._now_ms)
 
     def close(self) -> None:
