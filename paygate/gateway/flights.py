@@ -6,10 +6,11 @@ monotonic milliseconds.
 
 import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from paygate.codec.sealed import Terms
+from paygate.making import maker_of
 
 BANK_MS_MAX: Final = 20_000
 """The bank has 20 of the session's 30 seconds from the moment that the credentials arrive."""
@@ -32,11 +33,16 @@ class Flight:
     terms: Terms
     envelope_hash: bytes
     resolve_at_ms: int
-    waiters: list[Asker] = field(default_factory=list)
-    pending_at_ms: int | None = None
+    waiters: list[Asker]
+    pending_at_ms: int | None
     """When those who wait hear PENDING; None once nobody waits."""
-    _resolve_count: int = 0
-    _look_at_ms: int | None = None  # its one entry in the heap that counts
+    look_at_ms: int | None = None
+    """Its one entry in the heap that counts."""
+    resolve_count: int = 0
+    """How often the bank was asked what became of it."""
+
+
+_make_flight: Final = maker_of(Flight)
 
 
 class Flights:
@@ -60,18 +66,21 @@ class Flights:
 
     def resume(self, terms: Terms, envelope_hash: bytes, now_ms: int) -> None:
         """One from before a restart: nobody waits, and it is resolved when the bank is there."""
-        self._flights[terms.payment_id] = Flight(terms, envelope_hash, now_ms)
+        self._flights[terms.payment_id] = Flight(terms, envelope_hash, now_ms, [], None)
 
     def wait(self, asker: Asker, terms: Terms, envelope_hash: bytes, pending_at_ms: int, now_ms: int) -> Flight:
         """Let an asker wait for a payment; whoever repeats one in flight waits with the first."""
-        flight = self._flights.get(terms.payment_id)
+        payment_id = terms.payment_id
+        flight = self._flights.get(payment_id)
         if flight is None:
             latest_ms = pending_at_ms + PENDING_BEFORE_END_MS - RESOLVE_BEFORE_END_MS
             half_time_ms = (now_ms + pending_at_ms + 1) // 2
             resolve_at_ms = max(min(now_ms + BANK_MS_MAX, latest_ms), half_time_ms)
-            flight = self._flights[terms.payment_id] = Flight(terms, envelope_hash, resolve_at_ms)
-        flight.waiters.append(asker)
-        flight.pending_at_ms = pending_at_ms
+            flight = _make_flight(terms, envelope_hash, resolve_at_ms, [asker], pending_at_ms)
+            self._flights[payment_id] = flight
+        else:
+            flight.waiters.append(asker)
+            flight.pending_at_ms = pending_at_ms
         self._schedule(flight)
         return flight
 
@@ -103,7 +112,7 @@ class Flights:
             when_ms = heapq.heappop(self._due_ms)
             for payment_id in self._due.pop(when_ms):
                 flight = self._flights.get(payment_id)
-                if flight is None or flight._look_at_ms != when_ms:
+                if flight is None or flight.look_at_ms != when_ms:
                     continue
                 told: list[Asker] = []
                 if flight.pending_at_ms is not None and now_ms >= flight.pending_at_ms:
@@ -116,15 +125,15 @@ class Flights:
 
     def _backoff_ms(self, flight: Flight) -> int:
         # Half fixed, half jitter: never a storm, never later than the cap.
-        bound_ms = min(RESOLVE_BACKOFF_BASE_MS << min(flight._resolve_count, 16), RESOLVE_BACKOFF_MS_MAX)
-        flight._resolve_count += 1
+        bound_ms = min(RESOLVE_BACKOFF_BASE_MS << min(flight.resolve_count, 16), RESOLVE_BACKOFF_MS_MAX)
+        flight.resolve_count += 1
         return bound_ms // 2 + int(self._jitter() * (bound_ms // 2))
 
     def _schedule(self, flight: Flight) -> None:
-        when_ms = flight.resolve_at_ms
-        if flight.pending_at_ms is not None:
-            when_ms = min(when_ms, flight.pending_at_ms)
-        flight._look_at_ms = when_ms
+        when_ms, pending_at_ms = flight.resolve_at_ms, flight.pending_at_ms
+        if pending_at_ms is not None and pending_at_ms < when_ms:
+            when_ms = pending_at_ms
+        flight.look_at_ms = when_ms
         due = self._due.get(when_ms)
         if due is None:
             due = self._due[when_ms] = []

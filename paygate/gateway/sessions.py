@@ -14,6 +14,10 @@ SESSION_COUNT_MAX: Final = 350_000
 his 30 seconds must not lose his session to those who are faster. Each costs 550 bytes with its token."""
 SESSION_COUNT_PER_TOKEN_MAX: Final = 16
 """A shopper may try again in several windows; whoever holds one token must not push other tokens' sessions out."""
+RANDOM_SIZE: Final = 4_096
+"""So many random bytes are asked for at once, which make 256 session IDs, so that not every payment has a system call
+for its own."""
+_ID_SIZE: Final = limits.SESSION_ID_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Sessions:
     def __init__(self, random_bytes: Callable[[int], bytes], session_ms: int) -> None:
         self.session_ms = session_ms
         self._random_bytes = random_bytes
+        self._unused_ids: list[bytes] = []  # each is given once, and kept nowhere else before or after
         self._sessions: dict[bytes, Session] = {}
         self._order: deque[bytes] = deque()  # their IDs, oldest first: the first is live, others may have been closed
         self._ids_of: dict[str, tuple[bytes, ...]] = {}  # transaction ID to its session IDs, oldest first
@@ -43,15 +48,20 @@ class Sessions:
     def open(self, token: Token, now_ms: int) -> bytes:
         """Open a session and give its ID, which only its client learns."""
         transaction_id = token.transaction_id
-        ids_of = self._ids_of
-        if transaction_id in ids_of and len(ids_of[transaction_id]) >= SESSION_COUNT_PER_TOKEN_MAX:
-            self._close(ids_of[transaction_id][0])
+        ids_of_token = self._ids_of.get(transaction_id, ())
+        if len(ids_of_token) >= SESSION_COUNT_PER_TOKEN_MAX:
+            self._close(ids_of_token[0])
+            ids_of_token = ids_of_token[1:]
         elif len(self._sessions) >= SESSION_COUNT_MAX:
             self._close(self._order[0])
-        session_id = self._random_bytes(limits.SESSION_ID_SIZE)
+            ids_of_token = self._ids_of.get(transaction_id, ())  # It may have been this token's.
+        if not self._unused_ids:
+            random = self._random_bytes(RANDOM_SIZE)
+            self._unused_ids = [random[at : at + _ID_SIZE] for at in range(0, len(random), _ID_SIZE)]
+        session_id = self._unused_ids.pop()
         self._sessions[session_id] = _make_session(token, now_ms + self.session_ms)
         self._order.append(session_id)
-        ids_of[transaction_id] = (*ids_of[transaction_id], session_id) if transaction_id in ids_of else (session_id,)
+        self._ids_of[transaction_id] = (*ids_of_token, session_id)
         return session_id
 
     def find(self, session_id: bytes) -> Session | None:

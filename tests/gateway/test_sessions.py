@@ -3,21 +3,26 @@
 import os
 from itertools import count
 from pathlib import Path
+from random import Random
 
 import pytest
 from gateway.world import build_token
 
-from paygate.codec.limits import SESSION_MS
+from paygate.codec.limits import SESSION_ID_SIZE, SESSION_MS
 from paygate.gateway import server
 from paygate.gateway.server import GatewayOptions
-from paygate.gateway.sessions import SESSION_COUNT_MAX, SESSION_COUNT_PER_TOKEN_MAX, Sessions
+from paygate.gateway.sessions import RANDOM_SIZE, SESSION_COUNT_MAX, SESSION_COUNT_PER_TOKEN_MAX, Sessions
 
 OPTIONS = GatewayOptions(Path(), "127.0.0.1", 0, ("127.0.0.1", 1))
 
 
 def sessions() -> Sessions:
     numbers = count(1)
-    return Sessions(lambda size: next(numbers).to_bytes(size), session_ms=30_000)
+
+    def random_bytes(size: int) -> bytes:
+        return b"".join(next(numbers).to_bytes(SESSION_ID_SIZE) for _ in range(size // SESSION_ID_SIZE))
+
+    return Sessions(random_bytes, session_ms=30_000)
 
 
 def test_a_session_lasts_as_long_as_it_says_and_no_longer() -> None:
@@ -33,15 +38,20 @@ def test_a_session_lasts_as_long_as_it_says_and_no_longer() -> None:
 
 @pytest.mark.pg("PG-TOK-3")
 def test_a_session_id_is_16_random_bytes_and_nothing_else() -> None:
-    asked: list[int] = []
+    given: list[bytes] = []
 
     def random_bytes(size: int) -> bytes:
-        asked.append(size)
-        return bytes([len(asked)]) * size
+        given.append(Random(len(given)).randbytes(size))
+        return given[-1]
 
     live = Sessions(random_bytes, session_ms=30_000)
-    assert [live.open(build_token(), now_ms=0) for _ in range(2)] == [b"\1" * 16, b"\2" * 16]
-    assert asked == [16, 16]
+    count_at_once = RANDOM_SIZE // 16
+    opened = [live.open(build_token(transaction_id=f"TX{n}"), now_ms=0) for n in range(count_at_once + 1)]
+    # Bytes of the source as they were given, each in one ID only, and no more asked for than is needed.
+    first, second = ([block[at : at + 16] for at in range(0, RANDOM_SIZE, 16)] for block in given)
+    assert sorted(opened[:-1]) == sorted(first)
+    assert opened[-1] in second
+    assert len(set(opened)) == len(opened)
 
 
 @pytest.mark.pg("PG-TOK-3")

@@ -320,7 +320,7 @@ class World:
 
     def _random_bytes(self, size: int) -> bytes:
         self._random_count += 1
-        return hashlib.sha256(self._random_count.to_bytes(8)).digest()[:size]
+        return hashlib.shake_128(self._random_count.to_bytes(8)).digest(size)
 
     # -- time and ticks --------------------------------------------------------------------------------
 
