@@ -103,6 +103,10 @@ class Store(Protocol):
         """
 
 
+_Handle = Callable[[Now], list[Effect]]
+_NO_LINK: Final = 0
+
+
 class Server:
     """One server process's sockets and tick."""
 
@@ -128,12 +132,13 @@ class Server:
             Continue: self._continue,
             CloseLink: self._close,
         }
-        self._inbox: list[Callable[[Now], list[Effect]]] = []
+        # In order of coming: bytes of a link, or with _NO_LINK whatever else is to be handled.
+        self._inbox: list[tuple[int, bytes | _Handle]] = []
         self._backlog: dict[int, None] = {}  # links that wait for another turn, in order
         self._connections: dict[int, Connection] = {}
         self._link_ids: dict[Connection, int] = {}
         self._close_reasons: dict[int, str] = {}
-        self._next_link_id = 1
+        self._next_link_id = _NO_LINK + 1
         self._listener: Listener | None = None
         self._drain_deadline_ms: int | None = None
         self._full_told_ms: int | None = None
@@ -167,9 +172,9 @@ class Server:
         # The address is not asked of the socket, which fails if the peer is gone again.
         return self._add(Connection(self._loop, sock, self, limits, peer_address=address))
 
-    def defer(self, handle: Callable[[Now], list[Effect]]) -> None:
+    def defer(self, handle: _Handle) -> None:
         """Have something handled in this tick, with all the rest: its effects are committed and performed."""
-        self._inbox.append(handle)
+        self._inbox.append((_NO_LINK, handle))
 
     def run(self, signals: ServerSignals) -> None:
         """Tick until a drain has ended. Raises what the store or our own bugs raise; nothing is sent then."""
@@ -201,9 +206,10 @@ class Server:
         now = self._clock()
         effects: list[Effect] = []
         inbox, self._inbox = self._inbox, []
-        for handle in inbox:
-            effects += handle(now)
-        turns = self._take_turns(effects, now)
+        receive_data = self._core.receive_data
+        for link_id, received in inbox:
+            effects += receive_data(link_id, received, now) if isinstance(received, bytes) else received(now)
+        turns = self._take_turns(effects, now) if self._backlog else []
         deadline_ms = self._core.next_deadline_ms()
         if deadline_ms is not None and now.mono_ms >= deadline_ms:
             effects += self._core.receive_timer(now)
@@ -278,11 +284,11 @@ class Server:
 
     def data_received(self, conn: Connection, data: bytes) -> None:
         """ConnectionHandler: noted, handled in this tick."""
-        self._inbox.append(partial(self._core.receive_data, self._link_ids[conn], data))
+        self._inbox.append((self._link_ids[conn], data))
 
     def eof_received(self, conn: Connection) -> None:
         """ConnectionHandler: noted, handled in this tick."""
-        self._inbox.append(partial(self._core.receive_eof, self._link_ids[conn]))
+        self.defer(partial(self._core.receive_eof, self._link_ids[conn]))
 
     def connection_closed(self, conn: Connection, reason: CloseReason, detail: str) -> None:
         """ConnectionHandler: the one place where a link ends."""
@@ -291,14 +297,14 @@ class Server:
         self._backlog.pop(link_id, None)
         text = f"{reason.value}: {detail}" if detail else reason.value
         text = self._close_reasons.pop(link_id, text)
-        self._inbox.append(partial(self._core.link_closed, link_id, text))
+        self.defer(partial(self._core.link_closed, link_id, text))
 
     def _accepted(self, conn: Connection) -> None:
         link_id = self._add(conn)
-        self._inbox.append(partial(self._core.link_connected, link_id, conn.peer_address))
+        self.defer(partial(self._core.link_connected, link_id, conn.peer_address))
 
     def _refused(self, address: Address, reason: RefuseReason) -> None:
-        self._inbox.append(partial(self._core.link_refused, address, reason.value))
+        self.defer(partial(self._core.link_refused, address, reason.value))
 
     def _add(self, conn: Connection) -> int:
         conn.handler = self

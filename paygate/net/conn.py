@@ -151,18 +151,19 @@ class Connection:
 
         T27: a peer with more than `output_size_max` waiting is cut off.
         """
-        if not self.is_open or not data:
+        if self._phase is not _OPEN or self._write_error is not None or not data:
             return
-        if len(self._output) + len(data) > self._limits.output_size_max:
+        output = self._output
+        if len(output) + len(data) > self._limits.output_size_max:
             detail = f"more than {self._limits.output_size_max} bytes unsent"
             self._finish(CloseReason.SLOW_READER, detail)
             return
-        if not self._output:
+        if not output:
             self._output = data
-        elif isinstance(self._output, bytes):
-            self._output = bytearray(self._output) + data
+        elif isinstance(output, bytes):
+            self._output = bytearray(output) + data
         else:
-            self._output += data
+            output += data
         self._loop.mark_dirty(self)
 
     def pause_reading(self) -> None:
@@ -201,10 +202,32 @@ class Connection:
         """One write, at the end of the tick. For `Loop.flush` only."""
         if self._phase is _Phase.CLOSED:
             return
-        if self._output and not self._write_once():
-            return
-        if not self._output and self._stall_timer is None and self._phase is _OPEN:
-            return  # All of it left, and nothing was waiting before it: nothing else has changed.
+        output = self._output
+        if output:
+            try:
+                size = self._sock.send(output)
+            except BlockingIOError:
+                size = 0
+            except OSError as error:
+                self._output_broke(error)
+                return
+            if size == len(output):
+                self._output = b""
+                if self._stall_timer is None and self._phase is _OPEN:
+                    return  # Nothing was waiting before it: nothing else has changed.
+            elif size:
+                self._keep_unsent(output, size)
+        self._judge_output()
+
+    def _keep_unsent(self, output: bytes | bytearray, size: int) -> None:
+        """The kernel took the first `size` bytes."""
+        if isinstance(output, bytes):
+            output = self._output = bytearray(output)
+        del output[:size]
+        self._progress_ms = self._loop.now_ms()
+
+    def _judge_output(self) -> None:
+        """What the output that is left, or gone at last, means for reading, for the time limits and for a close."""
         if self._output:
             self._watch_for_stall()
         else:
@@ -223,10 +246,8 @@ class Connection:
         if events & EVENT_WRITE:
             # Not written here: nothing leaves outside the flush.
             self._loop.mark_dirty(self)
-        if events & EVENT_READ:
-            self._read_once()
-
-    def _read_once(self) -> None:
+            if not events & EVENT_READ:
+                return
         buffer = self._loop.read_buffer
         try:
             size = self._sock.recv_into(buffer, self._limits.read_size)
@@ -251,25 +272,6 @@ class Connection:
             self._update_events()
             if self._phase is _Phase.OPEN:
                 self.handler.eof_received(self)
-
-    def _write_once(self) -> bool:
-        """One write. False if the connection can't be written to any more."""
-        output = self._output
-        try:
-            size = self._sock.send(output)
-        except BlockingIOError:
-            return True
-        except OSError as error:
-            self._output_broke(error)
-            return False
-        if size == len(output):
-            self._output = b""
-        else:
-            if isinstance(output, bytes):
-                output = self._output = bytearray(output)
-            del output[:size]
-            self._progress_ms = self._loop.now_ms()
-        return True
 
     def _output_broke(self, error: OSError) -> None:
         # The peer may have answered before it went away, and its answer is still in the kernel: it is read to

@@ -73,7 +73,10 @@ class Timer:
 
 
 class _Watch:
-    """What is watched on one descriptor. Its identity tells a reused descriptor number from the old one."""
+    """What is watched on one descriptor; for no events any more once that is forgotten.
+
+    So a descriptor number that is used again is told from the old one: it has another.
+    """
 
     __slots__ = ("callback", "events")
 
@@ -137,6 +140,7 @@ class Loop:
         watch = self._watches.pop(fd, None)
         if watch is not None and watch.events:
             self._selector.unregister(fd)
+            watch.events = 0
 
     # Timers
 
@@ -178,9 +182,11 @@ class Loop:
         for key, events in ready:
             # An earlier callback may have closed this descriptor, or given its number to another connection.
             watch: _Watch = key.data
-            if self._watches.get(key.fd) is watch and events & watch.events:
-                watch.callback(events & watch.events)
-        self._take_due_timers()
+            watched = events & watch.events
+            if watched:
+                watch.callback(watched)
+        if self._heap:
+            self._take_due_timers()
         # Only those that wait now: a callback that calls itself again must not hold the tick.
         for _ in range(len(self._ready)):
             self._ready.popleft()._fire()

@@ -93,20 +93,14 @@ class ServerSignals:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         else:
             self._wakeup.catch(signal.SIGTERM)
+        self._blocked = _Blocked()
 
-    @contextmanager
-    def blocked(self) -> Iterator[None]:
+    def blocked(self) -> "_Blocked":
         """R12: block signals while messages are being handled; one block serves a whole tick's handling.
 
-        What arrives meanwhile is delivered at the end.
+        What arrives meanwhile is delivered at the end. Blocks don't stand in each other.
         """
-        # Not the function of `signal`, which wraps this one: it makes an enum member of each of the sixty signals in
-        # the mask that it gives back, and that takes thirty times as long as the two system calls.
-        before = _pthread_sigmask(signal.SIG_BLOCK, CONTROLLABLE)
-        try:
-            yield
-        finally:
-            _pthread_sigmask(signal.SIG_SETMASK, before)
+        return self._blocked
 
     def close(self) -> None:
         """Give the wake-up pipe up, before the loop closes. Signals stay ignored: we are about to exit."""
@@ -116,6 +110,18 @@ class ServerSignals:
         if signal.SIGTERM in numbers and self._on_drain is not None:
             on_drain, self._on_drain = self._on_drain, None
             on_drain()
+
+
+class _Blocked:
+    """A block of code in which signals are blocked, one object for all ticks."""
+
+    def __enter__(self) -> None:
+        # Not the function of `signal`, which wraps this one: it makes an enum member of each of the sixty signals in
+        # the mask that it gives back, and that takes thirty times as long as the two system calls.
+        self._before = _pthread_sigmask(signal.SIG_BLOCK, CONTROLLABLE)
+
+    def __exit__(self, *_: object) -> None:
+        _pthread_sigmask(signal.SIG_SETMASK, self._before)
 
 
 @contextmanager
