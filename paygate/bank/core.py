@@ -9,9 +9,8 @@ its transfer is under way waits for it: a fence ends payments that were lost, no
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from paygate.bank.ledger import (
     FindPayment,
@@ -61,22 +60,14 @@ class Decode:
     request: OpenEnvelope
 
 
-class _Asker(NamedTuple):
-    """Whom an answer goes to, if the link is still there."""
+_Asker = tuple[int, int, Callable[[bytes, TransferOutcome, Reason, str, bytes], TransferResult | ResolveResult], bytes]
+"""Whom an answer goes to, if the link is still there: link ID, correlation ID, what makes the reply, payment ID."""
 
-    link_id: int
-    correlation_id: int
-    make_reply: Callable[[bytes, TransferOutcome, Reason, str, bytes], TransferResult | ResolveResult]
+_Waiting = tuple[_Asker, Terms, bytes, int]
+"""A transfer whose envelope is with the decoder: who asked, terms, envelope hash, deadline in monotonic ms."""
 
-
-class _Waiting(NamedTuple):
-    """A transfer whose envelope is with the decoder."""
-
-    asker: _Asker
-    terms: Terms
-    envelope_hash: bytes
-    deadline_mono_ms: int
-
+_Then = Callable[["BankCore", Any, PaymentOutcome, list[Effect]], None]
+"""What is done with an outcome, for whom or for what it was asked; it adds its effects."""
 
 _make_commit: Final = maker_of(Commit)
 _make_decode: Final = maker_of(Decode)
@@ -86,16 +77,6 @@ _make_opened: Final = maker_of(Opened)
 _make_resolve_result: Final = maker_of(ResolveResult)
 _make_transfer: Final = maker_of(Transfer)
 _make_transfer_result: Final = maker_of(TransferResult)
-
-_Then = Callable[[PaymentOutcome, Now], list[Effect]]
-
-
-@dataclass(slots=True)
-class _UnderWay:
-    """Transfers of one payment that are being looked up or opened, and the resolves that wait for them."""
-
-    transfer_count: int = 0
-    resolves: list[tuple[Resolve, _Then]] = field(default_factory=list)
 
 
 class BankCore:
@@ -111,9 +92,12 @@ class BankCore:
         self._key_of = key_of
         self._decode_count_max = decode_count_max
         self._links = LinkTable()
-        self._awaited: deque[tuple[PaymentOperation, _Then]] = deque()  # commits, in the order of their outcomes
+        # Commits in the order of their outcomes, each with what is done then and with what.
+        self._awaited: deque[tuple[PaymentOperation, _Then, Any]] = deque()
         self._decoding: dict[int, _Waiting] = {}
-        self._under_way: dict[tuple[str, bytes], _UnderWay] = {}  # by gateway and payment ID
+        # By gateway and payment ID: how many transfers are looked up or opened, and the resolves that wait for them.
+        self._under_way: dict[tuple[str, bytes], int] = {}
+        self._resolves: dict[tuple[str, bytes], list[tuple[Resolve, _Asker]]] = {}
         self._failed: set[int] = set()  # links that we ended for what a request asked
         self._next_tag = 1
         self._is_draining = False
@@ -134,14 +118,17 @@ class BankCore:
         """Bytes came on a link."""
         effects: list[Effect] = []
         for event in self._links.receive_data(link_id, data, now.mono_ms):
-            effects += self._handle(link_id, event, now)
+            if type(event) is RequestReceived:
+                self._handle_request(link_id, event.correlation_id, event.message, now, effects)
+            else:
+                effects += self._handle(link_id, event)
         return effects
 
     def receive_eof(self, link_id: int, now: Now) -> list[Effect]:
         """A link's stream has ended."""
         effects: list[Effect] = []
         for event in self._links.receive_eof(link_id):
-            effects += self._handle(link_id, event, now)
+            effects += self._handle(link_id, event)
         return effects
 
     def link_closed(self, link_id: int, reason: str, now: Now) -> list[Effect]:
@@ -154,7 +141,7 @@ class BankCore:
         """Fail links whose deadlines have passed."""
         effects: list[Effect] = []
         for link_id, event in self._links.receive_timer(now.mono_ms):
-            effects += self._handle(link_id, event, now)
+            effects += self._handle(link_id, event)
         return effects
 
     def next_deadline_ms(self) -> int | None:
@@ -177,9 +164,7 @@ class BankCore:
 
     # -- requests --------------------------------------------------------------------------------------
 
-    def _handle(self, link_id: int, event: LinkEvent, now: Now) -> list[Effect]:
-        if isinstance(event, RequestReceived):
-            return self._handle_request(link_id, event.correlation_id, event.message, now)
+    def _handle(self, link_id: int, event: LinkEvent) -> list[Effect]:
         match event:
             case LinkOpened(peer_id=gateway_id):
                 return [LogLine(f"gateway {gateway_id} is linked")]
@@ -190,107 +175,115 @@ class BankCore:
             case _:
                 return []
 
-    def _handle_request(self, link_id: int, correlation_id: int, message: Message, now: Now) -> list[Effect]:
+    def _handle_request(
+        self, link_id: int, correlation_id: int, message: Message, now: Now, effects: list[Effect]
+    ) -> None:
         link = self._links.get(link_id)
         # A fault behind this request in the same read takes it not back (PG-LNK-11); one of ours before it does.
         if link is None or link_id in self._failed:
-            return []
+            return
         if isinstance(message, BankKeysQuery):
             is_ours = message.bank_id == self._bank_id
             link.send_reply(
                 correlation_id,
                 BankKeys(KeysStatus.AVAILABLE, self.signed_key_list) if is_ours else _UNKNOWN_BANK,
             )
-            return []
+            return
         assert isinstance(message, _PAYMENT_REQUESTS), "the link lets no other request through"
         terms = message.terms
         if terms.gateway_id != link.peer_id:  # T14: the link's key says who it is.
             self._fail(link_id, link, "bad value at terms.gateway_id: expected the gateway of this link")
-            return [LogLine(f"gateway {link.peer_id} sent a request of another gateway; its link is closed")]
-        if terms.bank_id != self._bank_id:
+            effects.append(LogLine(f"gateway {link.peer_id} sent a request of another gateway; its link is closed"))
+        elif terms.bank_id != self._bank_id:
             self._fail(link_id, link, "bad value at terms.bank_id: expected this bank")
-            return [LogLine(f"gateway {link.peer_id} sent a request for another bank; its link is closed")]
-        if isinstance(message, ResolveRequest):
-            resolve = Resolve(terms, message.envelope_hash)
-            asker = _Asker(link_id, correlation_id, _make_resolve_result)
-            return self._resolve(resolve, partial(self._decided, asker, terms.payment_id))
-        key = (terms.gateway_id, terms.payment_id)
-        under_way = self._under_way.get(key)
-        if under_way is None:
-            under_way = self._under_way[key] = _UnderWay()
-        under_way.transfer_count += 1
-        asker = _Asker(link_id, correlation_id, _make_transfer_result)
-        sent_envelope_hash = envelope_hash(message.envelope)
-        then = partial(self._found, asker, message, sent_envelope_hash, now.mono_ms + message.time_left_ms)
-        return [self._commit(_make_find(terms, sent_envelope_hash), then)]
+            effects.append(LogLine(f"gateway {link.peer_id} sent a request for another bank; its link is closed"))
+        elif isinstance(message, TransferRequest):
+            asker: _Asker = (link_id, correlation_id, _make_transfer_result, terms.payment_id)
+            self._ask(asker, message, now.mono_ms + message.time_left_ms, effects)
+        else:
+            asker = (link_id, correlation_id, _make_resolve_result, terms.payment_id)
+            self._resolve(asker, Resolve(terms, message.envelope_hash), effects)
 
     def _fail(self, link_id: int, link: Link, text: str) -> None:
         self._failed.add(link_id)
         link.fail(ErrorCode.BAD_VALUE, text)
 
+    # -- transfers -------------------------------------------------------------------------------------
+
+    def _ask(self, asker: _Asker, request: TransferRequest, deadline_mono_ms: int, effects: list[Effect]) -> None:
+        """The first step: is the payment known?"""
+        terms = request.terms
+        key = (terms.gateway_id, terms.payment_id)
+        self._under_way[key] = self._under_way.get(key, 0) + 1
+        sent_envelope_hash = envelope_hash(request.envelope)
+        asked = (asker, request, sent_envelope_hash, deadline_mono_ms)
+        effects.append(self._commit(_make_find(terms, sent_envelope_hash), BankCore._found, asked))
+
     def _found(
-        self,
-        asker: _Asker,
-        request: TransferRequest,
-        sent_envelope_hash: bytes,
-        deadline_mono_ms: int,
-        outcome: PaymentOutcome,
-        now: Now,
-    ) -> list[Effect]:
+        self, asked: tuple[_Asker, TransferRequest, bytes, int], outcome: PaymentOutcome, effects: list[Effect]
+    ) -> None:
+        """The second step: the ledger said whether it is known. If not, its envelope is opened."""
+        asker, request, sent_envelope_hash, deadline_mono_ms = asked
         if outcome.outcome is None and (self._is_draining or len(self._decoding) >= self._decode_count_max):
             outcome = _UNAVAILABLE
         if outcome.outcome is not None:
-            return self._decided(asker, request.terms.payment_id, outcome, now) + self._ended(request.terms)
+            self._decided(asker, outcome, effects)
+            self._ended(request.terms, effects)
+            return
         tag = self._next_tag
         self._next_tag += 1
-        self._decoding[tag] = _Waiting(asker, request.terms, sent_envelope_hash, deadline_mono_ms)
-        return [_make_decode(tag, _make_open_envelope(request.key_id, request.terms, request.envelope))]
+        self._decoding[tag] = (asker, request.terms, sent_envelope_hash, deadline_mono_ms)
+        effects.append(_make_decode(tag, _make_open_envelope(request.key_id, request.terms, request.envelope)))
 
     def decoded(self, tag: int, opened: OpenedEnvelope | None, now: Now) -> list[Effect]:
         """The decoder's answer to a Decode; None if it died and can't answer."""
-        waiting = self._decoding.pop(tag)
+        asker, terms, sent_envelope_hash, deadline_mono_ms = self._decoding.pop(tag)
+        effects: list[Effect] = []
         if opened is None:
-            effects = self._decided(waiting.asker, waiting.terms.payment_id, _UNAVAILABLE, now)
-            return effects + self._ended(waiting.terms)
-        credentials = _NOT_OPENED.get(opened.status) or _make_opened(opened.user_id, opened.verifier)
-        transfer = _make_transfer(waiting.terms, waiting.envelope_hash, credentials, waiting.deadline_mono_ms)
-        commit = self._commit(transfer, partial(self._decided, waiting.asker, waiting.terms.payment_id))
-        return [commit, *self._ended(waiting.terms)]
+            self._decided(asker, _UNAVAILABLE, effects)
+        else:
+            credentials = _NOT_OPENED.get(opened.status) or _make_opened(opened.user_id, opened.verifier)
+            transfer = _make_transfer(terms, sent_envelope_hash, credentials, deadline_mono_ms)
+            effects.append(self._commit(transfer, BankCore._decided, asker))
+        self._ended(terms, effects)
+        return effects
 
-    def _resolve(self, resolve: Resolve, then: _Then) -> list[Effect]:
+    def _ended(self, terms: Terms, effects: list[Effect]) -> None:
+        """A transfer is answered, or is committed just before these effects: the last one lets the resolves go."""
+        key = (terms.gateway_id, terms.payment_id)
+        others_count = self._under_way.pop(key) - 1
+        if others_count:
+            self._under_way[key] = others_count
+        else:
+            effects += [
+                self._commit(resolve, BankCore._decided, asker) for resolve, asker in self._resolves.pop(key, ())
+            ]
+
+    def _resolve(self, asker: _Asker, resolve: Resolve, effects: list[Effect]) -> None:
         """Ask the ledger now, or behind the transfer of this payment that is under way and would find a fence.
 
         The wait is bounded, since a decoder that hangs is replaced.
         """
-        terms = resolve.terms
-        under_way = self._under_way.get((terms.gateway_id, terms.payment_id))
-        if under_way is None:
-            return [self._commit(resolve, then)]
-        under_way.resolves.append((resolve, then))
-        return []
+        key = (resolve.terms.gateway_id, resolve.terms.payment_id)
+        if key in self._under_way:
+            self._resolves.setdefault(key, []).append((resolve, asker))
+        else:
+            effects.append(self._commit(resolve, BankCore._decided, asker))
 
-    def _ended(self, terms: Terms) -> list[Effect]:
-        """A transfer is answered, or is committed just before these effects: the last one lets the resolves go."""
-        key = (terms.gateway_id, terms.payment_id)
-        under_way = self._under_way[key]
-        under_way.transfer_count -= 1
-        if under_way.transfer_count:
-            return []
-        del self._under_way[key]
-        return [self._commit(resolve, then) for resolve, then in under_way.resolves]
-
-    def _decided(self, asker: _Asker, payment_id: bytes, outcome: PaymentOutcome, now: Now) -> list[Effect]:
+    def _decided(self, asker: _Asker, outcome: PaymentOutcome, effects: list[Effect]) -> None:
+        """The outcome is final: it is answered."""
         assert outcome.outcome is not None
-        link = self._links.get(asker.link_id)
-        if link is not None:  # The gateway may be gone; the outcome stands, and it will ask.
-            reply = asker.make_reply(payment_id, outcome.outcome, outcome.reason, outcome.utr, outcome.receipt)
-            link.send_reply(asker.correlation_id, reply)
-        return [outcome.posted] if outcome.posted else []
+        link_id, correlation_id, make_reply, payment_id = asker
+        reply = make_reply(payment_id, outcome.outcome, outcome.reason, outcome.utr, outcome.receipt)
+        # The gateway may be gone; the outcome stands, and it will ask.
+        self._links.send_reply(link_id, correlation_id, reply)
+        if outcome.posted is not None:
+            effects.append(outcome.posted)
 
     # -- commits ---------------------------------------------------------------------------------------
 
-    def _commit(self, operation: PaymentOperation, then: _Then) -> Commit:
-        self._awaited.append((operation, then))
+    def _commit(self, operation: PaymentOperation, then: _Then, asked: Any) -> Commit:
+        self._awaited.append((operation, then, asked))
         return _make_commit(operation)
 
     def committed(self, outcomes: Sequence[Outcome], now: Now) -> list[Effect]:
@@ -298,8 +291,8 @@ class BankCore:
         effects: list[Effect] = []
         for outcome in outcomes:
             assert isinstance(outcome, PaymentOutcome)
-            _, then = self._awaited.popleft()
-            effects += then(outcome, now)
+            _, then, asked = self._awaited.popleft()
+            then(self, asked, outcome, effects)
         return effects
 
     def commit_failed(self, operations: Sequence[PaymentOperation], now: Now) -> list[Effect]:
@@ -308,20 +301,19 @@ class BankCore:
         # Asking writes nothing; if even that finds no room, asking again would not end.
         may_ask = not all(isinstance(operation, FindPayment) for operation in operations)
         for operation in operations:
-            asked, then = self._awaited.popleft()
-            assert asked is operation
+            committed, then, asked = self._awaited.popleft()
+            assert committed is operation
             if isinstance(operation, Transfer) or not may_ask:
-                effects += then(_UNAVAILABLE, now)
+                then(self, asked, _UNAVAILABLE, effects)
             else:
                 find = FindPayment(operation.terms, operation.envelope_hash)
                 is_find = isinstance(operation, FindPayment)
-                effects.append(self._commit(find, then if is_find else partial(_found_or_unavailable, then)))
+                effects.append(self._commit(find, then if is_find else BankCore._found_or_unavailable, asked))
         return effects
+
+    def _found_or_unavailable(self, asker: _Asker, outcome: PaymentOutcome, effects: list[Effect]) -> None:
+        # A fence that can't be written is none; the gateway asks again.
+        self._decided(asker, outcome if outcome.outcome is not None else _UNAVAILABLE, effects)
 
 
 _UNKNOWN_BANK: Final = BankKeys(KeysStatus.UNKNOWN_BANK, b"")
-
-
-def _found_or_unavailable(then: _Then, outcome: PaymentOutcome, now: Now) -> list[Effect]:
-    # A fence that can't be written is none; the gateway asks again.
-    return then(outcome if outcome.outcome is not None else _UNAVAILABLE, now)

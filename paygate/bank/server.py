@@ -183,11 +183,12 @@ class _Performer:
     def __call__(self, effects: list[Effect]) -> None:
         posted: list[Posted] = []
         for effect in effects:
-            if isinstance(effect, Posted):
+            kind = type(effect)
+            if kind is Posted:
                 posted.append(effect)
-            elif isinstance(effect, Decode):
+            elif kind is Decode:
                 self.decoder.open_envelope(effect.tag, effect.request)
-            elif isinstance(effect, LogLine):
+            elif kind is LogLine:
                 _log(effect.text)
         if self._records.note(posted):
             self._records_later.ask()
