@@ -192,19 +192,19 @@ class ClientSide:
             refusal = Reason.DRAINING if self.is_draining else Reason.SESSION
             self._refuse_unless_known(asker, message, refusal, None, effects)
             return
-        token = session.token
+        transaction_id, merchant_id, amount_minor, currency, ends_ms = session
         terms = _make_terms(
             self._bank_id,
             self._gateway_id,
-            token.merchant_id,
-            token.transaction_id,
+            merchant_id,
+            transaction_id,
             message.payment_id,
             message.session_id,
-            token.amount_minor,
-            token.currency,
+            amount_minor,
+            currency,
             message.authorised_at_ms,
         )
-        pending_at_ms = session.ends_ms - PENDING_BEFORE_END_MS
+        pending_at_ms = ends_ms - PENDING_BEFORE_END_MS
         if self.is_draining:
             self._refuse_unless_known(asker, message, Reason.DRAINING, terms, effects)
         elif now.mono_ms >= pending_at_ms:
