@@ -197,7 +197,7 @@ class Link:
 
         Something to send, another turn, an earlier deadline, or the end. A whole frame alone is none of them.
         """
-        return not self.is_between_frames or bool(self._output)
+        return self._frame_started_ms is not None or self.state is not _OPEN or bool(self._output)
 
     @property
     def is_between_frames(self) -> bool:

@@ -30,7 +30,7 @@ from paygate.codec.seal import envelope_hash
 from paygate.codec.sealed import Terms
 from paygate.effects import Commit, Effect, LogLine
 from paygate.gateway.bank_side import BankSide, GatewayIdentity
-from paygate.gateway.effects import PaymentRecord, RefusalRecord, TokenRecord
+from paygate.gateway.effects import RefusalRecord
 from paygate.gateway.flights import PENDING_BEFORE_END_MS, Asker, Flights
 from paygate.gateway.sessions import Sessions
 from paygate.gateway.tokens import (
@@ -57,10 +57,8 @@ _make_begin: Final = maker_of(BeginPayment)
 _make_check: Final = maker_of(CheckToken)
 _make_commit: Final = maker_of(Commit)
 _make_payment_ack: Final = maker_of(PaymentAck)
-_make_payment_record: Final = maker_of(PaymentRecord)
 _make_settle: Final = maker_of(SettlePayment)
 _make_terms: Final = maker_of(Terms)
-_make_token_record: Final = maker_of(TokenRecord)
 _make_transfer: Final = maker_of(TransferRequest)
 
 # An enum's member is looked up through its class each time, and these are asked for with every payment.
@@ -182,7 +180,7 @@ class ClientSide:
         )
         self._reply(asker, ack)
         if outcome.is_changed:
-            effects.append(_make_token_record(token))
+            effects.append(token)
 
     # -- payments --------------------------------------------------------------------------------------
 
@@ -229,7 +227,7 @@ class ClientSide:
             utr = token.utr if token and outcome.refusal is Reason.TOKEN_PAID else ""
             self._refuse_payment(asker, message.payment_id, outcome.refusal, terms, now, effects, utr)
             if token:  # It may just have been seen to be expired.
-                effects.append(TokenRecord(token))
+                effects.append(token)
             return
         if payment.outcome is not None:  # A repeat of a payment that has its final outcome: the same bytes again.
             self._reply(asker, PaymentAck(payment.payment_id, *_answer(payment)))
@@ -239,9 +237,9 @@ class ClientSide:
             return
         time_left_ms = min(flight.resolve_at_ms - now.mono_ms, limits.SESSION_MS)
         self._bank.ask(_make_transfer(terms, time_left_ms, message.key_id, message.envelope))
-        effects.append(_make_payment_record(payment))
+        effects.append(payment)
         if token is not None:
-            effects.append(_make_token_record(token))
+            effects.append(token)
 
     def _payment_settled(
         self, kept: None, outcome: PaymentSettled | StoreUnavailable, now: Now, effects: list[Effect]
@@ -260,9 +258,9 @@ class ClientSide:
                 self._reply(asker, ack)
         if not outcome.is_changed:
             return
-        effects.append(_make_payment_record(payment))
+        effects.append(payment)
         if outcome.token is not None:
-            effects.append(_make_token_record(outcome.token))
+            effects.append(outcome.token)
         if payment.outcome is _MISMATCH:
             effects.append(LogLine(f"payment {payment_id.hex()}: the bank knows it with other terms"))
 

@@ -1,25 +1,14 @@
-"""What the gateway's core wants recorded or told: plain data, brought into the text records by the shell."""
+"""What the gateway's core wants recorded or told: plain data, brought into the text records by the shell.
+
+A `Token` whose state, UTR or tries have changed (R13), and a `Payment` that was begun or has its outcome (R14), are
+effects as they are; here is what else is one.
+"""
 
 from dataclasses import dataclass
 
 from paygate.codec.codes import Reason
 from paygate.codec.sealed import Terms
-from paygate.gateway.tokens import Payment, Token
 from paygate.net.addresses import Address
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRecord:
-    """R13: a token's state, UTR or tries have changed."""
-
-    token: Token
-
-
-@dataclass(frozen=True, slots=True)
-class PaymentRecord:
-    """R14: a payment was begun or has its outcome."""
-
-    payment: Payment
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from paygate.clock import Now, utc_text
 from paygate.effects import Effect
 from paygate.files.sqlite import StoreFull
 from paygate.files.text_records import ROW_SIZE_MAX, AppendFile, ChangingColumns, FieldProblem, RawLine, SharedFile
-from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
+from paygate.gateway.effects import ConnectionRecord, RefusalRecord
 from paygate.gateway.record_lines import (
     CONNECTIONS_LAYOUT,
     PAYMENTS_LAYOUT,
@@ -214,12 +214,10 @@ class GatewayRecords:
         """
         for effect in effects:
             kind = type(effect)
-            if kind is PaymentRecord:
-                payment = effect.payment
-                self._new_payments[payment.terms.payment_id] = payment  # its last state
-            elif kind is TokenRecord:
-                token = effect.token
-                self._new_tokens[token.transaction_id] = token
+            if kind is Payment:
+                self._new_payments[effect.terms.payment_id] = effect  # its last state
+            elif kind is Token:
+                self._new_tokens[effect.transaction_id] = effect
             elif kind is RefusalRecord:
                 self._new_refusals.append(effect)
             elif kind is ConnectionRecord:

@@ -36,8 +36,8 @@ from paygate.codec.messages import (
 )
 from paygate.files.sqlite import StoreFsyncFailed
 from paygate.gateway.bank_side import KEY_LIST_REFRESH_MS
-from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
-from paygate.gateway.tokens import TokenState
+from paygate.gateway.effects import ConnectionRecord, RefusalRecord
+from paygate.gateway.tokens import Payment, Token, TokenState
 from paygate.link import TURN_FRAME_COUNT_MAX
 
 NO_SESSION = bytes(limits.SESSION_ID_SIZE)
@@ -137,7 +137,7 @@ def test_a_transaction_id_is_compared_byte_by_byte(world: World) -> None:
 def test_a_token_seen_to_be_expired_is_recorded(world: World) -> None:
     world.issue(transaction_id="TX-2", expires_ms=NOW_MS)
     world.connect_client().query_token("TX-2")
-    assert [r.token.state for r in world.told(TokenRecord)] == [TokenState.EXPIRED]
+    assert [token.state for token in world.told(Token)] == [TokenState.EXPIRED]
 
 
 # -- payments (R5 to R9) ---------------------------------------------------------------------------------
@@ -160,8 +160,8 @@ def test_a_payment_that_is_posted(world: World) -> None:
     assert (world.token().state, world.token().utr) == (TokenState.PAID, UTR)
     ack = client.query_token()
     assert (ack.status, ack.utr) == (TokenStatus.PAID, UTR)
-    assert [r.payment.outcome for r in world.told(PaymentRecord)] == [None, TransferOutcome.POSTED]
-    assert [r.token.state for r in world.told(TokenRecord)] == [TokenState.IN_FLIGHT, TokenState.PAID]
+    assert [payment.outcome for payment in world.told(Payment)] == [None, TransferOutcome.POSTED]
+    assert [token.state for token in world.told(Token)] == [TokenState.IN_FLIGHT, TokenState.PAID]
 
 
 @pytest.mark.pg("PG-ERR-1")
@@ -247,7 +247,7 @@ def test_a_token_that_expires_during_the_session_is_not_paid_and_its_record_says
     world.advance(5_000)
     question = client.pay(session)
     assert client.told_payment(question) == refused("first", Reason.TOKEN_WITHDRAWN)
-    assert [r.token.state for r in world.told(TokenRecord)] == [TokenState.EXPIRED]
+    assert [token.state for token in world.told(Token)] == [TokenState.EXPIRED]
 
 
 # -- repeats ---------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def test_a_repeat_waits_with_the_first(world: World) -> None:
     world.bank.post(world.bank.transfers[0])
     assert client.told(first) == client.told(second) == another.told(third)
     assert client.told_payment(first).status is PaymentStatus.PAID
-    assert len(world.told(PaymentRecord)) == 2
+    assert len(world.told(Payment)) == 2
 
 
 @pytest.mark.pg("PG-PAY-5")

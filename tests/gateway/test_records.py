@@ -16,7 +16,7 @@ from paygate.clock import Now
 from paygate.codec.codes import Reason, TokenStatus, TransferOutcome
 from paygate.effects import Effect, LogLine
 from paygate.files.text_records import FieldProblem
-from paygate.gateway.effects import ConnectionRecord, PaymentRecord, RefusalRecord, TokenRecord
+from paygate.gateway.effects import ConnectionRecord, RefusalRecord
 from paygate.gateway.record_lines import TOKENS_LAYOUT, parse_token, token_row
 from paygate.gateway.records import GatewayRecords
 from paygate.gateway.sqlite_tokens import SqliteTokens
@@ -97,13 +97,13 @@ class Desk:
         outcome = self.apply(begin)
         assert isinstance(outcome, PaymentBegun)
         assert outcome.payment is not None
-        return [PaymentRecord(outcome.payment), TokenRecord(outcome.token)] if outcome.token else []
+        return [outcome.payment, outcome.token] if outcome.token else []
 
     def settle(self, settle: SettlePayment = POSTED) -> list[Effect]:
         outcome = self.apply(settle, LATER)
         assert isinstance(outcome, PaymentSettled)
         assert outcome.payment is not None
-        return [PaymentRecord(outcome.payment), TokenRecord(outcome.token)] if outcome.token else []
+        return [outcome.payment, outcome.token] if outcome.token else []
 
 
 @pytest.fixture
@@ -598,5 +598,5 @@ def test_a_bad_line_can_not_forge_a_line_of_the_log(desk: Desk) -> None:
 
 def test_a_token_keeps_its_place_in_the_file(desk: Desk) -> None:
     desk.add(*(LINE.replace(TRANSACTION_ID, f"TX-{number}") for number in range(5)))
-    desk.records.record([TokenRecord(replace(t, state=TokenState.EXPIRED)) for t in list(desk.store.tokens())[1:2]])
+    desk.records.record([replace(t, state=TokenState.EXPIRED) for t in list(desk.store.tokens())[1:2]])
     assert list(desk.states().items())[1] == ("TX-1", "expired")
