@@ -7,15 +7,15 @@ no payment waits behind them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from paygate.children import child_argv, child_env
 from paygate.cli import ExitCode, PaygateExit
-from paygate.codec.buffer import FrameBuffer
+from paygate.codec.buffer import FrameBuffer, take_messages
+from paygate.codec.codes import Kind
 from paygate.codec.errors import RemoteProtocolError
-from paygate.codec.frame import Frame, encode_frame
+from paygate.codec.frame import encode_frame
 from paygate.codec.messages import MakeVerifier, OpenedEnvelope, OpenEnvelope, Verifier
 from paygate.net.child import Child
 from paygate.net.loop import Loop, Timer
@@ -27,17 +27,12 @@ ANSWER_MS_MAX: Final = 5_000
 """How often is looked whether a decoder that owes answers gave any since; if not, it hangs and is replaced. It needs
 100 us for one."""
 TERMINATE_GRACE_MS: Final = 500
+_ANSWERS: Final = frozenset({Kind.OPENED_ENVELOPE})
 
 
 def decoder_argv(directory: Path) -> tuple[str, ...]:
     """How to start a decoder for this state directory."""
     return child_argv("paygate.bank.decoder", "--state", str(directory))
-
-
-@dataclass(slots=True)
-class _Owed:
-    frame: bytes
-    is_repeated: bool = False
 
 
 class DecoderProcess:
@@ -58,7 +53,8 @@ class DecoderProcess:
         self._argv = argv
         self._on_answer = on_answer
         self._log = log
-        self._owed: dict[int, _Owed] = {}
+        self._owed: dict[int, bytes] = {}  # by tag: the frame that asks
+        self._repeated: set[int] = set()  # what an earlier decoder owed too
         self._failure_count = 0  # deaths since the last answer
         self._child: Child | None = None
         self._timer: Timer | None = None
@@ -74,9 +70,10 @@ class DecoderProcess:
         frame = encode_frame(request, tag)
         if not self._owed:
             self._is_heard = True
-        self._owed[tag] = _Owed(frame)
+        self._owed[tag] = frame
         self._child.send(frame)
-        self._watch()
+        if self._timer is None:
+            self._watch()
 
     def close(self) -> None:
         """Let the decoder end; what it owes is forgotten."""
@@ -100,27 +97,22 @@ class DecoderProcess:
             self._log(f"the decoder could not be started: {error.strerror}")
             self._failed()
             return
-        for owed in self._owed.values():
-            owed.is_repeated = True
-            self._child.send(owed.frame)
+        self._repeated = set(self._owed)
+        for frame in self._owed.values():
+            self._child.send(frame)
         self._watch()
 
     def _data_received(self, data: bytes) -> None:
-        self._buffer.receive_data(data)
         try:
-            while (frame := self._buffer.next_frame()) is not None:
-                self._answered(frame)
+            for tag, message in take_messages(self._buffer, data, _ANSWERS):
+                # What was owed by an earlier decoder and given up is not owed by this one.
+                if self._owed.pop(tag, None) is not None and isinstance(message, OpenedEnvelope):
+                    self._failure_count = 0
+                    self._on_answer(tag, message)
         except RemoteProtocolError as error:
             self._log(f"the decoder sent nonsense ({error.text}); it is replaced")
             self._kill()
         self._is_heard = True
-
-    def _answered(self, frame: Frame) -> None:
-        message = frame.message()
-        # What was owed by an earlier decoder and given up is not owed by this one.
-        if self._owed.pop(frame.correlation_id, None) is not None and isinstance(message, OpenedEnvelope):
-            self._failure_count = 0
-            self._on_answer(frame.correlation_id, message)
 
     def _watch(self) -> None:
         # One timer for all that is owed, since a timer for each payment would cost more than the look.
@@ -150,7 +142,7 @@ class DecoderProcess:
             self._timer.cancel()
             self._timer = None
         self._failure_count += 1
-        given_up = [tag for tag, owed in self._owed.items() if owed.is_repeated or self._failure_count > 1]
+        given_up = [tag for tag in self._owed if tag in self._repeated or self._failure_count > 1]
         for tag in given_up:
             del self._owed[tag]
             self._on_answer(tag, None)

@@ -34,8 +34,8 @@ YIELDING: Final = (WAIT, FSYNC, "socket", "pipe")
 MEANINGS: Final = {
     "socket": "system calls that read and write sockets",
     "pipe": "reading and writing the pipes between bank and decoder",
-    "split": "bytes to frames: header checks and checksum; what links take from sockets is decoded in the same loop",
-    "decode": "bodies from pipes and stored terms to messages",
+    "split": "bytes to frames and their messages, all of a read in one loop: header checks, checksum, bodies",
+    "decode": "what an envelope held to a record",
     "MAC": "HMAC of frames, made and checked",
     "link": "the link's state: correlation, deadlines, output",
     "HPKE": "opening the envelope, info included",
@@ -89,13 +89,6 @@ STAGES: Final[dict[str, dict[str, Targets]]] = {
     "bank": {
         **_SHARED,
         "pipe": ("os:readv", "paygate.net.child:Child.flush_output"),
-        "split": (
-            *_SHARED["split"],
-            "paygate.codec.buffer:FrameBuffer.receive_data",
-            "paygate.codec.buffer:FrameBuffer.next_head",
-            "paygate.codec.buffer:FrameBuffer.next_frame",
-        ),
-        "decode": ("paygate.codec.frame:Frame.message",),
         "core": (
             "paygate.bank.core:BankCore.receive_data",
             "paygate.bank.core:BankCore.committed",
@@ -110,10 +103,10 @@ STAGES: Final[dict[str, dict[str, Targets]]] = {
     "decoder": {
         WAIT: ("os:read",),
         "pipe": ("paygate.files.durable:write_all",),
-        "split": ("paygate.codec.buffer:FrameBuffer.receive_data", "paygate.codec.buffer:FrameBuffer.next_frame"),
-        "decode": ("paygate.codec.frame:Frame.message", "paygate.codec.frame:decode_record"),
+        "split": _SHARED["split"],
+        "decode": ("paygate.codec.frame:decode_record",),
         "HPKE": ("paygate.codec.seal:open_envelope",),
-        "core": ("paygate.bank.decoder:Decoder.answer",),
+        "core": ("paygate.bank.decoder:Decoder.answers",),
         "verifier": ("paygate.codec.seal:verifier_of",),
         "encode": ("paygate.codec.frame:encode_frame", "paygate.codec.frame:encode_record"),
     },

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import records
 
-from paygate.codec.buffer import FrameBuffer
+from paygate.codec.buffer import FrameBuffer, take_messages
 from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.frame import Frame, encode_frame
@@ -76,6 +76,31 @@ def test_any_cutting_of_any_stream_gives_the_same_messages(sent: list[Message], 
     frames = feed(FrameBuffer(), *chunks)
     assert [frame.message() for frame in frames] == sent
     assert [frame.correlation_id for frame in frames] == list(range(len(sent)))
+
+
+@given(st.lists(messages(), min_size=1, max_size=4), st.sets(st.sampled_from(Kind)), st.data())
+def test_any_cutting_of_a_pipes_stream_gives_the_same_messages(
+    sent: list[Message], kinds: set[Kind], data: st.DataObject
+) -> None:
+    stream = b"".join(encode_frame(message, i) for i, message in enumerate(sent))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+    chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    buffer = FrameBuffer()
+    assert [pair for chunk in chunks for pair in take_messages(buffer, chunk, kinds)] == list(enumerate(sent))
+    assert not buffer.is_mid_frame
+
+
+@pytest.mark.parametrize("end", [b"x" * 20, encode_frame(example(Kind.ECHO), 8)[:-1] + b"x"])
+def test_what_came_before_a_wrong_frame_in_a_pipe_comes_before_its_error(end: bytes) -> None:
+    stream = encode_frame(example(Kind.ECHO), 7) + end
+    for kinds in (set[Kind](), {Kind.ECHO}):
+        buffer = FrameBuffer()
+        messages = take_messages(buffer, stream, kinds)
+        assert next(messages) == (7, example(Kind.ECHO))
+        with pytest.raises(RemoteProtocolError):
+            next(messages)
+        with pytest.raises(RemoteProtocolError):  # There are no boundaries any more.
+            next(take_messages(buffer, stream, kinds))
 
 
 @given(st.lists(st.binary(max_size=80), max_size=6))
