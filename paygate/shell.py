@@ -127,11 +127,6 @@ class Server:
         self._store = store
         self._perform = perform
         self._clock = clock
-        self._of_links: dict[type, Callable[[Any], None]] = {
-            Send: self._send,
-            Continue: self._continue,
-            CloseLink: self._close,
-        }
         # In order of coming: bytes of a link, or with _NO_LINK whatever else is to be handled.
         self._inbox: list[tuple[int, bytes | _Handle]] = []
         self._backlog: dict[int, None] = {}  # links that wait for another turn, in order
@@ -214,8 +209,15 @@ class Server:
         if deadline_ms is not None and now.mono_ms >= deadline_ms:
             effects += self._core.receive_timer(now)
         self._perform(self._commit(effects, now))
+        connections = self._connections
         for effect in self._core.link_effects():
-            self._of_links[type(effect)](effect)
+            conn = connections.get(effect.link_id)
+            if conn is None:
+                continue  # It may have broken since; the core hears that in its own time.
+            if type(effect) is Send:
+                conn.send(effect.data)
+            else:
+                self._continue_or_close(effect, conn)
         for link_id in turns:
             if link_id not in self._backlog and link_id in self._connections:
                 self._connections[link_id].resume_reading()
@@ -239,12 +241,9 @@ class Server:
         """Commit until no commit is left; gives the role's other effects, in order."""
         of_role: list[Effect] = []
         while effects:
-            operations = []
-            for effect in effects:
-                if type(effect) is Commit:
-                    operations.append(effect.operation)
-                else:
-                    of_role.append(effect)
+            operations = [effect.operation for effect in effects if type(effect) is Commit]
+            if len(operations) < len(effects):
+                of_role += [effect for effect in effects if type(effect) is not Commit]
             effects = self._apply(operations, now) if operations else []
         return of_role
 
@@ -314,20 +313,11 @@ class Server:
         self._link_ids[conn] = link_id
         return link_id
 
-    def _send(self, effect: Send) -> None:
-        conn = self._connections.get(effect.link_id)
-        if conn is not None:  # It may have broken since; the core hears that in its own time.
-            conn.send(effect.data)
-
-    def _continue(self, effect: Continue) -> None:
-        conn = self._connections.get(effect.link_id)
-        if conn is not None:
+    def _continue_or_close(self, effect: LinkEffect, conn: Connection) -> None:
+        if type(effect) is Continue:
             conn.pause_reading()
             self._backlog[effect.link_id] = None
-
-    def _close(self, effect: CloseLink) -> None:
-        conn = self._connections.get(effect.link_id)
-        if conn is not None:
+        elif type(effect) is CloseLink:
             self._close_reasons.setdefault(effect.link_id, effect.reason)
             conn.close_after_flush()
 
