@@ -5,7 +5,7 @@ nothing is ever written into somebody's line. Rows that stand side by side are r
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from operator import itemgetter
 from typing import Final, TypeAlias
@@ -69,8 +69,7 @@ class ChangingColumns:
         ordered = sorted(changes)
         are_plain = is_plain([text for _, _, texts in ordered for text in texts])
         missing: set[int] = set()
-
-        def write(run: Sequence[RowChange]) -> None:
+        for run in self._runs(ordered):
             start = run[0][0]
             old = os.pread(read_fd, len(run) * self._row_size, start)
             new = self._changed(old, run) if are_plain else None
@@ -78,52 +77,61 @@ class ChangingColumns:
                 start += self._low
                 will_write(start, old[self._low : self._low + len(new)], new)
                 if os.pwrite(write_fd, new, start) == len(new):
-                    return
+                    continue
             for change in run:
                 if not self._write_with_care(read_fd, write_fd, change, will_write):
                     missing.add(change[0])
+        return missing
 
+    def _runs(self, ordered: Sequence[RowChange]) -> Iterator[Sequence[RowChange]]:
+        """Changes of rows that stand side by side."""
         run: list[RowChange] = []
         end = -1
         for change in ordered:
             if run and (change[0] != end or len(run) == RUN_COUNT_MAX):
-                write(run)
+                yield run
                 run = []
             run.append(change)
             end = change[0] + self._row_size
         if run:
-            write(run)
-        return missing
+            yield run
 
     def _changed(self, data: bytes, run: Sequence[RowChange]) -> bytes | None:
         """The rows of a run from the first changed cell to the last one, as they are to be.
 
         None if one of them isn't exactly as wide as the layout.
         """
-        size, key_size, key_template, cells_template = (
-            self._row_size,
-            self._key_size,
-            self._key_template,
-            self._cells_template,
-        )
+        size, kept_pieces = self._row_size, self._pieces
+        if len(run) == 1:  # Mostly, where there are many rows.
+            cells = self._cells_for(data, run[0])
+            if cells is None or len(kept_pieces) == 1:
+                return cells
         pieces: list[bytes] = []
         start = 0
-        for _, key, texts in run:
+        for change in run:
             row = data[start : start + size]
             start += size
-            cells = (cells_template % tuple(texts)).encode()
-            if (
-                row.find(b"\n") != size - 1
-                or row[:key_size] != (key_template % key).encode()
-                or row.count(b"|") != self._bar_count
-                or self._bars(row) != self._bars_there
-                or len(cells) != self._cells_size
-            ):
+            cells = self._cells_for(row, change)
+            if cells is None:
                 return None
-            for kept, cell in self._pieces:
+            for kept, cell in kept_pieces:
                 pieces += (row[kept], cells[cell])
             pieces.append(row[self._high :])
         return b"".join(pieces[1:-1])
+
+    def _cells_for(self, row: bytes, change: RowChange) -> bytes | None:
+        """What the changing cells are to say, padded; None if this isn't their row, exactly as wide as the layout."""
+        _, key, texts = change
+        cells = (self._cells_template % tuple(texts)).encode()
+        if (
+            row.find(b"\n") != self._row_size - 1
+            or row[: self._key_size] != (self._key_template % key).encode()
+            or row.count(b"|") != self._bar_count
+            or self._bars(row) != self._bars_there
+            or len(cells) != self._cells_size
+        ):
+            return None
+        return cells
 
     def _write_with_care(
         self, read_fd: int, write_fd: int, change: RowChange, will_write: Callable[[int, bytes, bytes], None]

@@ -1,6 +1,7 @@
 """One file, open in each of the ways that updating it under other programs' hands takes."""
 
 import contextlib
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,14 @@ class OpenFile:
         """Closes all three."""
         self.close_writers()
         os.close(self.read)
+
+
+def resolved(path: Path) -> Path:
+    """A symbolic link names the file that people share; that file is the one to replace. Raises OSError."""
+    try:
+        return path.resolve()
+    except RuntimeError:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
 
 
 def swap_in(beside: Path, path: Path) -> tuple[int, int] | None:

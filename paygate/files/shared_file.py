@@ -28,7 +28,6 @@ And a line that is appended to a replaced file in the second before this process
 """
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,25 +36,20 @@ from pathlib import Path
 from paygate.files.durable import create_file, fsync_directory, write_all
 from paygate.files.file_errors import check_regular, names_its_file
 from paygate.files.in_place import ChangingColumns
-from paygate.files.layout import LINE, ROW_SIZE_MAX, FieldProblem, Layout, LineProblem
+from paygate.files.layout import LINE, FieldProblem, Layout, LineProblem
 from paygate.files.line_stream import LineStream, RawLine, has_writers
-from paygate.files.open_file import OpenFile, swap_in
+from paygate.files.open_file import OpenFile, resolved, swap_in
+from paygate.files.own_writes import append_block, blank, end_last_line
+from paygate.files.untaken_lines import LEFT, UNFINISHED_POLL_COUNT, UntakenLines, kept
 
 POLL_SIZE_MAX = 1 << 20
 """Bytes of new lines taken in at one poll (about 10,000 lines), so that a big batch stops no payment."""
-
-UNFINISHED_POLL_COUNT = 3
-"""Polls after which a last line without newline is reported: a program between two writes is faster."""
 
 MISSING_POLL_COUNT = 2
 """Polls for which the file may be missing: some editors move the old one away before they write the new."""
 
 WATCHED_COUNT_MAX = 64
 """Replaced files that are still read on; each costs a descriptor. Over it, the oldest is given up."""
-
-_TAKEN_IN = b"# taken in"
-_LEFT = b"# Lines that could not be used, and comments:\n"
-_UNFINISHED = b"# unfinished: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +81,11 @@ class SharedFile:
     def __init__(self, directory: Path, layout: Layout) -> None:
         """Opens the file, making it with its header if there is none. The first poll gives all lines."""
         self.layout = layout
-        self.path = _resolved(directory / layout.file_name)
+        self.path = resolved(directory / layout.file_name)
         self._swap = self.path.with_name(f".{self.path.name}.swap")
-        self._header_lines = {line.strip() for line in layout.header.splitlines()} | {_LEFT.strip()}
         self._watched: list[_Watched] = []
         self._told: set[str] = set()
-        self._told_unfinished = b""
-        self._ages: dict[bytes, int] = {}
-        """For how many polls an unfinished line has been a comment."""
-        self._untaken: dict[RawLine, RawLine] = {}
-        """Lines that a rewrite must keep: those that nobody took in, and the comments of people. Each as it was
-        given, and as it is now."""
+        self._untaken = UntakenLines(layout)
         self._ahead: list[RawLine] = []
         """Lines that a rewrite read and the next poll gives."""
         self._start()
@@ -112,25 +100,8 @@ class SharedFile:
             fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             write_all(fd, self.layout.header)
             os.close(fd)
-        self._end_last_line()
+        end_last_line(self.path, self.layout)  # see the top of this file
         self._adopt(OpenFile.open(self.path))
-
-    def _end_last_line(self) -> None:
-        """See the top of this file. What a crash left of a row of ours is no line; `rewrite` drops it."""
-        fd = os.open(self.path, os.O_RDONLY)
-        try:
-            if has_writers(fd):
-                return
-            tail = os.pread(fd, ROW_SIZE_MAX, max(0, os.fstat(fd).st_size - ROW_SIZE_MAX))
-        finally:
-            os.close(fd)
-        last = tail.rpartition(b"\n")[2]
-        if last.strip() and not self.layout.may_be_cut(last):
-            fd = os.open(self.path, os.O_WRONLY | os.O_APPEND)
-            try:
-                os.write(fd, b"\n")
-            finally:
-                os.close(fd)
 
     def _adopt(self, files: OpenFile) -> None:
         """Starts on a file of which nothing is known yet."""
@@ -138,7 +109,7 @@ class SharedFile:
         self._stream = LineStream(files.read)
         self._offsets: dict[str, int] = {}
         """Where the row with this first field begins."""
-        self._untaken = {line: place for line, place in self._untaken.items() if place.offset is None}
+        self._untaken.forget_places()
         self._ahead.clear()
         self._whole = True
         """The next poll gives all lines, not only new ones."""
@@ -158,20 +129,20 @@ class SharedFile:
         lines, self._ahead = self._ahead, []
         for old in list(self._watched):
             lines += self._read_watched(old)
-        self._tell_kept(problems)
+        self._untaken.tell_unfinished(problems)
         if status is None:
             return News(tuple(lines), self._missing_count >= MISSING_POLL_COUNT, tuple(problems))
         replaced = self._whole
         grew = status.st_size > self._stream.read_to
         limit = status.st_size if replaced else min(status.st_size, self._stream.read_to + POLL_SIZE_MAX)
-        lines += self._sort_out(self._stream.read(limit))
+        lines += self._untaken.sort_out(self._stream.read(limit))
         self._whole = self._wrote = self._touched = False
         self._known = _stamp(status)
         self._polled_size = status.st_size
         unfinished = self._stream.unfinished
         self._unfinished_count = self._unfinished_count + 1 if unfinished and not grew else 0
-        if self._unfinished_count == UNFINISHED_POLL_COUNT and unfinished != self._told_unfinished:
-            self._told_unfinished = unfinished
+        if self._unfinished_count == UNFINISHED_POLL_COUNT and unfinished != self._untaken.told_unfinished:
+            self._untaken.told_unfinished = unfinished
             bad = FieldProblem(LINE, "a finished last line (end the line with a newline)", "none")
             problems.append(self.layout.problem(self._stream.line_count + 1, bad))
         return News(tuple(lines), replaced, tuple(problems))
@@ -181,8 +152,7 @@ class SharedFile:
 
         0 if it isn't known to be in the file any more.
         """
-        place = self._untaken.get(line)
-        return 0 if place is None else place.number
+        return self._untaken.number_of(line)
 
     @names_its_file
     def take_in_all(self, taken: Iterable[tuple[RawLine, Sequence[str] | None]]) -> bool:
@@ -192,19 +162,16 @@ class SharedFile:
         call `rewrite`, which does what is left to do. To be called after each poll, if only with nothing.
         """
         taken = list(taken)
-        strays = {line.raw for line, _ in taken if line not in self._untaken}
-        places = [self._untaken.pop(line) for line, _ in taken if line in self._untaken]
-        if strays:
-            # The file was replaced since the poll, and the same text is elsewhere now.
-            self._must_rewrite = True
-            self._untaken = {line: place for line, place in self._untaken.items() if line.raw not in strays}
+        places, are_known = self._untaken.take(line for line, _ in taken)
+        # Otherwise the file was replaced since the poll.
+        self._must_rewrite |= not are_known
         rows = [row for _, row in taken if row is not None]
         # After an unfinished line our rows would become part of it. (Before the file's end, it is only the
         # last poll's portion that ended there.)
         unfinished = self._stream.unfinished and self._stream.read_to == self._polled_size
         self._must_rewrite |= bool(rows and unfinished)
         # A line of a replaced file that was left must come into a file that has a name.
-        self._must_rewrite |= any(place.offset is None for place in self._untaken.values())
+        self._must_rewrite |= not self._untaken.are_all_in_file
         if self._must_rewrite:
             return False
         if taken:
@@ -212,7 +179,7 @@ class SharedFile:
                 # The rows first: a crash after them leaves both, which a rewrite mends; blanked alone, neither.
                 self._append_rows(rows)
                 if not self._must_rewrite:
-                    self._blank([place for place in places if place.offset is not None])
+                    self._blank(place for place in places if place.offset is not None)
         return not self._must_rewrite
 
     @names_its_file
@@ -245,7 +212,7 @@ class SharedFile:
             return
         stream, dealt_with = self._stream, b""
         if not self._whole:
-            self._ahead += self._sort_out(stream.read(os.fstat(stream.fd).st_size))
+            self._ahead += self._untaken.sort_out(stream.read(os.fstat(stream.fd).st_size))
         rest = stream.unfinished
         is_row = len(rest) > self.layout.columns[0].width
         offsets: dict[str, int] = {}
@@ -262,12 +229,12 @@ class SharedFile:
                 offsets[row[0]] = size
                 size, line_count = size + len(line), line_count + 1
                 yield line
-            left = self._lines_to_keep()
-            if rest.strip() and not dealt_with and _kept(rest) not in left:
-                left.append(_kept(rest))
+            left = self._untaken.to_keep()
+            if rest.strip() and not dealt_with and kept(rest) not in left:
+                left.append(kept(rest))
             if left:
-                size, line_count = size + len(_LEFT), line_count + 1
-                yield _LEFT
+                size, line_count = size + len(LEFT), line_count + 1
+                yield LEFT
             for given in left:
                 line_count += 1
                 untaken[given] = RawLine(line_count, size, given.raw)
@@ -300,7 +267,8 @@ class SharedFile:
         ahead = self._ahead.copy()
         self._adopt(files)
         self._stream, self._known = new, known
-        self._offsets, self._untaken, self._ahead = offsets, untaken, ahead
+        self._offsets, self._ahead = offsets, ahead
+        self._untaken.replace(untaken)
         self._must_rewrite = self._whole = False
         if not has_writers(stream.fd) and os.fstat(stream.fd).st_size == stream.read_to:
             self._put_back(old)
@@ -319,7 +287,7 @@ class SharedFile:
             self._watched.clear()
 
     def _save_untaken(self) -> None:
-        raw = [line.raw for line in self._lines_to_keep() if self._untaken[line].offset is None]
+        raw = self._untaken.only_elsewhere()
         if not raw:
             return
         if self.path.exists() and not self._is_replaced() and self._ends_whole():
@@ -367,22 +335,6 @@ class SharedFile:
         # The clock of the file system is coarse: an edit right before or after our own write looks like that.
         return self._wrote and self._stream.is_edited(everywhere=False)
 
-    def _lines_to_keep(self) -> list[RawLine]:
-        """What nobody took in, once each where a replaced file has it too."""
-        here = {place.raw for place in self._untaken.values() if place.offset is not None}
-        return [line for line, place in self._untaken.items() if place.offset is not None or place.raw not in here]
-
-    def _sort_out(self, lines: list[RawLine]) -> list[RawLine]:
-        """Remembers what a rewrite must keep, and gives the lines that hold records."""
-        records = []
-        for line in lines:
-            text = line.raw.strip()
-            if text and text not in self._header_lines and text not in (_TAKEN_IN, b"#"):
-                self._untaken[line] = line
-                if not text.startswith(b"#"):
-                    records.append(line)
-        return records
-
     # -- replaced files, and lines without their end ---------------------------------------------------
 
     def _read_watched(self, old: _Watched) -> list[RawLine]:
@@ -392,15 +344,15 @@ class SharedFile:
         if size < old.stream.read_to:
             old.stream = LineStream(old.stream.fd)
         lines = [RawLine(0, None, line.raw) for line in old.stream.read(size)]
-        records = self._sort_out(lines)
+        records = self._untaken.sort_out(lines)
         if lines:
             old.dealt_with = b""
         rest = b"" if old.stream.unfinished == old.dealt_with else old.stream.unfinished
         if rest != old.kept:
             # What stands as a comment is in the line now, or in the longer comment. Those come into the file
             # with the rewrite that takes the comment away.
-            self._must_rewrite |= bool(self._drop_kept(old.kept))
-            self._keep(rest)
+            self._must_rewrite |= bool(self._untaken.drop_unfinished(old.kept))
+            self._untaken.keep_unfinished(rest)
             old.kept = rest
         if done or old in self._watched[:-WATCHED_COUNT_MAX]:
             if done:
@@ -408,16 +360,6 @@ class SharedFile:
             self._watched.remove(old)
             os.close(old.stream.fd)
         return records
-
-    def _keep(self, rest: bytes) -> None:
-        if rest.strip():
-            self._untaken.setdefault(_kept(rest), _kept(rest))
-
-    def _drop_kept(self, rest: bytes) -> list[RawLine]:
-        """The comment is wanted no more; gives where it stands in the file."""
-        dropped = [line for line in self._untaken if line.raw == _kept(rest).raw]
-        places = [self._untaken.pop(line) for line in dropped]
-        return [place for place in places if place.offset is not None]
 
     def _put_back(self, old: _Watched) -> None:
         """Moves an unfinished last line that nobody can finish in a replaced file to where people see it.
@@ -431,22 +373,11 @@ class SharedFile:
             with self._writing():
                 write_all(self._files.append, rest)
                 old.kept, old.dealt_with = b"", rest
-                self._blank(self._drop_kept(rest))
+                self._blank(self._untaken.drop_unfinished(rest))
 
     def _ends_whole(self) -> bool:
         size = os.fstat(self._files.read).st_size
         return size == 0 or os.pread(self._files.read, 1, size - 1) == b"\n"
-
-    def _tell_kept(self, problems: list[LineProblem]) -> None:
-        """A program between two writes is faster, so only what has stood for some polls is told."""
-        numbers = {line.raw: place.number for line, place in self._untaken.items() if _is_kept(line)}
-        self._ages = {raw: self._ages.get(raw, -1) + 1 for raw in numbers}
-        for raw, number in numbers.items():
-            rest = raw[len(_UNFINISHED) : -1]
-            if self._ages[raw] == UNFINISHED_POLL_COUNT and rest != self._told_unfinished:
-                self._told_unfinished = rest
-                expected = "a line with its end (complete it and take the mark before it away, or remove it)"
-                problems.append(self.layout.problem(number, FieldProblem(LINE, expected, "only its start")))
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -462,44 +393,18 @@ class SharedFile:
 
     def _append_rows(self, rows: Sequence[Sequence[str]]) -> None:
         lines = self.layout.format_all(rows)
-        data = b"".join(lines)
-        start = -1
-        while data:
-            try:
-                size = os.write(self._files.append, data)
-            except OSError:
-                self._must_rewrite = True  # part of a row may be there
-                raise
-            # With O_APPEND the system chose the place, and the descriptor's position now tells it.
-            end = os.lseek(self._files.append, 0, os.SEEK_CUR)
-            self._stream.leave_out(end - size, end)
-            self._must_rewrite |= start >= 0  # in two pieces, and perhaps not side by side
-            start, data = end - size, data[size:]
-        offset = start
+        try:
+            offset, is_whole = append_block(self._files, self._stream, b"".join(lines))
+        except OSError:
+            self._must_rewrite = True  # part of a row may be there
+            raise
+        self._must_rewrite |= not is_whole
         for row, line in zip(rows, lines, strict=True):
             self._offsets[row[0]] = offset
             offset += len(line)
-        if start > 0 and os.pread(self._files.read, 1, start - 1) != b"\n":
-            self._must_rewrite = True  # somebody is in the middle of a line, and our rows are now in it
 
-    def _blank(self, lines: list[RawLine]) -> None:
-        """Writes comments of the same size over raw lines, with one write for lines in a row."""
-        runs: list[list[RawLine]] = []
-        for line in sorted(lines, key=lambda line: line.offset or 0):
-            last = runs[-1][-1] if runs else None
-            if last is not None and (last.offset or 0) + len(last.raw) == line.offset:
-                runs[-1].append(line)
-            else:
-                runs.append([line])
-        for run in runs:
-            raw = b"".join(line.raw for line in run)
-            offset = run[0].offset or 0
-            if os.pread(self._files.read, len(raw), offset) == raw:
-                blank = b"".join(_blanked(line.raw) for line in run)
-                self._stream.will_write_at(offset, raw, blank)
-                self._must_rewrite |= os.pwrite(self._files.write, blank, offset) != len(blank)
-            else:
-                self._must_rewrite = True  # edited in place
+    def _blank(self, lines: Iterable[RawLine]) -> None:
+        self._must_rewrite |= not blank(self._files, self._stream, lines)
 
     def _tell(self, bad: FieldProblem, problems: list[LineProblem]) -> None:
         problem = self.layout.problem(0, bad)
@@ -508,27 +413,5 @@ class SharedFile:
             problems.append(problem)
 
 
-def _resolved(path: Path) -> Path:
-    """A symbolic link names the file that people share; that file is the one to replace."""
-    try:
-        return path.resolve()
-    except RuntimeError:
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
-
-
 def _stamp(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
-
-
-def _kept(rest: bytes) -> RawLine:
-    """An unfinished line as a comment that has no place yet."""
-    return RawLine(0, None, _UNFINISHED + rest + b"\n")
-
-
-def _is_kept(line: RawLine) -> bool:
-    return line.raw.startswith(_UNFINISHED)
-
-
-def _blanked(raw: bytes) -> bytes:
-    size = len(raw) - 1
-    return (_TAKEN_IN if size >= len(_TAKEN_IN) else b"#").ljust(size) + b"\n"

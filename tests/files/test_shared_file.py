@@ -6,92 +6,15 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from files.shared_world import LAYOUT, STATE, Crash, Server, add, text_of
 
 from paygate.files import line_stream, shared_file
 from paygate.files.line_stream import has_writers
-from paygate.files.shared_file import MISSING_POLL_COUNT, UNFINISHED_POLL_COUNT
-from paygate.files.text_records import ChangingColumns, Column, FieldProblem, Layout, LineProblem, SharedFile
-
-LAYOUT = Layout(
-    "PaymentTokensData.txt",
-    "Payment tokens.",
-    (
-        Column("id", 12, "transaction ID"),
-        Column("passcode", 10, "secret", secret=True),
-        Column("amount", 10, "whole number", align="right"),
-        Column("state", 8, "unpaid or paid"),
-    ),
-    required_count=3,
-)
-STATE = ChangingColumns(LAYOUT, "state")
-
-
-class Server:
-    """Does with a SharedFile what a real server does: a dict is its database, and it outlives a crash."""
-
-    def __init__(self, directory: Path, db: dict[str, list[str]]) -> None:
-        self.db = db
-        self.problems: list[LineProblem] = []
-        self.file = SharedFile(directory, LAYOUT)
-
-    def tick(self) -> None:
-        news = self.file.poll()
-        self.problems += news.problems
-        taken = []
-        for line in news.lines:
-            try:
-                fields = LAYOUT.parse(line.raw)
-                if not fields[2].isdigit():
-                    raise FieldProblem("amount", "a whole number", fields[2])
-            except FieldProblem as bad:
-                self.problems.append(LAYOUT.problem(line.number, bad))
-                continue
-            known = fields[0] in self.db
-            row = self.db.setdefault(fields[0], [fields[0], "*", fields[2], "unpaid"])
-            taken.append((line, None if known else row))
-        if not self.file.take_in_all(taken):
-            self.file.rewrite(self.db.values())
-
-    def pay(self, *keys: str) -> None:
-        for key in keys:
-            self.db[key][3] = "paid"
-        if not self.file.update(STATE, {key: ["paid"] for key in keys}):
-            self.file.rewrite(self.db.values())
-
-    def ticks(self, count: int) -> None:
-        for _ in range(count):
-            self.tick()
-
-    def expect_in_order(self) -> None:
-        """The file shows the database, each record once."""
-        records = []
-        for line in self.file.path.read_bytes().splitlines():
-            if line.strip() and not line.startswith(b"#"):
-                fields = LAYOUT.parse(line)
-                if fields[0] in self.db:
-                    records.append(list(fields))
-        assert sorted(records) == sorted(self.db.values())
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path, {})
-    server.tick()
-    yield server
-    server.file.close()
-
-
-def add(server: Server, text: str) -> None:
-    with server.file.path.open("a") as file:
-        file.write(text)
-
-
-def text_of(server: Server) -> str:
-    return server.file.path.read_text()
+from paygate.files.shared_file import MISSING_POLL_COUNT
+from paygate.files.text_records import SharedFile
 
 
 def test_a_line_is_taken_in_and_what_was_typed_is_gone(server: Server) -> None:
@@ -106,29 +29,6 @@ def test_a_line_is_taken_in_and_what_was_typed_is_gone(server: Server) -> None:
     server.ticks(3)
     server.expect_in_order()
     assert server.problems == []
-
-
-def test_lines_taken_in_together_cost_two_writes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    add(server, "".join(f"TX-{index}|x|{index}\n" for index in range(100)))
-    calls = []
-    real_write, real_pwrite = os.write, os.pwrite
-
-    def write(fd: int, data: bytes) -> int:
-        calls.append("write")
-        return real_write(fd, data)
-
-    def pwrite(fd: int, data: bytes, offset: int) -> int:
-        calls.append("pwrite")
-        return real_pwrite(fd, data, offset)
-
-    monkeypatch.setattr(os, "write", write)
-    monkeypatch.setattr(os, "pwrite", pwrite)
-    server.tick()
-    assert calls == ["write", "pwrite"]
-    calls.clear()
-    server.pay("TX-9", "TX-7", "TX-8", "TX-1")
-    assert calls == ["pwrite", "pwrite"]  # one for the three that stand side by side
-    server.expect_in_order()
 
 
 def test_a_quiet_poll_is_one_stat(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,25 +83,6 @@ def test_a_rewrite_keeps_bad_lines_and_remarks_and_tells_of_them_at_the_next_sta
     again.file.close()
 
 
-def test_an_unfinished_line_waits_and_is_told_once(server: Server) -> None:
-    add(server, "TX-1|x|1\nTX-2|hunter2|12")
-    server.tick()
-    assert sorted(server.db) == ["TX-1"]
-    assert text_of(server).endswith("\nTX-2|hunter2|12")
-    server.ticks(UNFINISHED_POLL_COUNT + 5)
-    number = text_of(server).count("\n") + 1
-    assert [str(problem) for problem in server.problems] == [
-        f"PaymentTokensData.txt line {number}, line: expected a finished last line "
-        "(end the line with a newline), got none"
-    ]
-    assert "hunter2" not in str(server.problems[0])
-    add(server, "50\n")
-    server.tick()
-    assert server.db["TX-2"][2] == "1250"
-    assert "hunter2" not in text_of(server)
-    server.expect_in_order()
-
-
 def test_a_line_written_in_pieces_is_never_cut_by_our_rows(server: Server) -> None:
     with server.file.path.open("a", buffering=1) as early:
         os.write(early.fileno(), b"TX-1|x|1\nTX-2|x|2")
@@ -214,29 +95,6 @@ def test_a_line_written_in_pieces_is_never_cut_by_our_rows(server: Server) -> No
     assert {key: row[2] for key, row in server.db.items()} == {"TX-1": "1", "TX-2": "22", "TX-3": "33"}
     server.expect_in_order()
     assert server.problems == []
-
-
-def test_a_piece_that_comes_just_before_our_rows(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between our look at the file's end and our append, the first half of a stranger's line arrives."""
-    real_write = os.write
-    other = os.open(server.file.path, os.O_WRONLY | os.O_APPEND)
-    real_write(other, b"TX-1|x|1\n")
-
-    def write(fd: int, data: bytes) -> int:
-        if data.startswith(b"TX-1 ") and "TX-2" not in text_of(server):
-            real_write(other, b"TX-2|x|2")
-        return real_write(fd, data)
-
-    monkeypatch.setattr(os, "write", write)
-    server.tick()
-    monkeypatch.undo()
-    server.expect_in_order()
-    os.write(other, b"2\n")
-    server.ticks(2)
-    assert {key: row[2] for key, row in server.db.items()} == {"TX-1": "1", "TX-2": "22"}
-    server.expect_in_order()
-    assert server.problems == []
-    os.close(other)
 
 
 def test_a_late_append_to_a_replaced_file_is_news(server: Server) -> None:
@@ -327,164 +185,6 @@ def test_a_writer_that_goes_over_to_the_new_file_after_finishing_its_line(server
     assert sorted(server.db) == ["TX-1", "TX-2", "TX-3"]
     server.expect_in_order()
     assert server.problems == []
-
-
-# -- a last line without its end -------------------------------------------------------------------------
-
-
-def test_a_last_line_that_nobody_is_writing_is_whole_at_the_start(tmp_path: Path) -> None:
-    (tmp_path / LAYOUT.file_name).write_text("TX-1|x|1\nTX-2|hunter2|2")
-    server = Server(tmp_path, {})
-    server.tick()
-    server.file.close()
-    assert sorted(server.db) == ["TX-1", "TX-2"]
-    assert "hunter2" not in text_of(server)
-    assert server.problems == []
-
-
-def test_a_last_line_is_whole_at_the_start_even_if_it_is_bad(tmp_path: Path) -> None:
-    (tmp_path / LAYOUT.file_name).write_text("TX-1|x|1\nTX-2|x|bad")
-    server = Server(tmp_path, {})
-    server.tick()
-    server.file.rewrite(server.db.values())  # as servers do when they start, before the next poll
-    server.file.close()
-    assert text_of(server).endswith("\nTX-2|x|bad\n")
-
-
-@pytest.mark.parametrize("rewrite_count", [0, 1, 2])
-def test_a_last_line_in_the_works_outlives_a_short_run(tmp_path: Path, rewrite_count: int) -> None:
-    """A server that finds its port taken ends between the first poll and the second."""
-    path = tmp_path / LAYOUT.file_name
-    path.write_text("TX-1|x|1\nTX-2|x|12")
-    with path.open("a") as late:
-        server = Server(tmp_path, {})
-        server.tick()
-        for _ in range(rewrite_count):
-            server.file.rewrite(server.db.values())
-        assert "TX-2|x|12" in text_of(server)  # were it killed now
-        server.file.close()
-        assert text_of(server).endswith("\n# unfinished: TX-2|x|12\n")
-        again = Server(tmp_path, server.db)
-        again.ticks(UNFINISHED_POLL_COUNT + 2)
-        assert sorted(again.db) == ["TX-1"]  # it may be the start of another amount
-        assert [problem.line_number for problem in again.problems] == [text_of(again).count("\n")]
-        again.file.close()
-        late.write("50")
-
-
-def test_a_line_without_its_end_is_never_out_of_the_file_with_the_name(server: Server) -> None:
-    late = server.file.path.open("ab", buffering=0)
-    for piece in (b"TX-1|x|", b"12", b"50"):
-        late.write(piece)
-        for _ in range(2):
-            server.tick()
-            server.file.rewrite(server.db.values())
-            assert text_of(server).count("TX-1|x|") == 1
-    assert text_of(server).endswith("\n# unfinished: TX-1|x|1250\n")
-    add(server, "TX-2|x|2\n")  # by somebody else, while the first goes on in the file that he has open
-    server.tick()
-    late.write(b"\n")
-    server.ticks(2)
-    assert {key: row[2] for key, row in server.db.items()} == {"TX-1": "1250", "TX-2": "2"}
-    assert "# unfinished" not in text_of(server)
-    server.expect_in_order()
-    assert server.problems == []
-    late.close()
-
-
-@pytest.mark.parametrize("crash_at", ["write", "fsync", "rename", "exchange", "unlink"])
-def test_a_crash_anywhere_leaves_a_line_without_its_end(
-    server: Server, monkeypatch: pytest.MonkeyPatch, crash_at: str
-) -> None:
-    add(server, "TX-1|x|1\nTX-2|x|2")
-    server.tick()
-
-    def crash(*_: object, **__: object) -> int:
-        raise Crash
-
-    with monkeypatch.context() as patch:
-        if crash_at in ("rename", "unlink"):
-            patch.setattr(Path, crash_at, crash)
-        elif crash_at == "exchange":
-            patch.setattr("paygate.files.open_file.exchange", crash)
-        else:
-            patch.setattr(os, crash_at, crash)
-        with pytest.raises(Crash):
-            server.file.rewrite(server.db.values())
-    assert "TX-2|x|2" in text_of(server)
-
-
-def test_a_rewrite_that_failed_leaves_no_comment_of_a_line_that_got_its_end(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with server.file.path.open("ab", buffering=0) as late:
-        late.write(b"TX-1|x|12")
-        server.tick()
-        with monkeypatch.context() as patch:
-            patch.setattr(shared_file, "create_file", lambda *_: (server.file.path / "full").stat())
-            with pytest.raises(OSError, match="directory"):
-                server.file.rewrite([])
-        late.write(b"50\n")
-    server.tick()
-    server.file.rewrite(server.db.values())
-    assert "unfinished" not in text_of(server)
-    server.expect_in_order()
-
-
-def test_a_line_that_comes_between_a_poll_and_a_rewrite_is_in_the_new_file(server: Server) -> None:
-    add(server, "TX-1|x|1\nTX-2|x|bad\nTX-3|x|3")
-    server.file.rewrite([])
-    assert text_of(server).endswith("\nTX-1|x|1\nTX-2|x|bad\n# taken in            \nTX-3|x|3")
-    server.ticks(2)
-    add(server, "\n")
-    server.ticks(2)
-    assert sorted(server.db) == ["TX-1", "TX-3"]
-    assert len(server.problems) == 1
-    server.expect_in_order()
-
-
-@pytest.mark.parametrize("end", ["", "TX-other|x|"])
-def test_a_late_line_of_a_replaced_file_outlives_the_end(server: Server, end: str) -> None:
-    with server.file.path.open("a") as late:
-        server.file.rewrite([])
-        late.write("TX-1|x|1\nTX-2|x|bad\n")
-    add(server, end)  # by somebody who is in the middle of his line
-    server.file.close()
-    assert text_of(server).endswith(end or "\nTX-1|x|1\nTX-2|x|bad\n")
-    again = Server(server.file.path.parent, {})
-    again.tick()
-    server.file = again.file
-    assert sorted(again.db) == ["TX-1"]
-    assert text_of(again).count("TX-2|x|bad\n") == 1
-    assert (end or "TX-2") in text_of(again)
-
-
-def test_the_start_of_a_row_that_a_crash_cut_short_is_no_line(server: Server) -> None:
-    add(server, "TX-1|x|1250\n")
-    server.tick()
-    server.file.close()
-    row = LAYOUT.format(server.db["TX-1"])
-    whole = text_of(server)
-    for size in range(15, len(row) - 1):
-        server.file.path.write_bytes(LAYOUT.header + row[:size])
-        again = Server(server.file.path.parent, server.db)
-        again.ticks(UNFINISHED_POLL_COUNT + 2)
-        again.file.close()
-        assert again.problems == []
-        again.expect_in_order()
-    assert len(text_of(server)) < len(whole)
-    server.file = Server(server.file.path.parent, server.db).file
-
-
-def test_where_leases_are_not_known_nothing_is_taken_for_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_file, "has_writers", lambda _: True)
-    (tmp_path / LAYOUT.file_name).write_text("TX-1|x|1\nTX-2|x|2")
-    server = Server(tmp_path, {})
-    server.ticks(UNFINISHED_POLL_COUNT + 2)
-    server.file.close()
-    assert sorted(server.db) == ["TX-1"]
-    assert text_of(server).endswith("\n# unfinished: TX-2|x|2\n")
-    assert len(server.problems) == 1
 
 
 # -- numbers ---------------------------------------------------------------------------------------------
@@ -726,10 +426,6 @@ def test_many_lines_come_in_bounded_portions(server: Server, monkeypatch: pytest
     assert server.problems == []
 
 
-class Crash(BaseException):
-    """The process ends here."""
-
-
 @pytest.mark.parametrize("crash_at", ["write", "pwrite", "fsync", "rename", "exchange", "unlink", None])
 @pytest.mark.parametrize("portion", [0, 20])
 def test_a_crash_anywhere_loses_nothing(
@@ -827,18 +523,6 @@ def test_a_full_disk_loses_nothing(server: Server, monkeypatch: pytest.MonkeyPat
     assert caught.value.filename == str(server.file.path)
     server.ticks(2)
     assert len(server.db) == 2
-    server.expect_in_order()
-    assert server.problems == []
-
-
-def test_short_writes_are_mended(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    add(server, "TX-1|x|1\nTX-2|x|2\n")
-    real_write = os.write
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", lambda fd, data: real_write(fd, data[:30]))
-        server.tick()
-    server.pay("TX-1")
-    server.ticks(2)
     server.expect_in_order()
     assert server.problems == []
 
