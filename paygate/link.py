@@ -9,81 +9,31 @@ On the bank link every frame carries a MAC. The answering end learns from Hello 
 without a MAC is refused from its header alone, before any cryptography (T13).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from paygate.codec import limits
 from paygate.codec.buffer import FrameBuffer
-from paygate.codec.codes import Kind, Role, Route
+from paygate.codec.codes import Kind, Role
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
-from paygate.codec.frame import Frame, FrameHead, decode_frames, encode_frame
-from paygate.codec.messages import MESSAGES, Echo, EchoReply, Error, Hello, HelloAck, Message
-from paygate.link_states import TRANSITIONS, LinkInput, LinkState, input_of, kinds_asked, kinds_taken
+from paygate.codec.frame import Frame, decode_frames, encode_frame
+from paygate.codec.messages import Echo, EchoReply, Error, Hello, HelloAck, Message
+from paygate.link_checks import KeyOf, check_head, check_hello, check_hello_ack, error_message, proven_key
+from paygate.link_events import LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived, RequestReceived
+from paygate.link_states import (
+    ECHO_AFTER_MS,
+    ECHO_TIMEOUT_MS,
+    FRAME_TIMEOUT_MS,
+    HELLO_TIMEOUT_MS,
+    IDLE_TIMEOUT_MS,
+    REPLY_OF,
+    REQUEST_COUNT_MAX,
+    TRANSITIONS,
+    LinkInput,
+    LinkState,
+    kinds_asked,
+    kinds_taken,
+)
 from paygate.making import maker_of
-
-HELLO_TIMEOUT_MS: Final = 5_000
-"""A caller says hello at once; a stranger that only connects holds a descriptor no longer than this."""
-FRAME_TIMEOUT_MS: Final = 10_000
-"""From a frame's first byte to its last: far above any honest network, and the bound on a slow drip (T23)."""
-IDLE_TIMEOUT_MS: Final = 60_000
-"""The answering end closes a link that sent no frame for so long: twice a session, so a person may type (R10)."""
-ECHO_AFTER_MS: Final = 15_000
-"""The calling end of a bank link tests it when nothing came for so long; a quarter of the idle time."""
-ECHO_TIMEOUT_MS: Final = 10_000
-"""No frame at all after a link test for so long: the link is dead, and the payments on it are in doubt."""
-REQUEST_COUNT_MAX: Final = 4_096
-"""Requests of one peer that may wait for a reply; more are answered with TOO_MANY_REQUESTS."""
-
-
-TURN_FRAME_COUNT_MAX: Final = 8
-"""Frames of a stranger that are handled before others have their turn (R21): a few milliseconds' worth, and more
-than any client has to say at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The link is open; `peer_id` is proven on a bank link, and only a claim on a client's."""
-
-    peer_role: Role
-    peer_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class RequestReceived:
-    """The peer asks; answer with `Link.send_reply(correlation_id, ...)`."""
-
-    correlation_id: int
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyReceived:
-    """The peer answered request `correlation_id`; an `Error` here refuses that request alone."""
-
-    correlation_id: int
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class PeerClosed:
-    """The stream ended between two frames, or the peer closed with an Error (`code`)."""
-
-    text: str
-    code: ErrorCode | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LinkFailed:
-    """The peer broke the protocol or a deadline passed; an Error is waiting to be sent, then close."""
-
-    error: RemoteProtocolError
-
-
-LinkEvent = Opened | RequestReceived | ReplyReceived | PeerClosed | LinkFailed
-
-KeyOf = Callable[[str], bytes | None]
-"""The link key shared with a gateway of that ID, or None for a stranger."""
 
 _make_request_received: Final = maker_of(RequestReceived)
 _make_reply_received: Final = maker_of(ReplyReceived)
@@ -96,8 +46,6 @@ _ECHO_REPLY: Final = Kind.ECHO_REPLY
 _HELLO_TIMEOUT: Final = ErrorCode.HELLO_TIMEOUT
 _FRAME_TIMEOUT: Final = ErrorCode.FRAME_TIMEOUT
 _IDLE_TIMEOUT: Final = ErrorCode.IDLE_TIMEOUT
-_REPLY_OF: Final[dict[Kind, Kind]] = {kind: kind.reply for kind in Kind if kind is not Kind.ERROR and not kind.is_reply}
-"""The reply of each kind of request, and of Hello."""
 
 
 class Link:
@@ -242,12 +190,12 @@ class Link:
     def refuse(self, correlation_id: int, code: ErrorCode, text: str = "") -> None:
         """Answer a request with an Error after which the link goes on."""
         assert not code.closes
-        self.send_reply(correlation_id, _error_message(code, text))
+        self.send_reply(correlation_id, error_message(code, text))
 
     def fail(self, code: ErrorCode, text: str = "") -> None:
         """Queue an Error and close: for what the link itself can't see, such as a full server."""
         if self.state is not _CLOSED:
-            self._put(_error_message(code, text), 0)
+            self._put(error_message(code, text), 0)
             self._step(LinkInput.CLOSE)
 
     def close(self) -> None:
@@ -277,7 +225,7 @@ class Link:
                 received, end = decode_frames(data, self._kinds_taken, self._link_key, self._turn_frame_count_max)
                 frame_count = len(received)
                 for kind, correlation_id, message in received:
-                    receive = self._receive_request if kind in _REPLY_OF else self._receive_reply
+                    receive = self._receive_request if kind in REPLY_OF else self._receive_reply
                     event = receive(kind, correlation_id, message)
                     if event is not None:
                         events.append(event)
@@ -306,8 +254,7 @@ class Link:
             head = buffer.next_head()
             if head is None:
                 break
-            if head.is_authenticated is not self._has_mac or head.kind not in self._kinds_taken:
-                self._check_head(head)
+            check_head(*(head, self.state, self.role, self.peer_role), is_caller=self.is_caller, has_mac=self._has_mac)
             frame = buffer.next_frame()
             if frame is None:
                 break
@@ -376,24 +323,6 @@ class Link:
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    def _check_head(self, head: FrameHead) -> None:
-        """Say what is wrong with a frame that has a MAC or none against the rule, or a kind that is not taken now."""
-        if head.is_authenticated and not self._has_mac:
-            raise RemoteProtocolError(ErrorCode.UNEXPECTED_MAC, "flags", "no MAC on this link")
-        # Only the bank's complaint about our Hello may come without a MAC: it may not know our key (spec 5.2).
-        is_complaint = self.state is LinkState.WAIT_HELLO_ACK and head.kind is Kind.ERROR
-        if self._has_mac and not head.is_authenticated and not is_complaint:
-            raise RemoteProtocolError(ErrorCode.NOT_AUTHENTICATED, "flags", "a MAC on every frame of this link")
-        if head.kind in self._kinds_taken:
-            return
-        if MESSAGES[head.kind].route is Route.PIPE:  # Spec 4.2; replies too, and before their bodies are awaited.
-            expected = "a kind that travels on sockets"
-        elif input_of(head.kind) not in TRANSITIONS[self.state]:
-            expected = "another message in this state"
-        else:
-            expected = f"what {self.peer_role.name} may ask {self.role.name}"
-        raise RemoteProtocolError(ErrorCode.UNEXPECTED_MESSAGE, "kind", expected)
-
     def _receive_frame(self, frame: Frame) -> LinkEvent | None:
         kind = frame.kind
         if kind is Kind.HELLO:
@@ -402,7 +331,7 @@ class Link:
             if self._link_key is None:  # A made-up MAC before Hello: nobody has said yet whose key to check it with.
                 raise RemoteProtocolError(ErrorCode.BAD_MAC)
             frame.check_mac(self._link_key)
-        if kind in _REPLY_OF:
+        if kind in REPLY_OF:
             return self._receive_request(kind, frame.correlation_id, frame.message())
         message = frame.message()
         if isinstance(message, Error):
@@ -413,28 +342,12 @@ class Link:
         hello = frame.message()
         assert isinstance(hello, Hello)
         if self._key_of is not None:
-            self._link_key = self._key_of(hello.party_id)
-            if self._link_key is None:
-                raise RemoteProtocolError(ErrorCode.UNKNOWN_PARTY, "party_id", "a gateway that this bank knows")
-            try:
-                frame.check_mac(self._link_key)
-            except RemoteProtocolError:
-                self._link_key = None  # The complaint goes out without a MAC: the caller has another key.
-                raise
-        if hello.role is not self.peer_role:
-            raise RemoteProtocolError(ErrorCode.BAD_VALUE, "role", self.peer_role.name)
-        if limits.PROTOCOL_VERSION not in hello.versions:
-            raise RemoteProtocolError(ErrorCode.NO_COMMON_VERSION, "versions", str(limits.PROTOCOL_VERSION))
+            # If it is not proven, the complaint goes out without a MAC: the caller has another key, or none.
+            self._link_key = proven_key(frame, hello.party_id, self._key_of)
+        check_hello(hello, self.peer_role)
         self.peer_id = hello.party_id
-        self._put(
-            HelloAck(
-                role=self.role,
-                party_id=self.party_id,
-                version=limits.PROTOCOL_VERSION,
-                frame_size_max=limits.FRAME_SIZE_MAX,
-            ),
-            frame.correlation_id,
-        )
+        ack = HelloAck(self.role, self.party_id, limits.PROTOCOL_VERSION, limits.FRAME_SIZE_MAX)
+        self._put(ack, frame.correlation_id)
         self._step(LinkInput.HELLO)
         return Opened(hello.role, hello.party_id)
 
@@ -460,10 +373,7 @@ class Link:
         if kind is _ECHO_REPLY:
             return None
         if isinstance(message, HelloAck):
-            if message.role is not self.peer_role:
-                raise RemoteProtocolError(ErrorCode.BAD_VALUE, "role", self.peer_role.name)
-            if message.version != limits.PROTOCOL_VERSION:
-                raise RemoteProtocolError(ErrorCode.NO_COMMON_VERSION, "version", str(limits.PROTOCOL_VERSION))
+            check_hello_ack(message, self.peer_role)
             self.peer_id = message.party_id
             self._step(LinkInput.HELLO_ACK)
             return Opened(message.role, message.party_id)
@@ -476,7 +386,7 @@ class Link:
         if isinstance(message, Echo):
             self._put(EchoReply(message.echo_data), correlation_id)
             return None
-        to_answer[correlation_id] = _REPLY_OF[kind]
+        to_answer[correlation_id] = REPLY_OF[kind]
         if len(to_answer) > REQUEST_COUNT_MAX:
             self.refuse(correlation_id, ErrorCode.TOO_MANY_REQUESTS, "wait for replies before asking more")
             return None
@@ -487,7 +397,7 @@ class Link:
         # First, since it raises for a message that can't be encoded.
         self._output.append(encode_frame(message, correlation_id, self._link_key))
         self._next_correlation_id += 1
-        self._asked[correlation_id] = _REPLY_OF[message.kind]
+        self._asked[correlation_id] = REPLY_OF[message.kind]
         return correlation_id
 
     def _put(self, message: Message, correlation_id: int) -> None:
@@ -495,7 +405,7 @@ class Link:
 
     def _fail(self, error: RemoteProtocolError) -> LinkFailed:
         # Nobody reads an answer to a stream that ended in the middle of a frame, but half-open peers may.
-        self._put(_error_message(error.code, error.text), 0)
+        self._put(error_message(error.code, error.text), 0)
         self._step(LinkInput.FAULT)
         return LinkFailed(error)
 
@@ -505,8 +415,3 @@ class Link:
     def _enter(self, state: LinkState) -> None:
         self.state = state
         self._kinds_taken = kinds_taken(state, self.role, self.peer_role, is_caller=self.is_caller)
-
-
-def _error_message(code: ErrorCode, text: str) -> Error:
-    safe = "".join(c if " " <= c <= "~" else "?" for c in text)[: limits.ERROR_TEXT_SIZE_MAX]
-    return Error(code=code, closes=code.closes, text=safe)

@@ -1,4 +1,7 @@
-"""Which state a link is in, and what may come in it (spec 5.3): data for `link`, and for what draws and checks it."""
+"""Which state a link is in, and what may come in it, how much and how long (spec 5.3).
+
+Data for `link`, and for what draws and checks it.
+"""
 
 from enum import Enum
 from functools import cache
@@ -6,6 +9,22 @@ from typing import Final
 
 from paygate.codec.codes import Kind, Role, Route
 from paygate.codec.messages import MESSAGES
+
+HELLO_TIMEOUT_MS: Final = 5_000
+"""A caller says hello at once; a stranger that only connects holds a descriptor no longer than this."""
+FRAME_TIMEOUT_MS: Final = 10_000
+"""From a frame's first byte to its last: far above any honest network, and the bound on a slow drip (T23)."""
+IDLE_TIMEOUT_MS: Final = 60_000
+"""The answering end closes a link that sent no frame for so long: twice a session, so a person may type (R10)."""
+ECHO_AFTER_MS: Final = 15_000
+"""The calling end of a bank link tests it when nothing came for so long; a quarter of the idle time."""
+ECHO_TIMEOUT_MS: Final = 10_000
+"""No frame at all after a link test for so long: the link is dead, and the payments on it are in doubt."""
+REQUEST_COUNT_MAX: Final = 4_096
+"""Requests of one peer that may wait for a reply; more are answered with TOO_MANY_REQUESTS."""
+TURN_FRAME_COUNT_MAX: Final = 8
+"""Frames of a stranger that are handled before others have their turn (R21): a few milliseconds' worth, and more
+than any client has to say at once."""
 
 
 class LinkState(Enum):
@@ -112,3 +131,7 @@ def input_of(kind: Kind) -> LinkInput:
     if kind is Kind.HELLO_ACK:
         return LinkInput.HELLO_ACK
     return LinkInput.REPLY if kind.is_reply else LinkInput.REQUEST
+
+
+REPLY_OF: Final[dict[Kind, Kind]] = {kind: kind.reply for kind in Kind if kind is not Kind.ERROR and not kind.is_reply}
+"""The reply of each kind of request, and of Hello."""

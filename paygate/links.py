@@ -9,7 +9,8 @@ from typing import Final
 
 from paygate.codec.messages import Message
 from paygate.effects import CloseLink, Continue, LinkEffect, Send
-from paygate.link import Link, LinkEvent, LinkFailed, PeerClosed
+from paygate.link import Link
+from paygate.link_events import LinkEvent, LinkFailed, PeerClosed
 from paygate.link_states import LinkState
 from paygate.making import maker_of
 

@@ -15,11 +15,8 @@ from paygate.codec.codes import Kind, Role
 from paygate.codec.errors import ErrorCode
 from paygate.codec.frame import Frame, encode_frame
 from paygate.codec.messages import Error, Message
-from paygate.link import (
-    Link,
-    LinkEvent,
-    LinkFailed,
-)
+from paygate.link import Link
+from paygate.link_events import LinkEvent, LinkFailed
 
 NOW_MS = 1_000_000
 OTHER_KEY = b"another key of thirty-two bytes!"

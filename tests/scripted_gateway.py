@@ -20,7 +20,8 @@ from paygate.codec import limits
 from paygate.codec.codes import KeysStatus, Kind, PaymentStatus, Reason, Role
 from paygate.codec.messages import BankKeys, EncryptedCredentials, Message, PaymentAck, StatusAck
 from paygate.codec.seal import envelope_hash
-from paygate.link import Link, RequestReceived
+from paygate.link import Link
+from paygate.link_events import RequestReceived
 from paygate.net.conn import CloseReason, Connection
 from paygate.net.listen import Listener
 from paygate.net.loop import Loop

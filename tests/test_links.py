@@ -13,18 +13,9 @@ from paygate.codec.errors import ErrorCode, LocalProtocolError
 from paygate.codec.frame import encode_frame
 from paygate.codec.messages import BankKeysQuery, Echo, EchoReply, Hello
 from paygate.effects import CloseLink, Send
-from paygate.link import (
-    ECHO_AFTER_MS,
-    ECHO_TIMEOUT_MS,
-    FRAME_TIMEOUT_MS,
-    HELLO_TIMEOUT_MS,
-    IDLE_TIMEOUT_MS,
-    Link,
-    LinkFailed,
-    Opened,
-    PeerClosed,
-    RequestReceived,
-)
+from paygate.link import Link
+from paygate.link_events import LinkFailed, Opened, PeerClosed, RequestReceived
+from paygate.link_states import ECHO_AFTER_MS, ECHO_TIMEOUT_MS, FRAME_TIMEOUT_MS, HELLO_TIMEOUT_MS, IDLE_TIMEOUT_MS
 from paygate.links import LinkTable
 
 NOW_MS = 1_000_000

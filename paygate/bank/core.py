@@ -38,8 +38,10 @@ from paygate.codec.messages import (
 from paygate.codec.seal import envelope_hash
 from paygate.codec.sealed import Terms
 from paygate.effects import Commit, Effect, LinkEffect, LogLine
-from paygate.link import KeyOf, Link, LinkEvent, LinkFailed, PeerClosed, RequestReceived
-from paygate.link import Opened as LinkOpened
+from paygate.link import Link
+from paygate.link_checks import KeyOf
+from paygate.link_events import LinkEvent, LinkFailed, PeerClosed, RequestReceived
+from paygate.link_events import Opened as LinkOpened
 from paygate.links import LinkTable
 from paygate.making import maker_of
 from paygate.net.addresses import Address

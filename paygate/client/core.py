@@ -39,7 +39,8 @@ from paygate.codec.messages import (
 )
 from paygate.codec.seal import BadKeyList, choose_suite_key, envelope_hash, verify_key_list
 from paygate.codec.sealed import SuiteKey, Terms
-from paygate.link import Link, LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived
+from paygate.link import Link
+from paygate.link_events import LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived
 
 ANSWER_MS: Final = 10_000
 """A gateway answers queries from its own records at once; after so long it will not answer any more."""

@@ -11,7 +11,8 @@ from paygate.codec.messages import BankKeys, BankKeysQuery, Error, Message
 from paygate.effects import Effect, LogLine
 from paygate.gateway.bank_trouble import another_bank_text, refusal_text
 from paygate.gateway.flights import Flights
-from paygate.link import Link, LinkEvent, LinkFailed, Opened, PeerClosed
+from paygate.link import Link
+from paygate.link_events import LinkEvent, LinkFailed, Opened, PeerClosed
 from paygate.links import LinkTable
 
 KEY_LIST_REFRESH_MS: Final = 60_000

@@ -25,7 +25,9 @@ from paygate.gateway.effects import ConnectionRecord
 from paygate.gateway.flights import Flights
 from paygate.gateway.sessions import Sessions
 from paygate.gateway.tokens import Operation, Payment, StoreUnavailable
-from paygate.link import TURN_FRAME_COUNT_MAX, Link, LinkEvent, LinkFailed, ReplyReceived, RequestReceived
+from paygate.link import Link
+from paygate.link_events import LinkEvent, LinkFailed, ReplyReceived, RequestReceived
+from paygate.link_states import TURN_FRAME_COUNT_MAX
 from paygate.links import LinkTable
 from paygate.net.addresses import Address
 

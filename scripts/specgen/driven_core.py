@@ -26,7 +26,8 @@ from paygate.codec.messages import (
 )
 from paygate.effects import CloseLink, Commit, Effect, Send
 from paygate.files.sqlite import StoreFull
-from paygate.link import Link, ReplyReceived, RequestReceived
+from paygate.link import Link
+from paygate.link_events import ReplyReceived, RequestReceived
 from paygate.shell import Core, Store
 from specgen.vector_fixtures import NOW_MS, fixed_bytes
 

@@ -14,7 +14,8 @@ from paygate.codec.codes import Kind, Role
 from paygate.codec.errors import ErrorCode
 from paygate.codec.frame import Header, encode_frame, encode_record
 from paygate.codec.messages import Error, Hello, HelloAck, Message
-from paygate.link import Link, LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived, RequestReceived
+from paygate.link import Link
+from paygate.link_events import LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived, RequestReceived
 from paygate.link_states import LinkState, kinds_asked
 from specgen.samples import sample
 from specgen.tables import table

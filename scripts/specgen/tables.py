@@ -16,13 +16,7 @@ from paygate.codec.messages import MESSAGES, Message
 from paygate.codec.money import CURRENCY_EXPONENTS
 from paygate.gateway import bank_side, flights
 from paygate.gateway.payment import PASSCODE_LOCK_MS
-from paygate.link import (
-    ECHO_AFTER_MS,
-    ECHO_TIMEOUT_MS,
-    FRAME_TIMEOUT_MS,
-    HELLO_TIMEOUT_MS,
-    IDLE_TIMEOUT_MS,
-)
+from paygate.link_states import ECHO_AFTER_MS, ECHO_TIMEOUT_MS, FRAME_TIMEOUT_MS, HELLO_TIMEOUT_MS, IDLE_TIMEOUT_MS
 from specgen.packets import packet_diagram
 from specgen.words import (
     SOCKET_KINDS,

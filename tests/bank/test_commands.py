@@ -31,7 +31,8 @@ from paygate.codec.seal import (
     verify_receipt,
 )
 from paygate.codec.sealed import KeyList, Terms
-from paygate.link import Link, ReplyReceived
+from paygate.link import Link
+from paygate.link_events import ReplyReceived
 
 BANK = [sys.executable, "-m", "paygate.bank"]
 DATA = Path(__file__).parents[2] / "data"

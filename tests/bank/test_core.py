@@ -25,7 +25,8 @@ from paygate.codec.messages import (
 from paygate.codec.sealed import Terms
 from paygate.effects import CloseLink, Commit, Effect, Send
 from paygate.files.sqlite import StoreFull
-from paygate.link import Link, Opened, PeerClosed, ReplyReceived
+from paygate.link import Link
+from paygate.link_events import Opened, PeerClosed, ReplyReceived
 
 KEY_LIST = build_signed_key_list()
 ADDRESS = ("127.0.0.1", 40_000)

@@ -40,7 +40,7 @@ from paygate.codec.messages import MESSAGES, MakeVerifier, Message, SealCredenti
 from paygate.codec.seal import NotOpened, open_envelope, password_key, password_salt, seal_credentials
 from paygate.codec.sealed import CredentialsPlaintext
 from paygate.effects import Send
-from paygate.link import ReplyReceived, RequestReceived
+from paygate.link_events import ReplyReceived, RequestReceived
 
 CANARY = "canary7hunter2"
 CANARY_TRACES = (CANARY, CANARY[2:12], CANARY.encode().hex(), CANARY.encode().hex().upper())

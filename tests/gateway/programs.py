@@ -15,7 +15,8 @@ from builders import BANK_ID, GATEWAY_ID, LINK_KEY, build_signed_key_list
 from paygate.clock import system_now
 from paygate.codec.codes import KeysStatus, Role
 from paygate.codec.messages import BankKeys, BankKeysQuery, Message, TransferRequest
-from paygate.link import Link, ReplyReceived, RequestReceived
+from paygate.link import Link
+from paygate.link_events import ReplyReceived, RequestReceived
 
 WAIT_S = 20.0
 """How long anything may take before a test fails; nothing here sleeps for a fixed time."""

@@ -38,7 +38,7 @@ from paygate.files.sqlite import StoreFsyncFailed
 from paygate.gateway.bank_side import KEY_LIST_REFRESH_MS
 from paygate.gateway.effects import ConnectionRecord, RefusalRecord
 from paygate.gateway.tokens import Payment, Token, TokenState
-from paygate.link import TURN_FRAME_COUNT_MAX
+from paygate.link_states import TURN_FRAME_COUNT_MAX
 
 NO_SESSION = bytes(limits.SESSION_ID_SIZE)
 

@@ -58,7 +58,8 @@ from paygate.gateway.bank_side import GatewayIdentity
 from paygate.gateway.core import GatewayCore
 from paygate.gateway.sqlite_tokens import SqliteTokens
 from paygate.gateway.tokens import IssueToken, Operation, Outcome, Token, TokenTaken
-from paygate.link import Link, LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived, RequestReceived
+from paygate.link import Link
+from paygate.link_events import LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived, RequestReceived
 
 SESSION_MS = 30_000
 JITTER = 0.5

@@ -11,7 +11,8 @@ from link_ends import BANK_LINK, CLIENT_LINK, NOW_MS, Pairing, each_pairing, raw
 from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import Echo, Error
-from paygate.link import Link, LinkEvent
+from paygate.link import Link
+from paygate.link_events import LinkEvent
 
 
 def told(event: LinkEvent) -> object:

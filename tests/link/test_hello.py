@@ -30,12 +30,8 @@ from paygate.codec.codes import Kind, Role
 from paygate.codec.errors import ErrorCode, LocalProtocolError
 from paygate.codec.frame import body_size_range, encode_frame, encode_record
 from paygate.codec.messages import Echo, Hello, HelloAck, Message
-from paygate.link import (
-    Link,
-    LinkFailed,
-    Opened,
-    PeerClosed,
-)
+from paygate.link import Link
+from paygate.link_events import LinkFailed, Opened, PeerClosed
 from paygate.link_states import LinkState
 
 # -- hello -----------------------------------------------------------------------------------------------

@@ -18,16 +18,9 @@ from paygate.codec import limits
 from paygate.codec.codes import Kind, Route
 from paygate.codec.errors import ErrorCode, LocalProtocolError
 from paygate.codec.messages import MESSAGES, Echo, Error
-from paygate.link import (
-    IDLE_TIMEOUT_MS,
-    REQUEST_COUNT_MAX,
-    Link,
-    LinkEvent,
-    Opened,
-    PeerClosed,
-    ReplyReceived,
-    RequestReceived,
-)
+from paygate.link import Link
+from paygate.link_events import LinkEvent, Opened, PeerClosed, ReplyReceived, RequestReceived
+from paygate.link_states import IDLE_TIMEOUT_MS, REQUEST_COUNT_MAX
 
 # -- requests and replies --------------------------------------------------------------------------------
 

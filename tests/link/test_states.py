@@ -26,13 +26,8 @@ from paygate.codec.codes import Kind, Role
 from paygate.codec.errors import ErrorCode
 from paygate.codec.frame import encode_frame
 from paygate.codec.messages import Echo, EchoReply, Error, Hello, HelloAck
-from paygate.link import (
-    Link,
-    LinkEvent,
-    LinkFailed,
-    PeerClosed,
-    RequestReceived,
-)
+from paygate.link import Link
+from paygate.link_events import LinkEvent, LinkFailed, PeerClosed, RequestReceived
 from paygate.link_states import TRANSITIONS, LinkInput, LinkState
 
 # -- every state and every input -------------------------------------------------------------------------

@@ -24,15 +24,15 @@ from link_ends import (
 from paygate.codec.codes import Kind, Role
 from paygate.codec.errors import ErrorCode
 from paygate.codec.messages import Echo, EchoReply
-from paygate.link import (
+from paygate.link import Link
+from paygate.link_events import LinkEvent
+from paygate.link_states import (
     ECHO_AFTER_MS,
     ECHO_TIMEOUT_MS,
     FRAME_TIMEOUT_MS,
     HELLO_TIMEOUT_MS,
     IDLE_TIMEOUT_MS,
     TURN_FRAME_COUNT_MAX,
-    Link,
-    LinkEvent,
 )
 
 # -- time ------------------------------------------------------------------------------------------------

@@ -22,15 +22,15 @@ from paygate.gateway.payment import PASSCODE_LOCK_MS, PASSCODE_TRY_COUNT_MAX
 from paygate.gateway.sessions import SESSION_COUNT_PER_TOKEN_MAX
 from paygate.gateway.sqlite_tokens import UNKNOWN_TRIED_COUNT_MAX
 from paygate.gateway.tokens import CheckToken
-from paygate.link import (
+from paygate.link_states import (
     ECHO_AFTER_MS,
     ECHO_TIMEOUT_MS,
     FRAME_TIMEOUT_MS,
     HELLO_TIMEOUT_MS,
     IDLE_TIMEOUT_MS,
     REQUEST_COUNT_MAX,
+    TRANSITIONS,
 )
-from paygate.link_states import TRANSITIONS
 
 TEXT = (SPEC / "protocol.md").read_text(encoding="utf-8")
 REQUIREMENTS = {r.number: r.text for r in document.requirements(TEXT)}

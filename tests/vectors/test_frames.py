@@ -14,7 +14,8 @@ from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.fields import Choice, fields_of
 from paygate.codec.frame import Frame, body_size_range, decode_frame, decode_head, encode_frame
 from paygate.codec.messages import MESSAGES, Error, Message
-from paygate.link import Link, LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived, RequestReceived
+from paygate.link import Link
+from paygate.link_events import LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived, RequestReceived
 
 FILE: Final = load("frames.json")
 VALID: Final[list[dict[str, Any]]] = FILE["valid"]
