@@ -18,8 +18,8 @@ ROOT: Final = Path(paygate.__file__).parent
 
 # A part is a folder or a module directly below paygate/. Beside itself and the standard library, it may import:
 SHARED: Final = {
-    "arguments", "children", "cli", "clock", "codec", "effects", "escape", "files", "hardening", "link", "link_states",
-    "links", "making", "net", "shell",
+    "arguments", "children", "cli", "clock", "codec", "effects", "escape", "files", "hardening", "link",
+    "link_checks", "link_events", "link_states", "links", "making", "net", "shell",
 }  # fmt: skip
 PARTS: Final[dict[str, set[str]]] = {
     "__init__": set(),
@@ -34,8 +34,10 @@ PARTS: Final[dict[str, set[str]]] = {
     "cli": {"clock", "escape"},
     "files": {"cli", "escape"},  # text and databases; what the records mean is the roles' business
     "link_states": {"codec"},
-    "link": {"codec", "link_states", "making"},
-    "links": {"codec", "effects", "link", "link_states", "making"},
+    "link_events": {"codec"},
+    "link_checks": {"codec", "link_states"},
+    "link": {"codec", "link_checks", "link_events", "link_states", "making"},
+    "links": {"codec", "effects", "link", "link_events", "link_states", "making"},
     "arguments": {"cli", "codec", "net"},
     "shell": {"arguments", "cli", "clock", "effects", "files", "making", "net"},
     # Roles never import each other: they meet on the wire only.
@@ -83,7 +85,7 @@ PURE_NAMES: Final = {
     "verdict",
 }  # fmt: skip
 ROLES: Final = {"bank", "gateway", "client"}
-PURE_PARTS: Final = {"codec", "effects", "link", "link_states", "links"}
+PURE_PARTS: Final = {"codec", "effects", "link", "link_checks", "link_events", "link_states", "links"}
 IMPURE: Final = {
     "apsw", "ctypes", "fcntl", "getpass", "io", "mmap", "os", "pathlib", "random", "resource", "secrets", "select",
     "selectors", "shutil", "signal", "socket", "sqlite3", "subprocess", "sys", "tempfile", "termios", "threading",
