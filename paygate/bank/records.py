@@ -99,6 +99,10 @@ class _AccountFile(Generic[D]):
         self._refused: list[tuple[RawLine, FieldProblem]] = []
         """Told once the file is as people will find it, since a rewrite gives lines other numbers."""
 
+    def pass_over_known(self) -> None:
+        """At start: leave the rows to the first poll that are not as the ledger has them. Raises OSError."""
+        self._file.pass_over_known(self._accounts.rows())
+
     def poll(self) -> None:
         """Sort out the lines that came since the last poll. Raises OSError."""
         if self.pending:
@@ -199,8 +203,10 @@ class BankRecords:
 
     def heal(self, now: Now, make_verifiers: Callable[[Sequence[MakeVerifier]], list[bytes]]) -> None:
         """At start: take new lines in, and bring every file to what the ledger says. Raises OSError, StoreError."""
+        self._mend_transactions()
+        self._customers.pass_over_known()
+        self._merchants.pass_over_known()
         self.take_in(now, make_verifiers(self.look()))
-        self._mend()
 
     # -- every second ----------------------------------------------------------------------------------
 

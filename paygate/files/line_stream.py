@@ -70,6 +70,13 @@ class LineStream:
                 self._own.popleft()
         return lines
 
+    def pass_over(self, data: bytes) -> None:
+        """These bytes, whole lines, are what follows: their reader has dealt with them."""
+        assert not self.unfinished
+        self.line_count += data.count(b"\n")
+        self.read_to += len(data)
+        self._sums.append(data)
+
     def will_write_at(self, offset: int, old: bytes, new: bytes) -> None:
         """We are about to write `new` in place over `old`, which we just read, so `is_edited` is to expect it."""
         self._sums.change(offset, old, new)

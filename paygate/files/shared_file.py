@@ -36,6 +36,7 @@ from pathlib import Path
 from paygate.files.durable import create_file, fsync_directory, write_all
 from paygate.files.file_errors import check_regular, names_its_file
 from paygate.files.in_place import ChangingColumns
+from paygate.files.known_rows import pass_over_known
 from paygate.files.layout import LINE, FieldProblem, Layout, LineProblem
 from paygate.files.line_stream import LineStream, RawLine, has_writers
 from paygate.files.open_file import OpenFile, resolved, swap_in
@@ -120,6 +121,20 @@ class SharedFile:
         self._wrote = self._touched = False
         """Whether we, or others before our last write, wrote since the last poll."""
         self._missing_count = self._unfinished_count = 0
+
+    @names_its_file
+    def pass_over_known(self, rows: Iterable[Sequence[str]]) -> None:
+        """At start, before the first poll: pass over rows that stand there as the server's records have them.
+
+        The first poll then gives only the other lines, and what it asks for is a rewrite only if the file has not
+        all of the rows, or has something to tidy up. Without this call it gives all lines, and the file is rewritten.
+        """
+        known = pass_over_known(self._stream, self.layout, rows)
+        self._offsets = known.offsets
+        self._ahead += self._untaken.sort_out(known.others)
+        is_tidy = all(self._untaken.number_of(line) for line in known.others)
+        # What a crash left in the middle of a rewrite is read, and goes with the next one.
+        self._must_rewrite = bool(self._watched) or not (known.is_whole and is_tidy)
 
     @names_its_file
     def poll(self) -> News:

@@ -67,7 +67,8 @@ class GatewayRecords:
 
     def heal(self, now: Now) -> None:
         """At start: take new lines in, and bring every file to what the store says, whatever a crash left."""
-        self.take_in_tokens(now)  # The first time, that builds the file anew.
+        self._tokens.pass_over_known(map(token_row, self._store.tokens()))
+        self.take_in_tokens(now)
         self._heal_payments()
         self._heal_connections(now)
 

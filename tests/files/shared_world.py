@@ -21,10 +21,15 @@ STATE = ChangingColumns(LAYOUT, "state")
 class Server:
     """Does with a SharedFile what a real server does: a dict is its database, and it outlives a crash."""
 
+    passes_over_known = False
+    """Whether a start compares the rows before it polls, as real servers do; else it reads and rewrites all."""
+
     def __init__(self, directory: Path, db: dict[str, list[str]]) -> None:
         self.db = db
         self.problems: list[LineProblem] = []
         self.file = SharedFile(directory, LAYOUT)
+        if self.passes_over_known:
+            self.file.pass_over_known(db.values())
 
     def tick(self) -> None:
         news = self.file.poll()

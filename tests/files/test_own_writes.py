@@ -5,6 +5,8 @@ import os
 import pytest
 from files.shared_world import Server, add, text_of
 
+pytestmark = pytest.mark.usefixtures("start")
+
 
 def test_lines_taken_in_together_cost_two_writes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     add(server, "".join(f"TX-{index}|x|{index}\n" for index in range(100)))

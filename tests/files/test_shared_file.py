@@ -16,6 +16,8 @@ from paygate.files.line_stream import has_writers
 from paygate.files.shared_file import MISSING_POLL_COUNT
 from paygate.files.text_records import SharedFile
 
+pytestmark = pytest.mark.usefixtures("start")
+
 
 def test_a_line_is_taken_in_and_what_was_typed_is_gone(server: Server) -> None:
     add(server, "TX-1|hunter2|1250\n")

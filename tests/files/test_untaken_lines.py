@@ -9,6 +9,8 @@ from files.shared_world import LAYOUT, Crash, Server, add, text_of
 from paygate.files import own_writes, shared_file
 from paygate.files.untaken_lines import UNFINISHED_POLL_COUNT
 
+pytestmark = pytest.mark.usefixtures("start")
+
 
 def test_a_last_line_that_nobody_is_writing_is_whole_at_the_start(tmp_path: Path) -> None:
     (tmp_path / LAYOUT.file_name).write_text("TX-1|x|1\nTX-2|hunter2|2")
