@@ -343,13 +343,15 @@ def merkle_paths(leaves: Sequence[bytes]) -> tuple[bytes, list[tuple[bytes, ...]
     levels = [list(leaves)]
     while len(level := levels[-1]) > 1:
         odd = level[-1:] if len(level) % 2 else []
-        levels.append([_node(a, b) for a, b in zip(level[::2], level[1::2], strict=False)] + odd)
+        # `_node` written out: a call less for every payment.
+        pairs = zip(level[::2], level[1::2], strict=False)
+        levels.append([_sha256(_NODE_PREFIX + left + right).digest() for left, right in pairs] + odd)
     # Downward again: a node's path is its sibling, if it has one, and then the path of the node above both.
     paths: list[tuple[bytes, ...]] = [()]
     for level in levels[-2::-1]:
-        siblings = [node for pair in zip(level[1::2], level[::2], strict=False) for node in pair]
-        above = paths
-        paths = [(sibling, *above[index >> 1]) for index, sibling in enumerate(siblings)]
+        above, paths = paths, []
+        for left, right, path in zip(level[::2], level[1::2], above, strict=False):
+            paths += ((right, *path), (left, *path))
         if len(level) % 2:
             paths.append(above[-1])
     return levels[-1][0], paths
@@ -379,7 +381,7 @@ def sign_receipts(receipt_key: Ed25519PrivateKey, statements: Sequence[ReceiptSt
     if not statements:
         return []
     receipt_key_id = key_id_of(receipt_key.public_key().public_bytes_raw())
-    assert all(s.receipt_key_id == receipt_key_id for s in statements)
+    assert {s.receipt_key_id for s in statements} == {receipt_key_id}
     leaf_count = len(statements)
     root, paths = merkle_paths([receipt_leaf(s) for s in statements])
     signature = receipt_key.sign(_signed_root(receipt_key_id, leaf_count, root))
