@@ -71,7 +71,7 @@ _SHARED: Final[dict[str, Targets]] = {
         "paygate.links:LinkTable.receive_data",
         "paygate.links:LinkTable.effects",
         "paygate.link:Link.receive_data",
-        "paygate.link:Link.send_reply",
+        "paygate.links:LinkTable.send_reply",
     ),
     "MAC": ("paygate.codec.frame:frame_mac",),
     "encode": ("paygate.codec.frame:encode_frame", "paygate.codec.frame:encode_record"),
@@ -81,7 +81,7 @@ _SHARED: Final[dict[str, Targets]] = {
 STAGES: Final[dict[str, dict[str, Targets]]] = {
     "gateway": {
         **_SHARED,
-        "link": (*_SHARED["link"], "paygate.link:Link.send_request"),
+        "link": (*_SHARED["link"], "paygate.links:LinkTable.send_request"),
         "core": ("paygate.gateway.core:GatewayCore.receive_data", "paygate.gateway.core:GatewayCore.committed"),
         "store": ("paygate.gateway.sqlite_tokens:SqliteTokens.apply",),
         "records": ("paygate.gateway.records:GatewayRecords.note", "paygate.gateway.records:GatewayRecords.write"),
