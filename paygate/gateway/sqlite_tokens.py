@@ -71,6 +71,7 @@ _NO_PLACE: Final = 0
 # A member is looked up through its class each time.
 _IN_FLIGHT: Final = TokenState.IN_FLIGHT
 _UNPAID: Final = TokenState.UNPAID
+_PAID: Final = TokenState.PAID
 
 
 class SqliteTokens:
@@ -174,25 +175,13 @@ class SqliteTokens:
         return ended
 
     def _write(self, batch: "_Batch") -> None:
-        changes = Changes([], [], [], [])
+        changes = Changes([], [], [], [], [])
         token_number, payment_number, last_place = self._last_token_number, self._last_payment_number, self._last_place
         in_flight, held_tokens, held_flights = self._tokens_in_flight, self._tokens, self._flights
-        tokens: list[TokenRow] = []
-        for transaction_id, token in batch.tokens.items():
-            before = in_flight.get(transaction_id) or held_tokens.get(transaction_id)
-            changed = token_changes(token)
-            if before is None:
-                token_number += 1
-                changes.issued.append(token_row(token_number, token))
-                tokens.append((token_number, token, changed))
-            else:
-                number = before[0]
-                if changed != before[2]:
-                    changes.tokens.append((*changed, number))
-                tokens.append((number, token, changed))
         free_places = self._free_places
         free_count = len(free_places)
         flights: list[tuple[FlightRow, Payment]] = []
+        ended_number: dict[bytes | None, int] = {}  # of payments
         for payment_id, payment in batch.payments.items():
             flight = held_flights.get(payment_id)
             if flight is not None:
@@ -211,7 +200,22 @@ class SqliteTokens:
                 changes.begun.append(row)
             else:
                 changes.ended.append(ended_row(row, payment))
+                ended_number[payment_id] = row[1]
             flights.append((row, payment))
+        tokens: list[TokenRow] = []
+        for transaction_id, token in batch.tokens.items():
+            before = in_flight.get(transaction_id) or held_tokens.get(transaction_id)
+            changed = token_changes(token)
+            if before is None:
+                number = token_number = token_number + 1
+                changes.issued.append(token_row(number, token))
+            else:
+                number = before[0]
+                if changed != before[2]:
+                    changes.tokens.append((*changed, number))
+            if token.state is _PAID and token.payment_id in ended_number:
+                changes.paid.append((number, ended_number[token.payment_id]))
+            tokens.append((number, token, changed))
 
         if any(changes):
             self._tables.write(changes)

@@ -4,8 +4,11 @@ A payment in flight is a row of `in_flight`, which is small however many payment
 and to read at start. With its final outcome it goes to `payment` and is never changed again. Its row in `in_flight`
 counts for nothing from then on: whether a payment is in flight is said by its number, which is not in `payment`. That
 row is not deleted, which would write its page once more, but is the place of a later payment; what is left of such rows
-goes at the next start. That a token is in flight is said there and nowhere else: its own row stays `unpaid` until it is
-paid, and so is written once a payment.
+goes at the next start.
+
+A payment does not write its token's row. That a token is in flight is said by `in_flight` and nowhere else, and that it
+is paid by `paid`, whose rows are a tenth as long: a longer row of a token would also push others off its page. Only a
+token that a merchant's file brought as paid says so itself.
 
 Rows are keyed by an increasing number, so that new ones go to the end of their table; the payment IDs, which come in
 any order, live in one index only.
@@ -117,21 +120,67 @@ _SCHEMA: Final = (
     DROP TABLE in_flight;
     ALTER TABLE in_flight_of_3 RENAME TO in_flight;
     """,
+    """
+    -- Which payment paid a token. What the terms say is not said again of a payment in flight.
+    CREATE TABLE paid (
+        token_number INTEGER PRIMARY KEY REFERENCES token,
+        payment_number INTEGER NOT NULL REFERENCES payment
+    ) STRICT;
+    INSERT INTO paid SELECT token_number, payment_number FROM token JOIN payment USING (payment_id);
+    CREATE TABLE token_of_4 (
+        token_number INTEGER PRIMARY KEY,
+        transaction_id TEXT NOT NULL UNIQUE,
+        passcode TEXT NOT NULL,
+        merchant_id TEXT NOT NULL,
+        merchant_name TEXT NOT NULL,
+        amount_minor INTEGER NOT NULL CHECK (amount_minor > 0),
+        currency TEXT NOT NULL,
+        expires_ms INTEGER,
+        state TEXT NOT NULL CHECK (state = 'unpaid' OR state = 'paid' OR state = 'cancelled' OR state = 'expired'),
+        utr TEXT NOT NULL,
+        wrong_passcode_count INTEGER NOT NULL,
+        locked_until_ms INTEGER NOT NULL,
+        CHECK ((state = 'paid') = (utr <> ''))
+    ) STRICT;
+    INSERT INTO token_of_4
+        SELECT token_number, transaction_id, passcode, merchant_id, merchant_name, amount_minor, currency, expires_ms,
+            CASE WHEN token_number IN (SELECT token_number FROM paid) THEN 'unpaid' ELSE state END,
+            CASE WHEN token_number IN (SELECT token_number FROM paid) THEN '' ELSE utr END,
+            wrong_passcode_count, locked_until_ms
+        FROM token;
+    DROP TABLE token;
+    ALTER TABLE token_of_4 RENAME TO token;
+    CREATE TABLE in_flight_of_4 (
+        place INTEGER PRIMARY KEY,
+        payment_number INTEGER NOT NULL,
+        terms BLOB NOT NULL,
+        envelope_hash BLOB NOT NULL,
+        begun_ms INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO in_flight_of_4 SELECT place, payment_number, terms, envelope_hash, begun_ms FROM in_flight;
+    DROP TABLE in_flight;
+    ALTER TABLE in_flight_of_4 RENAME TO in_flight;
+    """,
 )
 """The n-th script leads to version n."""
 
 _TOKEN_FIELDS: Final = ", ".join(
     (
-        *("transaction_id", "passcode", "merchant_id", "merchant_name", "amount_minor", "currency", "expires_ms"),
-        *("state", "payment_id", "utr", "wrong_passcode_count", "locked_until_ms"),
+        *("token.token_number", "token.transaction_id", "passcode", "merchant_id", "merchant_name", "amount_minor"),
+        *("currency", "expires_ms", "state", "token.utr", "wrong_passcode_count", "locked_until_ms"),
+        *("payment.payment_id", "payment.utr"),
     )
+)
+_PAID_BY: Final = (
+    "LEFT JOIN paid ON paid.token_number = token.token_number "
+    "LEFT JOIN payment ON payment.payment_number = paid.payment_number"
 )
 _PAYMENT_FIELDS: Final = "terms, envelope_hash, begun_ms, outcome, reason, utr, receipt, ended_ms"
 # One of many by a statement takes half as long as by one of its own; of one alone it is the other way round.
-_TOKEN_OF: Final = f"SELECT token_number, {_TOKEN_FIELDS} FROM token WHERE transaction_id = ?"  # noqa: S608  # a constant
+_TOKEN_OF: Final = f"SELECT {_TOKEN_FIELDS} FROM token {_PAID_BY} WHERE token.transaction_id = ?"  # noqa: S608  # a constant
 _TOKENS_OF: Final = (
-    f"SELECT token_number, {_TOKEN_FIELDS} "  # noqa: S608  # a constant
-    "FROM json_each(?) CROSS JOIN token ON transaction_id = value"
+    f"SELECT {_TOKEN_FIELDS} FROM json_each(?) "  # noqa: S608  # a constant
+    f"CROSS JOIN token ON token.transaction_id = value {_PAID_BY}"
 )
 _PAYMENT_OF: Final = f"SELECT {_PAYMENT_FIELDS} FROM payment WHERE payment_id = ?"  # noqa: S608  # a constant
 _PAYMENTS_OF: Final = f"SELECT {_PAYMENT_FIELDS} FROM json_each(?) CROSS JOIN payment ON payment_id = unhex(value)"  # noqa: S608  # a constant
@@ -139,7 +188,7 @@ _HAS_ENDED: Final = "EXISTS (SELECT 1 FROM payment WHERE payment.payment_number 
 _FLIGHTS: Final = "SELECT * FROM in_flight ORDER BY payment_number"
 _FIRST_ENDED: Final = f"SELECT 1 FROM in_flight WHERE {_HAS_ENDED} LIMIT 1"  # noqa: S608  # a constant
 _DELETE_ENDED: Final = f"DELETE FROM in_flight WHERE {_HAS_ENDED}"  # noqa: S608  # a constant
-_TOKENS: Final = f"SELECT token_number, {_TOKEN_FIELDS} FROM token ORDER BY token_number"  # noqa: S608  # a constant
+_TOKENS: Final = f"SELECT {_TOKEN_FIELDS} FROM token {_PAID_BY} ORDER BY token.token_number"  # noqa: S608  # a constant
 _PAYMENTS: Final = (
     f"SELECT payment_number, {_PAYMENT_FIELDS} FROM payment "  # noqa: S608  # a constant
     "UNION ALL SELECT payment_number, terms, envelope_hash, begun_ms, NULL, 0, '', x'', NULL FROM in_flight "
@@ -151,8 +200,8 @@ _LAST_NUMBERS: Final = (
 )
 
 Row = tuple[Any, ...]
-FlightRow = tuple[int, int, bytes, str, bytes, bytes, int]
-"""Place, number, payment ID, transaction ID, terms, envelope hash and time of a payment: all but its outcome."""
+FlightRow = tuple[int, int, bytes, bytes, int]
+"""Place, number, terms, envelope hash and time of a payment: all but its outcome."""
 
 TokenRow = tuple[int, Token, Row]
 """A token's number, the token, and what of its row may change (`token_changes`)."""
@@ -160,7 +209,8 @@ TokenRow = tuple[int, Token, Row]
 _make_token: Final = maker_of(Token)
 _make_payment: Final = maker_of(Payment)
 _STATE_OF: Final = {state.value: state for state in TokenState}
-_TEXT_OF: Final = {state: state.value for state in TokenState} | {TokenState.IN_FLIGHT: TokenState.UNPAID.value}
+_UNPAID_TEXT: Final = TokenState.UNPAID.value
+_TEXT_OF: Final = {state: state.value for state in TokenState}
 
 
 class Changes(NamedTuple):
@@ -174,6 +224,8 @@ class Changes(NamedTuple):
     """Payments that were not there before, and are in flight."""
     ended: list[Row]
     """Rows of payments with their final outcome, whole."""
+    paid: list[Row]
+    """Numbers of tokens, each with that of the payment which paid it."""
 
 
 class TokenTables:
@@ -239,11 +291,11 @@ class TokenTables:
 
 
 _STATEMENTS: Final = (
-    "INSERT INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    "UPDATE token SET state = ?, payment_id = ?, utr = ?, wrong_passcode_count = ?, locked_until_ms = ? "
-    "WHERE token_number = ?",
-    "INSERT OR REPLACE INTO in_flight VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "INSERT INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "UPDATE token SET state = ?, utr = ?, wrong_passcode_count = ?, locked_until_ms = ? WHERE token_number = ?",
+    "INSERT OR REPLACE INTO in_flight VALUES (?, ?, ?, ?, ?)",
     "INSERT INTO payment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "INSERT INTO paid VALUES (?, ?)",
 )
 """In the order of `Changes`."""
 
@@ -264,41 +316,51 @@ def token_row(number: int, token: Token) -> Row:
 
 
 def token_changes(token: Token) -> Row:
-    """What of a token's row may change. A token in flight is kept as the unpaid one that it was."""
-    state = token.state
-    payment_id = token.payment_id if state is TokenState.PAID else None
-    return _TEXT_OF[state], payment_id, token.utr, token.wrong_passcode_count, token.locked_until_ms
+    """What of a token's row may change. One that a payment has, or paid, is kept as the unpaid one that it was."""
+    if token.payment_id is None:
+        return _TEXT_OF[token.state], token.utr, token.wrong_passcode_count, token.locked_until_ms
+    return _UNPAID_TEXT, "", token.wrong_passcode_count, token.locked_until_ms
 
 
 def flight_row(place: int, number: int, payment: Payment) -> FlightRow:
     """The row of a payment in flight."""
-    terms = payment.terms
-    return (
-        place,
-        number,
-        terms.payment_id,
-        terms.transaction_id,
-        encode_record(terms),
-        payment.envelope_hash,
-        payment.begun_ms,
-    )
+    return place, number, encode_record(payment.terms), payment.envelope_hash, payment.begun_ms
 
 
 def ended_row(flight: FlightRow, payment: Payment) -> Row:
     """The row of a payment that was in flight, with its final outcome."""
     assert payment.outcome is not None
-    return (*flight[1:], payment.outcome, payment.reason, payment.utr, payment.receipt, payment.ended_ms)
+    _, number, encoded_terms, envelope_hash, begun_ms = flight
+    terms = payment.terms
+    return (
+        number,
+        terms.payment_id,
+        terms.transaction_id,
+        encoded_terms,
+        envelope_hash,
+        begun_ms,
+        payment.outcome,
+        payment.reason,
+        payment.utr,
+        payment.receipt,
+        payment.ended_ms,
+    )
 
 
 def flight_of(row: FlightRow) -> Payment:
     """The payment of a row of those in flight."""
-    *_, terms, envelope_hash, begun_ms = row
+    _, _, terms, envelope_hash, begun_ms = row
     return Payment(decode_record(Terms, terms), envelope_hash, begun_ms)
 
 
 def _token_of(row: Row) -> TokenRow:
     number, transaction_id, passcode, merchant_id, merchant_name, amount_minor, currency, expires_ms = row[:8]
-    changes = state, payment_id, utr, wrong_passcode_count, locked_until_ms = row[8:]
+    changes = state_text, utr, wrong_passcode_count, locked_until_ms = row[8:12]
+    payment_id, payment_utr = row[12:]
+    if payment_id is None:
+        state = _STATE_OF[state_text]
+    else:
+        state, utr = TokenState.PAID, payment_utr
     # Hundreds of thousands of tokens may be held with their sessions, and these texts are few.
     token = _make_token(
         transaction_id,
@@ -308,7 +370,7 @@ def _token_of(row: Row) -> TokenRow:
         amount_minor,
         intern(currency),
         expires_ms,
-        _STATE_OF[state],
+        state,
         payment_id,
         utr,
         wrong_passcode_count,

@@ -1,6 +1,7 @@
 """What is held in memory never says what the disk does not; databases of before stay readable."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from paygate.clock import Now
 from paygate.codec.codes import Reason, TransferOutcome
-from paygate.codec.frame import encode_record
+from paygate.codec.frame import decode_record, encode_record
+from paygate.codec.sealed import Terms
 from paygate.files.sqlite import StoreFull
 from paygate.gateway import sqlite_tokens, token_tables
 from paygate.gateway.sqlite_tokens import SqliteTokens
@@ -174,10 +176,32 @@ def test_each_row_is_written_once_a_batch(store: SqliteTokens) -> None:
     assert written == ["in_flight", "payment"]
     written.clear()
     store.apply([settle(second)], NOW)
-    assert written == ["token", "payment"]
+    assert written == ["payment", "paid"]
+    written.clear()
+    store.apply([CheckToken("TX-2", "wrong")], NOW)
+    assert written == ["token"]
 
 
 # -- earlier versions ------------------------------------------------------------------------------------
+
+
+INSERT_TOKEN_OF_2 = "INSERT INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_PAYMENT = "INSERT INTO payment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def token_values(of: Token) -> tuple[object, ...]:
+    """A row up to version 3, without its number."""
+    return (
+        *(of.transaction_id, of.passcode, of.merchant_id, of.merchant_name, of.amount_minor, of.currency),
+        *(of.expires_ms, of.state.value, of.payment_id, of.utr, of.wrong_passcode_count, of.locked_until_ms),
+    )
+
+
+def payment_values(of: Payment) -> tuple[object, ...]:
+    return (
+        *(of.payment_id, of.terms.transaction_id, encode_record(of.terms), of.envelope_hash, of.begun_ms),
+        *(of.outcome, of.reason, of.utr, of.receipt, of.ended_ms),
+    )
 
 
 def test_a_database_of_version_1_is_taken_over(tmp_path: Path, disk: FailingDisk) -> None:
@@ -203,21 +227,9 @@ def test_a_database_of_version_1_is_taken_over(tmp_path: Path, disk: FailingDisk
     connection.execute(token_tables._SCHEMA[0])
     connection.pragma("user_version", 1)
     for t in tokens:
-        connection.execute(
-            "INSERT INTO token VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(t.transaction_id, t.passcode, t.merchant_id, t.merchant_name, t.amount_minor, t.currency),
-                *(t.expires_ms, t.state.value, t.payment_id, t.utr, t.wrong_passcode_count, t.locked_until_ms),
-            ),
-        )
+        connection.execute(INSERT_TOKEN_OF_2, (None, *token_values(t)))
     for p in payments:
-        connection.execute(
-            "INSERT INTO payment VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(p.payment_id, p.terms.transaction_id, encode_record(p.terms), p.envelope_hash, p.begun_ms),
-                *(p.outcome, p.reason, p.utr, p.receipt, p.ended_ms),
-            ),
-        )
+        connection.execute(INSERT_PAYMENT, (None, *payment_values(p)))
     connection.close()
     path.chmod(0o600)
 
@@ -244,7 +256,7 @@ def test_a_database_of_version_2_is_taken_over(tmp_path: Path, disk: FailingDisk
         connection.execute(script)
     connection.pragma("user_version", 2)
     for number, name in enumerate(NAMES, 1):
-        connection.execute(token_tables._STATEMENTS[0], token_tables.token_row(number, token(name)))
+        connection.execute(INSERT_TOKEN_OF_2, (number, *token_values(token(name))))
     for number, terms in zip((7, 9), flights, strict=True):
         values = (number, terms.payment_id, terms.transaction_id, encode_record(terms), ENVELOPE_HASH, NOW_MS)
         connection.execute("INSERT INTO in_flight VALUES (?, ?, ?, ?, ?, ?)", values)
@@ -263,11 +275,80 @@ def test_a_database_of_version_2_is_taken_over(tmp_path: Path, disk: FailingDisk
     store.close()
 
 
+def test_a_database_of_version_3_is_taken_over(tmp_path: Path, disk: FailingDisk) -> None:
+    path = tmp_path / "tokens.sqlite"
+    first, second, _ = PAYMENT_IDS
+    tokens = [
+        build_token(transaction_id="TX-paid", state=TokenState.PAID, payment_id=first, utr=UTR, wrong_passcode_count=2),
+        build_token(transaction_id="TX-paid-by-file", state=TokenState.PAID, utr=UTR[::-1]),
+        build_token(transaction_id="TX-in-flight"),
+        build_token(transaction_id="TX-cancelled", state=TokenState.CANCELLED),
+        build_token(transaction_id="TX-free", wrong_passcode_count=3),
+    ]
+    names = ("TX-paid", "TX-in-flight", "TX-free")
+    terms = [build_terms(transaction_id=name, payment_id=of) for name, of in zip(names, PAYMENT_IDS, strict=True)]
+    payments = [
+        Payment(terms[0], ENVELOPE_HASH, NOW_MS, TransferOutcome.POSTED, Reason.NONE, UTR, b"receipt", NOW_MS + 1),
+        Payment(terms[1], ENVELOPE_HASH, NOW_MS),
+        Payment(terms[2], ENVELOPE_HASH, NOW_MS, TransferOutcome.DECLINED, Reason.FUNDS, "", b"no", NOW_MS + 2),
+    ]
+    connection = apsw.Connection(str(path))
+    connection.pragma("application_id", token_tables._APPLICATION_ID)
+    for script in token_tables._SCHEMA[:3]:
+        connection.execute(script)
+    connection.pragma("user_version", 3)
+    for number, t in enumerate(tokens, 11):
+        connection.execute(INSERT_TOKEN_OF_2, (number, *token_values(t)))
+    for number in (1, 3):
+        connection.execute(INSERT_PAYMENT, (number, *payment_values(payments[number - 1])))
+    # The first place is one of a payment that has ended.
+    for place, number in ((1, 1), (2, 2)):
+        connection.execute(
+            "INSERT INTO in_flight VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (place, number, *payment_values(payments[number - 1])[:5]),
+        )
+    connection.close()
+    path.chmod(0o600)
+
+    store = SqliteTokens(path, vfs=VFS_NAME)
+    in_flight = replace(tokens[2], state=TokenState.IN_FLIGHT, payment_id=second)
+    assert everything(store) == ([*tokens[:2], in_flight, *tokens[3:]], payments, payments[1:2])
+    outcome, again = store.apply([settle(second), begin("TX-paid", payment_id("fourth"))], NOW)
+    assert isinstance(outcome, PaymentSettled)
+    assert outcome.is_changed
+    assert isinstance(again, PaymentBegun)
+    assert again.refusal is Reason.TOKEN_PAID
+    before = everything(store)
+    assert before[0][2] == replace(in_flight, state=TokenState.PAID, utr=UTR)
+    store = reopened(store, path)
+    assert everything(store) == before
+    store.close()
+
+
+def test_a_token_that_is_paid_says_by_which_payment_after_a_restart(store: SqliteTokens, tmp_path: Path) -> None:
+    first, second, third = PAYMENT_IDS
+    store.apply([begin("TX-1", first), settle(first, TransferOutcome.DECLINED), begin("TX-1", second)], NOW)
+    store.apply([settle(second)], NOW)
+    store.apply([IssueToken(token("TX-3")), begin("TX-3", third), settle(third)], NOW)
+    store.apply([CheckToken("TX-1", "wrong"), CheckToken("TX-3", PASSCODE)], NOW)
+    before = everything(store)
+    assert [(t.state, t.payment_id, t.utr) for t in before[0]] == [
+        (TokenState.PAID, second, UTR),
+        (TokenState.UNPAID, None, ""),
+        (TokenState.PAID, third, UTR),
+    ]
+    assert before[0][0].wrong_passcode_count == 1
+    store = reopened(store, tmp_path / "tokens.sqlite")
+    assert everything(store) == before
+    store.close()
+
+
 # -- places of payments in flight ------------------------------------------------------------------------
 
 
 def places(store: SqliteTokens) -> list[tuple[int, bytes]]:
-    return list(store._tables._connection.execute("SELECT place, payment_id FROM in_flight ORDER BY place"))
+    rows = store._tables._connection.execute("SELECT place, terms FROM in_flight ORDER BY place")
+    return [(place, decode_record(Terms, terms).payment_id) for place, terms in rows]
 
 
 def test_a_place_is_used_again_once_its_payment_has_ended(store: SqliteTokens, tmp_path: Path) -> None:
