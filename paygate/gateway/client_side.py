@@ -114,13 +114,11 @@ class ClientSide:
             then(kept, outcome, now, effects)
         return effects
 
-    def next_deadline_ms(self) -> int | None:
-        """When `receive_timer` has work."""
-        ends_ms, due_ms = self._sessions.next_deadline_ms(), self._flights.next_deadline_ms()
-        return min(ends_ms, due_ms) if ends_ms is not None and due_ms is not None else ends_ms or due_ms
-
     def receive_timer(self, now_ms: int) -> None:
-        """The time is now `now_ms`: sessions end, who waits hears PENDING, and the bank is asked what is in doubt."""
+        """The time is now `now_ms`: sessions end, who waits hears PENDING, and the bank is asked what is in doubt.
+
+        To be called when either has work; harmless earlier.
+        """
         self._sessions.end_due(now_ms)
         for flight, told, is_to_resolve in self._flights.take_due(now_ms):
             for asker in told:

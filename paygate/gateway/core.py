@@ -51,6 +51,7 @@ class GatewayCore:
         self.bank = BankSide(identity, self._links, self._flights)
         """The link to the bank."""
         self._clients = ClientSide(identity, self._links, self._sessions, self._flights, self.bank)
+        self._answering = self._clients.answering
 
     # -- what the shell calls --------------------------------------------------------------------------
 
@@ -87,14 +88,24 @@ class GatewayCore:
         """Bytes came from a client or the bank."""
         effects: list[Effect] = []
         for event in self._links.receive_data(link_id, data, now.mono_ms):
-            self._handle(link_id, event, now, effects)
+            if isinstance(event, RequestReceived):  # from a client: the bank asks nothing
+                message = event.message
+                self._answering[type(message)]((link_id, event.correlation_id), message, now, effects)
+            elif isinstance(event, ReplyReceived):  # from the bank: clients are asked nothing
+                reply = event.message
+                if isinstance(reply, (TransferResult, ResolveResult)):
+                    self._clients.settle(reply, now, effects)
+                else:
+                    self.bank.replied(reply, effects)
+            else:
+                self._link_changed(link_id, event, now, effects)
         return effects
 
     def receive_eof(self, link_id: int, now: Now) -> list[Effect]:
         """A client's or the bank's stream has ended."""
         effects: list[Effect] = []
         for event in self._links.receive_eof(link_id):
-            self._handle(link_id, event, now, effects)
+            self._link_changed(link_id, event, now, effects)
         return effects
 
     def link_closed(self, link_id: int, reason: str, now: Now) -> list[Effect]:
@@ -107,18 +118,18 @@ class GatewayCore:
 
     def next_deadline_ms(self) -> int | None:
         """When `receive_timer` has work, on the monotonic clock."""
-        deadlines = (
-            self._links.next_deadline_ms(),
-            self._clients.next_deadline_ms(),
-            self.bank.next_deadline_ms(),
-        )
-        return min((d for d in deadlines if d is not None), default=None)
+        earliest_ms = self.bank.next_deadline_ms()
+        others = (self._links.next_deadline_ms(), self._flights.next_deadline_ms(), self._sessions.next_deadline_ms())
+        for deadline_ms in others:
+            if deadline_ms is not None and (earliest_ms is None or deadline_ms < earliest_ms):
+                earliest_ms = deadline_ms
+        return earliest_ms
 
     def receive_timer(self, now: Now) -> list[Effect]:
         """The time is now `now`."""
         effects: list[Effect] = []
         for link_id, event in self._links.receive_timer(now.mono_ms):
-            self._handle(link_id, event, now, effects)
+            self._link_changed(link_id, event, now, effects)
         self._clients.receive_timer(now.mono_ms)
         self.bank.receive_timer(now.mono_ms)
         return effects
@@ -150,22 +161,10 @@ class GatewayCore:
         """Whether the shell should connect to the bank."""
         return not self.bank.link_id and not self.is_drained
 
-    # -- events ----------------------------------------------------------------------------------------
-
-    def _handle(self, link_id: int, event: LinkEvent, now: Now, effects: list[Effect]) -> None:
-        if isinstance(event, RequestReceived):  # from a client: the bank asks nothing
-            message = event.message
-            self._clients.answering[type(message)]((link_id, event.correlation_id), message, now, effects)
-        elif link_id == self.bank.link_id:
-            self._handle_bank(event, now, effects)
+    def _link_changed(self, link_id: int, event: LinkEvent, now: Now, effects: list[Effect]) -> None:
+        """A link opened or ended."""
+        if link_id == self.bank.link_id:
+            self.bank.handle(event, now.mono_ms, effects)
         elif isinstance(event, LinkFailed):
             host, port = self._client_addresses[link_id]
             effects.append(LogLine(f"client {host}:{port} broke the protocol: {event.error.text}"))
-
-    def _handle_bank(self, event: LinkEvent, now: Now, effects: list[Effect]) -> None:
-        if not isinstance(event, ReplyReceived):
-            self.bank.handle(event, now.mono_ms, effects)
-        elif isinstance(event.message, (TransferResult, ResolveResult)):
-            self._clients.settle(event.message, now, effects)
-        else:
-            self.bank.replied(event.message, effects)
