@@ -21,8 +21,8 @@ from builders import example
 from hand_codec import BY_HAND
 
 from paygate.codec.codes import Kind
-from paygate.codec.frame import WAYS
 from paygate.codec.messages import MESSAGES
+from paygate.codec.record_codec import WAYS
 from paygate.codec.remembered import kept
 
 ROUNDS: Final = 300

@@ -6,7 +6,7 @@ from typing import Any, cast
 from paygate.codec.compiled import REFUSALS, Compiled, compile_record
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from paygate.codec.fields import Field, Record, fields_of, public, record
-from paygate.codec.frame import WAYS
+from paygate.codec.record_codec import WAYS
 
 Fault = tuple[ErrorCode, str, str]
 
@@ -17,7 +17,7 @@ def _compiled_once(cls: Any) -> Compiled:
 
 
 def compiled_of(cls: type[Record]) -> Compiled:
-    """The functions alone, without what `frame.py` does when they refuse."""
+    """The functions alone, without what `record_codec.py` does when they refuse."""
     return _compiled_once(cast("Any", cls))
 
 

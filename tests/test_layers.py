@@ -55,7 +55,7 @@ PARTS: Final[dict[str, set[str]]] = {
 THIRD_PARTY: Final[dict[str, set[str]]] = {
     "construct": {
         "codec.fields",  # declares the layouts
-        "codec.frame",  # runs them
+        "codec.record_codec",  # runs them
     },
     "cryptography": {
         "codec.seal",  # everything sealed, signed or verified
@@ -93,7 +93,7 @@ IMPURE: Final = {
     "paygate.files", "paygate.net", "paygate.shell", "paygate.hardening",
 }  # fmt: skip
 PURE_EXCEPTIONS: Final = {"paygate.net.addresses"}  # the type alias Address
-READS_ENVIRONMENT: Final = "codec.frame"  # PAYGATE_CODEC, at import: which of two equal ways, for debugging
+READS_ENVIRONMENT: Final = "codec.record_codec"  # PAYGATE_CODEC, at import: which of two equal ways, for debugging
 MAKES_SOCKETS_TOO: Final = "bench.peers.loopback"  # a peer stands for what others make, so it has none of our loop
 CLOCK_CALLS: Final = {"now", "utcnow", "today"}  # of datetime and date
 
@@ -213,8 +213,8 @@ def wrong_sockets(module: str, tree: ast.AST) -> Iterator[str]:
 
 
 def wrong_layouts(module: str, tree: ast.AST) -> Iterator[str]:
-    """Style 1: only codec/frame.py runs layouts. Elsewhere, `parse` may be another thing's, but not the codec's."""
-    if module == "codec.frame":
+    """Style 1: only codec/record_codec.py runs layouts. Elsewhere, `parse` may be another's, but not the codec's."""
+    if module == "codec.record_codec":
         return
     of_codec = set()
     for node in ast.walk(tree):

@@ -8,8 +8,8 @@ each run of fields of fixed size, a length in front of what it counts included, 
 its place; nested records in line, and rules too where that is certain (`rule_lines.py`). `Compiled.source` shows them,
 and so does a traceback.
 
-The functions only say *that* something is wrong, by None or by one of REFUSALS: `frame.py` then asks construct, which
-stays the reference, what it is. So both can differ in one way only, in what they accept, and
+The functions only say *that* something is wrong, by None or by one of REFUSALS: `record_codec.py` then asks construct,
+which stays the reference, what it is. So both can differ in one way only, in what they accept, and
 tests/codec/test_compiled.py holds them together there. Three things keep the functions short:
 
 * Slices past the end are not looked for: they come out short, the place behind them is past the end, and every record

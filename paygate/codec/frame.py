@@ -1,35 +1,28 @@
-"""Bytes to messages and back: the one file that calls construct's `parse` and `build` (style 1).
+"""Bytes to messages and back: headers, checksums, MACs; what is in a body is for `record_codec.py`.
 
 Strategy: a header is checked field by field in the order of its error codes before a byte of the body is
 awaited (T24); a body is parsed by the layout of its kind, must end where `body_size` says, and must hold
 only legal values. Whatever a peer sends, the result is a message or a `RemoteProtocolError`, nothing else.
-
-What is legal goes the fast way, by functions compiled from the declaration (`compiled.py`). Only what they refuse
-goes through construct, which finds out what is wrong with it, and has the last word. The environment variable
-PAYGATE_CODEC changes that, to find out whose fault something is: with `construct` every record goes through
-construct; with `check` every record goes both ways, and an AssertionError tells where they differ.
 """
 
 import hashlib
 import hmac
 import struct
 import zlib
-from collections.abc import Callable, Container
+from collections.abc import Container
 from dataclasses import dataclass, field
 from functools import lru_cache
-from os import environ
-from typing import Any, Final, NamedTuple, TypeVar
-
-import construct
+from typing import Final
 
 from paygate.codec import limits
 from paygate.codec.codes import Kind
-from paygate.codec.compiled import REFUSALS, compile_record, struct_of
-from paygate.codec.decode_lines import Decode
-from paygate.codec.encode_lines import Encode
+from paygate.codec.compiled import REFUSALS, struct_of
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
-from paygate.codec.fields import BadValue, Nested, Record, Uint, fields_of, public, record
+from paygate.codec.fields import Nested, Record, Uint, fields_of, public, record
 from paygate.codec.messages import MESSAGES, Message
+from paygate.codec.record_codec import decode_at, decoders_at_once
+from paygate.codec.record_codec import decode_record as decode_record  # noqa: PLC0414  # imported from here, too
+from paygate.codec.record_codec import encode_record as encode_record  # noqa: PLC0414  # the same
 from paygate.making import maker_of
 
 MAGIC: Final = b"PG"
@@ -50,166 +43,8 @@ class Header(Record):
     checksum: int = public(Uint(4), "CRC-32 of the 16 bytes before it and the body")
 
 
-_layouts: dict[type[Record], construct.Construct] = {}
-
-
-def _layout(cls: type[Record]) -> construct.Construct:
-    found = _layouts.get(cls)
-    if found is None:
-        # Terminated stands outside the declaration, since inside a Struct it breaks sizeof (style 2).
-        found = construct.FocusedSeq("record", "record" / Nested(cls), construct.Terminated)
-        _layouts[cls] = found
-    return found
-
-
 assert Nested(Header).size_max == limits.HEADER_SIZE
 _MAGIC_NUMBER: Final = int.from_bytes(MAGIC)
-
-R = TypeVar("R", bound=Record)
-
-
-def encode_record(value: Record) -> bytes:
-    """The one encoding of a record.
-
-    Raises LocalProtocolError, naming the field, for a value that may not stand on the wire.
-    """
-    return _encode(value)
-
-
-def decode_record(cls: type[R], data: bytes) -> R:
-    """Decode bytes that hold exactly one record.
-
-    Raises RemoteProtocolError: TRUNCATED_FIELD, TRAILING_BYTES or BAD_VALUE with the field's path.
-    """
-    value: R = _decode(cls, data, 0)
-    return value
-
-
-# -- the two ways through the codec ----------------------------------------------------------------------
-
-
-# Each record's functions, written at its first use: a program uses few of the records, and starts sooner.
-_encoders: Final[dict[type[Record], Encode]] = {}
-_decoders: Final[dict[type[Record], Decode]] = {}
-
-
-def _compile(cls: type[Record]) -> None:
-    if cls not in _encoders:
-        _decoders[cls], _encoders[cls], _ = compile_record(cls)
-
-
-def _encode_fast(value: Record) -> bytes:
-    try:
-        encoded = _encoders[value.__class__](value)
-    except REFUSALS:  # The KeyError of a first use among them.
-        encoded = None
-    # Outside of the handler, so that nothing that holds a value is chained to an error.
-    return _encode_reluctantly(value) if encoded is None else encoded
-
-
-def _encode_reluctantly(value: Record) -> bytes:
-    encoded = _encode_compiled(value) if type(value) not in _encoders else None
-    return _encode_construct(value) if encoded is None else encoded
-
-
-def _encode_compiled(value: Record) -> bytes | None:
-    _compile(type(value))
-    try:
-        return _encoders[type(value)](value)
-    except REFUSALS:
-        return None
-
-
-def _encode_construct(value: Record) -> bytes:
-    try:
-        encoded: bytes = _layout(type(value)).build(value)
-    except construct.ConstructError as error:
-        expected = error.expected if isinstance(error, BadValue) else "a value that its layout can hold"
-        # The value itself stays out of the text: it may be a secret.
-        raise LocalProtocolError(
-            f"{type(value).__name__} can't be encoded at {_field_path(error)}: expected {expected}"
-        ) from None
-    return encoded
-
-
-def _encode_both(value: Record) -> bytes:
-    compiled = _encode_compiled(value)
-    try:
-        reference = _encode_construct(value)
-    except LocalProtocolError:
-        assert compiled is None, f"only the compiled codec encodes this {type(value).__name__}"
-        raise
-    assert compiled == reference, f"compiled codec and construct encode a {type(value).__name__} differently"
-    return reference
-
-
-def _decode_fast(cls: type[Record], data: bytes, at: int) -> Any:
-    try:
-        value = _decoders[cls](data, at, len(data))
-    except REFUSALS:
-        value = None
-    return _decode_reluctantly(cls, data, at) if value is None else value
-
-
-def _decode_reluctantly(cls: type[Record], data: bytes, at: int) -> Any:
-    value = _decode_compiled(cls, data, at) if cls not in _decoders else None
-    return _decode_construct(cls, data, at) if value is None else value
-
-
-def _decode_compiled(cls: type[Record], data: bytes, at: int) -> Any:
-    _compile(cls)
-    try:
-        return _decoders[cls](data, at, len(data))
-    except REFUSALS:
-        return None
-
-
-def _decode_construct(cls: type[Record], data: bytes, at: int) -> Any:
-    try:
-        return _layout(cls).parse(data[at:])
-    except BadValue as error:
-        raise RemoteProtocolError(ErrorCode.BAD_VALUE, _field_path(error), error.expected) from None
-    except construct.TerminatedError:
-        raise RemoteProtocolError(ErrorCode.TRAILING_BYTES, "", f"the end of a {cls.__name__}") from None
-    except construct.StreamError as error:
-        raise RemoteProtocolError(ErrorCode.TRUNCATED_FIELD, _field_path(error), "more bytes") from None
-
-
-def _decode_both(cls: type[Record], data: bytes, at: int) -> Any:
-    compiled = _decode_compiled(cls, data, at)
-    try:
-        reference = _decode_construct(cls, data, at)
-    except RemoteProtocolError:
-        assert compiled is None, f"only the compiled codec takes this {cls.__name__}"
-        raise
-    assert type(compiled) is type(reference), f"only construct takes this {cls.__name__}"
-    assert compiled == reference, f"compiled codec and construct decode a {cls.__name__} differently"
-    return reference
-
-
-class _Way(NamedTuple):
-    encode: Callable[[Record], bytes]
-    decode: Callable[[type[Record], bytes, int], Any]
-
-
-WAYS: Final = {
-    "compiled": _Way(_encode_fast, _decode_fast),
-    "construct": _Way(_encode_construct, _decode_construct),
-    "check": _Way(_encode_both, _decode_both),
-}
-"""What PAYGATE_CODEC may say."""
-
-_way = environ.get("PAYGATE_CODEC", "compiled")
-if _way not in WAYS:
-    raise ValueError(f"PAYGATE_CODEC is {_way!r}: expected one of {', '.join(WAYS)}")
-_encode, _decode = WAYS[_way]
-
-
-def _field_path(error: construct.ConstructError) -> str:
-    # construct says "(parsing) -> record -> terms -> amount_minor"; only names may pass, never its message. "count"
-    # and "items" are its own names for the insides of a counted field.
-    names = (error.path or "").split(" -> ")[2:]
-    return ".".join(name for name in names if name not in ("count", "items"))
 
 
 def body_size_range(kind: Kind) -> tuple[int, int]:
@@ -252,7 +87,7 @@ class Frame:
 
     def message(self) -> Message:
         """Decode the body. Raises RemoteProtocolError."""
-        message: Message = _decode(MESSAGES[self.kind], self.signed, limits.HEADER_SIZE)
+        message: Message = decode_at(MESSAGES[self.kind], self.signed, limits.HEADER_SIZE)
         return message
 
 
@@ -283,6 +118,9 @@ assert _HEADER.size == _UNCHECKED.size + _CHECKSUM_SIZE == limits.HEADER_SIZE
 # Names of this module are found sooner than those of another, and these are needed for every frame.
 _VERSION: Final = limits.PROTOCOL_VERSION
 _HEADER_SIZE: Final = limits.HEADER_SIZE
+_BODY_SIZE_MAX: Final = limits.BODY_SIZE_MAX
+_UINT64_MAX: Final = limits.UINT64_MAX
+_MAC_SIZE: Final = limits.MAC_SIZE
 _UNCHECKED_SIZE: Final = _UNCHECKED.size
 _SIZE_BESIDE_BODY: Final = {0: limits.HEADER_SIZE, FLAG_AUTHENTICATED: limits.HEADER_SIZE + limits.MAC_SIZE}
 """Header and MAC in bytes, by the header's flags: those that may be set."""
@@ -295,8 +133,6 @@ _REQUESTS_AND_REPLIES: Final = {
     for kind, size_range in _BODY_SIZE_RANGES.items()
     if kind is not Kind.ERROR
 }
-_decoders_at_once: Final = _decoders if _way == "compiled" else {}
-"""For `decode_frames`, which leaves all to the other ways when one of them is asked for."""
 
 
 def decode_head(data: bytes | bytearray, at: int = 0) -> FrameHead:
@@ -306,7 +142,7 @@ def decode_head(data: bytes | bytearray, at: int = 0) -> FrameHead:
     checksum needs the body: `decode_frame`.
     """
     if len(data) - at < _HEADER_SIZE:
-        _decode(Header, bytes(data[at:]), 0)
+        decode_record(Header, bytes(data[at:]))
     magic, version, kind_code, flags, body_size, correlation_id, checksum = _HEADER.unpack_from(data, at)
     known = _KINDS.get(kind_code)
     if magic == _MAGIC_NUMBER and version == _VERSION and known and flags in _SIZE_BESIDE_BODY:
@@ -379,7 +215,7 @@ def decode_frames(
                 data[body_end:end], frame_mac(link_key, data[at:body_end])
             ):
                 break
-            message = _decoders_at_once[cls](data, body_at, body_end)
+            message = decoders_at_once[cls](data, body_at, body_end)
             if message is None:
                 break
             received.append((kind, correlation_id, message))
@@ -394,15 +230,17 @@ def encode_frame(message: Message, correlation_id: int, link_key: bytes | None =
 
     Raises LocalProtocolError if a field may not stand on the wire.
     """
-    body = _encode(message)
-    if len(body) > limits.BODY_SIZE_MAX:
+    body = encode_record(message)
+    body_size = len(body)
+    if body_size > _BODY_SIZE_MAX:
         raise LocalProtocolError(f"{type(message).__name__} is larger than a frame can hold")
     kind = message.kind
     flags = 0 if link_key is None else FLAG_AUTHENTICATED
-    if correlation_id.__class__ is not int or not 0 <= correlation_id <= limits.UINT64_MAX:
+    if correlation_id.__class__ is not int or not 0 <= correlation_id <= _UINT64_MAX:
         # Its declaration says what is wrong with it.
-        _encode(Header(_MAGIC_NUMBER, limits.PROTOCOL_VERSION, int(kind), flags, len(body), correlation_id, 0))
-    unchecked = _UNCHECKED.pack(_MAGIC_NUMBER, limits.PROTOCOL_VERSION, kind, flags, len(body), correlation_id)
+        encode_record(Header(_MAGIC_NUMBER, _VERSION, int(kind), flags, body_size, correlation_id, 0))
+    unchecked = _UNCHECKED.pack(_MAGIC_NUMBER, _VERSION, kind, flags, body_size, correlation_id)
+    # As `frame_checksum` has it.
     checksum = zlib.crc32(body, zlib.crc32(unchecked))
     signed = b"".join((unchecked, checksum.to_bytes(_CHECKSUM_SIZE), body))
     return signed if link_key is None else signed + frame_mac(link_key, signed)
@@ -415,7 +253,12 @@ def frame_checksum(signed: bytes) -> int:
 
 def frame_mac(link_key: bytes, signed: bytes) -> bytes:
     """HMAC-SHA-256 over header and body, cut to 16 bytes (spec 4.4)."""
-    return hmac_sha256(link_key, signed)[: limits.MAC_SIZE]
+    # As `hmac_sha256` has it; written out, since it is needed for every frame between gateway and bank.
+    keyed_inner, keyed_outer = _keyed(link_key)
+    inner, outer = keyed_inner.copy(), keyed_outer.copy()
+    inner.update(signed)
+    outer.update(inner.digest())
+    return outer.digest()[:_MAC_SIZE]
 
 
 def hmac_sha256(key: bytes, data: bytes) -> bytes:

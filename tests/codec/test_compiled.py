@@ -9,7 +9,7 @@ from strategies import RECORDS, illegal_values, records
 
 from paygate.codec.codes import Kind
 from paygate.codec.fields import Nested, Record, fields_of
-from paygate.codec.frame import WAYS
+from paygate.codec.record_codec import WAYS
 
 each_record = pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)
 each_kind = pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paygate.codec import fields as wire_fields
-from paygate.codec import frame
+from paygate.codec import record_codec
 from paygate.codec.codes import Kind, Role
 from paygate.codec.compiled import compile_record
 from paygate.codec.fields import Blob, Counted, Nested, Opaque, Record, Text, Uint, fields_of, public, record
-from paygate.codec.frame import WAYS
 from paygate.codec.messages import Hello, TransferRequest
+from paygate.codec.record_codec import WAYS
 from paygate.codec.sealed import Terms
 
 # -- the checks that are written out another way ---------------------------------------------------------
@@ -193,8 +193,8 @@ def test_the_check_tells_where_the_two_differ(monkeypatch: pytest.MonkeyPatch) -
     good = Hello(Role.CLIENT, "a", (1,))
     data = WAYS["construct"].encode(good)
     assert WAYS["check"].decode(Hello, data, 0) == good
-    monkeypatch.setitem(frame._decoders, Hello, lambda data, at, end: with_changes(good, party_id="b"))
-    monkeypatch.setitem(frame._encoders, Hello, lambda value: b"b")
+    monkeypatch.setitem(record_codec._decoders, Hello, lambda data, at, end: with_changes(good, party_id="b"))
+    monkeypatch.setitem(record_codec._encoders, Hello, lambda value: b"b")
     with pytest.raises(AssertionError, match="decode a Hello differently"):
         WAYS["check"].decode(Hello, data, 0)
     with pytest.raises(AssertionError, match="only the compiled codec takes this Hello"):
@@ -203,8 +203,8 @@ def test_the_check_tells_where_the_two_differ(monkeypatch: pytest.MonkeyPatch) -
         WAYS["check"].encode(good)
     with pytest.raises(AssertionError, match="only the compiled codec encodes this Hello"):
         WAYS["check"].encode(with_changes(good, party_id=""))
-    monkeypatch.setitem(frame._decoders, Hello, lambda data, at, end: None)
-    monkeypatch.setitem(frame._encoders, Hello, lambda value: None)
+    monkeypatch.setitem(record_codec._decoders, Hello, lambda data, at, end: None)
+    monkeypatch.setitem(record_codec._encoders, Hello, lambda value: None)
     with pytest.raises(AssertionError, match="only construct takes this Hello"):
         WAYS["check"].decode(Hello, data, 0)
     # What the compiled functions wrongly refuse is still taken, since construct has the last word.

@@ -25,8 +25,8 @@ from paygate.codec.fields import (
     secret,
     sized,
 )
-from paygate.codec.frame import WAYS
 from paygate.codec.messages import TokenAck, TransferRequest
+from paygate.codec.record_codec import WAYS
 from paygate.codec.remembered import KEPT_COUNT_MAX, REMEMBERED_COUNT_MAX, Remembered, kept
 from paygate.codec.sealed import Receipt, ReceiptStatement, Terms
 
