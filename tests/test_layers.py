@@ -72,6 +72,7 @@ THIRD_PARTY: Final[dict[str, set[str]]] = {
         "bank.ledger_batch",  # what a transaction reads from them
         "bank.ledger_rows",  # what it writes into them
         "bank.ledger_chain",  # the hash chain over them
+        "gateway.token_tables",  # the tokens' tables
     },
     "hdrh": {"bench.latency"},  # latency histograms
     "iso8583": {"bench.peers.iso8583_server"},  # is measured

@@ -136,7 +136,7 @@ class SqliteTokens:
             self._flights[payment.payment_id] = row, payment
             self._last_place = max(self._last_place, row[0])
         payment_id_of = {payment.terms.transaction_id: payment_id for payment_id, (_, payment) in self._flights.items()}
-        for number, token, changes in self._tables.tokens_of(list(payment_id_of)):
+        for number, token, changes in self._tables.tokens_of(list(payment_id_of)) if payment_id_of else ():
             payment_id = payment_id_of[token.transaction_id]
             in_flight = with_state(token, TokenState.IN_FLIGHT, payment_id, token.utr)
             self._tokens_in_flight[token.transaction_id] = number, in_flight, changes
