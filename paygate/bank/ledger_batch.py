@@ -42,6 +42,7 @@ from paygate.bank.ledger import (
 )
 from paygate.bank.ledger_chain import Head
 from paygate.bank.ledger_tables import (
+    Balances,
     find_customer,
     find_merchant,
     find_payment,
@@ -91,11 +92,13 @@ class Batch:
         lock_time_ms: int,
         absent: set[tuple[str, bytes]],
         merchants: dict[str, Merchant],
+        balances: Balances,
     ) -> None:
         """`absent`: payments known not to be there, by gateway and payment ID; kept up to date here.
 
-        `merchants`: some as they are on disk; those that are read here are added. `changed_merchants` go in once the
-        transaction has ended well.
+        `merchants`: some as they are before this batch; those that are read here are added. `changed_merchants` go in
+        once the transaction has ended well. `balances`: those that differ from the table's; after the transaction
+        `changes.balances` go in, or all have been written.
         """
         self.head = head
         """The counters as they are once the batch is written."""
@@ -103,6 +106,8 @@ class Batch:
         """What the receipts of the new outcomes state, for `write` in the same order."""
         self.changed_merchants: dict[str, Merchant] = {}
         """Merchants as they are once the batch is written."""
+        self.changes = ledger_rows.Changes()
+        """What else is to be written."""
         self._path = path
         self._connection = connection
         self._currency = identity.currency
@@ -117,10 +122,10 @@ class Batch:
         # What this batch has read or decided; None stands for a row that is not there.
         self._absent = absent
         self._merchants = merchants
+        self._balances = balances
         self._payments: dict[tuple[str, bytes], int] = {}  # places among the statements, by gateway and payment ID
         self._tokens: dict[tuple[str, str], bool] = {}  # whether one is paid, by gateway and transaction ID
         self._customers: dict[str, Customer | None] = {}  # by user ID
-        self._changes = ledger_rows.Changes()
 
     # -- deciding --------------------------------------------------------------------------------------
 
@@ -151,7 +156,7 @@ class Batch:
                 user_ids.add(operation.opened.user_id)
                 transaction_ids[operation.terms.gateway_id].add(operation.terms.transaction_id)
         if user_ids:
-            self._customers = find_users(connection, user_ids)
+            self._customers = find_users(connection, user_ids, self._balances)
         for gateway_id, ids in payment_ids.items():
             new_ids = ids - known_payments(connection, gateway_id, ids)
             self._absent.update([(gateway_id, payment_id) for payment_id in new_ids])
@@ -220,7 +225,7 @@ class Batch:
         self.changed_merchants[merchant.merchant_id] = _make_merchant(
             merchant.account_id, merchant.merchant_id, merchant.name, merchant_minor
         )
-        changes = self._changes
+        changes = self.changes
         changes.balances[customer.account_id] = customer_minor
         changes.balances[merchant.account_id] = merchant_minor
         self._tokens[(terms.gateway_id, terms.transaction_id)] = True
@@ -249,7 +254,7 @@ class Batch:
         return place, None
 
     def _keep_attempt(self, customer: Customer | None) -> None:
-        attempts = self._changes.attempts
+        attempts = self.changes.attempts
         if customer is None:
             # An unknown user costs the same statement, for a row that is not there (T17).
             attempts.append((1, self._lock_time_ms, _NOBODY_ID))
@@ -258,8 +263,8 @@ class Batch:
             attempts.append((customer.failure_count, customer.locked_until_ms, customer.account_id))
 
     def _open_customer(self, operation: OpenCustomer) -> AccountOutcome:
-        opened = [c.customer_id for c in self._changes.opened if isinstance(c, Customer)]
-        if operation.customer_id in opened or find_customer(self._connection, operation.customer_id):
+        opened = [c.customer_id for c in self.changes.opened if isinstance(c, Customer)]
+        if operation.customer_id in opened or find_customer(self._connection, operation.customer_id, self._balances):
             return AccountOutcome.KNOWN
         if self._customer(operation.user_id):
             return AccountOutcome.USER_ID_TAKEN
@@ -270,7 +275,7 @@ class Batch:
             account_id, operation.customer_id, operation.user_id, operation.verifier, operation.amount_minor
         )
         self._customers[customer.user_id] = customer
-        self._changes.opened.append(customer)
+        self.changes.opened.append(customer)
         return AccountOutcome.OPENED
 
     def _open_merchant(self, operation: OpenMerchant) -> AccountOutcome:
@@ -281,12 +286,12 @@ class Batch:
             return AccountOutcome.TOO_MUCH
         merchant = Merchant(account_id, operation.merchant_id, operation.name, operation.amount_minor)
         self.changed_merchants[merchant.merchant_id] = merchant
-        self._changes.opened.append(merchant)
+        self.changes.opened.append(merchant)
         return AccountOutcome.OPENED
 
     def _open_account(self, amount_minor: int) -> int | None:
         """Open balances are postings too: from equity, which so says what was ever paid in."""
-        changes = self._changes
+        changes = self.changes
         equity_minor = self._balance(_EQUITY_ID) - amount_minor
         if equity_minor < -BALANCE_MINOR_MAX:
             return None
@@ -304,13 +309,13 @@ class Batch:
 
     def _customer(self, user_id: str) -> Customer | None:
         if user_id not in self._customers:
-            self._customers[user_id] = find_user(self._connection, user_id)
+            self._customers[user_id] = find_user(self._connection, user_id, self._balances)
         return self._customers[user_id]
 
     def _merchant(self, merchant_id: str) -> Merchant | None:
         merchant = self.changed_merchants.get(merchant_id) or self._merchants.get(merchant_id)
         if merchant is None:
-            merchant = find_merchant(self._connection, merchant_id)
+            merchant = find_merchant(self._connection, merchant_id, self._balances)
             if merchant is not None:
                 self._merchants[merchant_id] = merchant
         return merchant
@@ -322,21 +327,23 @@ class Batch:
         return self._tokens[token]
 
     def _balance(self, account_id: int) -> int:
-        balances = self._changes.balances
-        if account_id not in balances:
-            query = "SELECT balance_minor FROM account WHERE account_id = ?"
-            return int(self._connection.execute(query, (account_id,)).get)
-        return balances[account_id]
+        for balances in (self.changes.balances, self._balances):
+            if account_id in balances:
+                return balances[account_id]
+        query = "SELECT balance_minor FROM account WHERE account_id = ?"
+        return int(self._connection.execute(query, (account_id,)).get)
 
     # -- writing ---------------------------------------------------------------------------------------
 
     def write(self, receipts: Sequence[bytes]) -> None:
         """Write what was decided, with a receipt for each statement; a batch that changed nothing writes nothing."""
-        if not (self.statements or self._changes.opened):
+        if not (self.statements or self.changes.opened):
             return
         self._receipts = receipts
         counters = (self._bank_time_ms, self._utr_sequence, self._lock_time_ms)
-        self.head = ledger_rows.write(self._connection, self.head, counters, self.statements, receipts, self._changes)
+        self.head = ledger_rows.write(
+            self._connection, self.head, counters, self.statements, receipts, self.changes, self._balances
+        )
 
 
 _TAKES: Final[dict[type, Callable[[Batch, Any], _Answer]]] = {

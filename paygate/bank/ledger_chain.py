@@ -43,6 +43,8 @@ class Head(NamedTuple):
     posting_count: int
     posting_chain: bytes
     lock_time_ms: int
+    balanced_count: int
+    """The postings that the balances in the table `account` count in. Later ones are added to them at a start."""
 
 
 class _Sizes(dict[int, bytes]):
@@ -95,10 +97,14 @@ def changed(path: Path, what: str, number: Any) -> StoreCorrupt:
     return corrupt(path, f"{what} {number} is not what was written")
 
 
-def verify(path: Path, connection: apsw.Connection, head: Head) -> None:
-    """T32: every row is what was written, and every balance is the sum of its postings. Raises StoreCorrupt."""
+def verify(path: Path, connection: apsw.Connection, head: Head) -> dict[int, int]:
+    """T32: every row is what was written, and every balance is the sum of its postings. Raises StoreCorrupt.
+
+    Gives the balances that are not what the table `account` says, since later postings changed them.
+    """
     posted_count = _verify_payments(path, connection, head)
     balances: Counter[int] = Counter()
+    written: dict[int, int] = {}
     transferred_count, sum_minor = 0, 0
     chain, number = CHAIN_START, 0
     for *values, row_chain in connection.execute("SELECT * FROM posting ORDER BY posting_number"):
@@ -109,6 +115,8 @@ def verify(path: Path, connection: apsw.Connection, head: Head) -> None:
         balances[account_id] += amount_minor
         transferred_count += payment_number is not None
         sum_minor += amount_minor
+        if number == head.balanced_count:
+            written = dict(balances)
         if number % 2 == 0 and sum_minor:  # The halves of a transfer stand side by side.
             raise corrupt(path, f"posting {number} and the one before it do not balance")
     if (number, chain) != (head.posting_count, head.posting_chain) or number % 2:
@@ -119,8 +127,9 @@ def verify(path: Path, connection: apsw.Connection, head: Head) -> None:
     if len(accounts) != head.account_count:
         raise corrupt(path, "accounts are missing")
     for account_id, balance_minor in accounts:
-        if balances[account_id] != balance_minor:
+        if written.get(account_id, 0) != balance_minor:
             raise corrupt(path, f"the balance of account {account_id} is not the sum of its postings")
+    return {account: minor for account, minor in balances.items() if written.get(account, 0) != minor}
 
 
 def _verify_payments(path: Path, connection: apsw.Connection, head: Head) -> int:

@@ -1,8 +1,8 @@
 """What a batch of the ledger came to, as rows: each chained to the one before, all written within its transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import apsw
 
@@ -10,6 +10,10 @@ from paygate.bank.ledger import Customer, Merchant
 from paygate.bank.ledger_chain import Head, chained, next_payment_chain, next_posting_chain
 from paygate.codec.frame import encode_record
 from paygate.codec.sealed import ReceiptStatement
+
+BALANCE_COUNT_MAX: Final = 4_096
+"""Changed balances that are kept in memory before all are written: a payment of its own would write the pages of two
+accounts, which were half of its pages. They are the sums of postings, which are written at once, so none is lost."""
 
 
 @dataclass(slots=True)
@@ -32,10 +36,13 @@ def write(
     statements: Sequence[ReceiptStatement],
     receipts: Sequence[bytes],
     changes: Changes,
+    balances: Mapping[int, int],
 ) -> Head:
     """Write a batch; gives the counters that then hold.
 
     `counters` are its bank time, last UTR sequence and lock time; each of its payments has a statement and a receipt.
+    `balances` are those that earlier batches left to be written. With those of this one they are written if they are
+    many or if it opens accounts; then `balanced_count` is `posting_count`.
     """
     _write_opened(connection, changes.opened)
     payment_rows, payment_chain = chained(
@@ -51,9 +58,10 @@ def write(
     _write(connection, "INSERT INTO payment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", payment_rows)
     posting_rows, posting_chain = chained(changes.postings, head.posting_chain, next_posting_chain)
     _write(connection, "INSERT INTO posting VALUES (?, ?, ?, ?, ?)", posting_rows)
-    # In the order of the table, since so neighbours are found on the page that is at hand.
-    balances = sorted(changes.balances.items())
-    _write(connection, "UPDATE account SET balance_minor = ?2 WHERE account_id = ?1", balances)
+    posting_count = head.posting_count + len(posting_rows)
+    is_due = changes.opened or len(balances) >= BALANCE_COUNT_MAX
+    if is_due:
+        write_balances(connection, {**balances, **changes.balances})
     attempts = "UPDATE customer SET failure_count = ?, locked_until_ms = ? WHERE account_id = ?"
     _write(connection, attempts, changes.attempts)
     bank_time_ms, utr_sequence, lock_time_ms = counters
@@ -63,16 +71,22 @@ def write(
         head.account_count + len(changes.opened),
         head.payment_count + len(payment_rows),
         payment_chain,
-        head.posting_count + len(posting_rows),
+        posting_count,
         posting_chain,
         lock_time_ms,
+        posting_count if is_due else head.balanced_count,
     )
     connection.execute(
         "UPDATE bank SET bank_time_ms = ?, utr_sequence = ?, account_count = ?, payment_count = ?, "
-        "payment_chain = ?, posting_count = ?, posting_chain = ?, lock_time_ms = ?",
+        "payment_chain = ?, posting_count = ?, posting_chain = ?, lock_time_ms = ?, balanced_count = ?",
         written,
     )
     return written
+
+
+def write_balances(connection: apsw.Connection, balances: Mapping[int, int]) -> None:
+    """Write balances by account ID, in the order of the table: so neighbours are found on the page that is at hand."""
+    _write(connection, "UPDATE account SET balance_minor = ?2 WHERE account_id = ?1", sorted(balances.items()))
 
 
 def _write_opened(connection: apsw.Connection, opened: Sequence[Customer | Merchant]) -> None:

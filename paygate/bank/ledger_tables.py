@@ -5,7 +5,7 @@ before it (`ledger_chain.py`). Rows are keyed by an increasing number, so that n
 payment IDs, which come in any order, live in one index only.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,6 +109,10 @@ SCHEMA: Final = (
     CREATE TRIGGER payment_stays BEFORE UPDATE ON payment BEGIN SELECT RAISE(ABORT, 'payments never change'); END;
     CREATE TRIGGER payment_remains BEFORE DELETE ON payment BEGIN SELECT RAISE(ABORT, 'payments never go'); END;
     """,
+    """
+    ALTER TABLE bank ADD COLUMN balanced_count INTEGER NOT NULL DEFAULT 0;
+    UPDATE bank SET balanced_count = posting_count; -- until then each balance was written with its posting
+    """,
 )
 """The n-th script leads to version n."""
 
@@ -118,12 +122,12 @@ CUSTOMER_QUERY: Final = (
     "(SELECT balance_minor FROM account WHERE account.account_id = customer.account_id), "
     "failure_count, locked_until_ms FROM customer "
 )
-"""The fields of a Customer."""
+"""The fields of a Customer, for `customer_of`."""
 MERCHANT_QUERY: Final = (
     "SELECT account_id, merchant_id, name, "
     "(SELECT balance_minor FROM account WHERE account.account_id = merchant.account_id) FROM merchant "
 )
-"""The fields of a Merchant."""
+"""The fields of a Merchant, for `merchant_of`."""
 
 _CUSTOMER_OF_ID: Final = f"{CUSTOMER_QUERY} WHERE customer_id = ?"
 _CUSTOMER_OF_USER: Final = f"{CUSTOMER_QUERY} WHERE user_id = ?"
@@ -145,31 +149,50 @@ _make_customer: Final = maker_of(Customer)
 _make_merchant: Final = maker_of(Merchant)
 
 
-def find_user(connection: apsw.Connection, user_id: str) -> Customer | None:
+Balances = Mapping[int, int]
+"""By account ID: balances that the table `account` does not say yet, in minor units."""
+
+
+def find_user(connection: apsw.Connection, user_id: str, balances: Balances) -> Customer | None:
     """The customer of this user ID."""
     row = connection.execute(_CUSTOMER_OF_USER, (user_id,)).fetchone()
-    return _make_customer(*row) if row else None
+    return customer_of(row, balances) if row else None
 
 
-def find_customer(connection: apsw.Connection, customer_id: str) -> Customer | None:
+def find_customer(connection: apsw.Connection, customer_id: str, balances: Balances) -> Customer | None:
     """The customer of this customer ID."""
     row = connection.execute(_CUSTOMER_OF_ID, (customer_id,)).fetchone()
-    return _make_customer(*row) if row else None
+    return customer_of(row, balances) if row else None
 
 
-def find_users(connection: apsw.Connection, user_ids: Collection[str]) -> dict[str, Customer | None]:
+def find_users(
+    connection: apsw.Connection, user_ids: Collection[str], balances: Balances
+) -> dict[str, Customer | None]:
     """The customers of these user IDs, None for one that nobody has."""
     found: dict[str, Customer | None] = dict.fromkeys(user_ids)
-    for row in connection.execute(_CUSTOMERS_OF_USERS, (apsw.carray(tuple(user_ids)),)):
-        customer = _make_customer(*row)
+    for row in connection.execute(_CUSTOMERS_OF_USERS, (apsw.carray(tuple(user_ids)),)).fetchall():
+        customer = customer_of(row, balances)
         found[customer.user_id] = customer
     return found
 
 
-def find_merchant(connection: apsw.Connection, merchant_id: str) -> Merchant | None:
+def customer_of(row: tuple[Any, ...], balances: Balances) -> Customer:
+    """The customer in a row of CUSTOMER_QUERY."""
+    account_id, customer_id, user_id, verifier, balance_minor, failure_count, locked_until_ms = row
+    balance_minor = balances.get(account_id, balance_minor)
+    return _make_customer(account_id, customer_id, user_id, verifier, balance_minor, failure_count, locked_until_ms)
+
+
+def find_merchant(connection: apsw.Connection, merchant_id: str, balances: Balances) -> Merchant | None:
     """The merchant of this ID."""
     row = connection.execute(_MERCHANT_OF_ID, (merchant_id,)).fetchone()
-    return _make_merchant(*row) if row else None
+    return merchant_of(row, balances) if row else None
+
+
+def merchant_of(row: tuple[Any, ...], balances: Balances) -> Merchant:
+    """The merchant in a row of MERCHANT_QUERY."""
+    account_id, merchant_id, name, balance_minor = row
+    return _make_merchant(account_id, merchant_id, name, balances.get(account_id, balance_minor))
 
 
 def find_payment(path: Path, connection: apsw.Connection, key: tuple[str, bytes]) -> Payment | None:

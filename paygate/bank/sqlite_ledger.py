@@ -6,6 +6,7 @@ ledger opens, and a payment's when it is replayed (T32).
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Final
@@ -16,20 +17,23 @@ from paygate.bank.bank_clock import LockClock
 from paygate.bank.ledger import BankIdentity, Customer, FindPayment, Merchant, Operation, Outcome, Payment, Posting
 from paygate.bank.ledger_batch import Batch, posting_of
 from paygate.bank.ledger_chain import CHAIN_START, Head, verify
+from paygate.bank.ledger_rows import write_balances
 from paygate.bank.ledger_tables import (
     CUSTOMER_QUERY,
     MERCHANT_QUERY,
     SCHEMA,
+    customer_of,
     find_customer,
     find_merchant,
     find_payment,
+    merchant_of,
 )
 from paygate.clock import Now
 from paygate.codec import limits
 from paygate.codec.frame import decode_record
 from paygate.codec.seal import key_id_of, sign_receipts
 from paygate.codec.sealed import Terms
-from paygate.files.sqlite import StoreError, open_database, read_rows, reading, transaction
+from paygate.files.sqlite import StoreError, StoreFull, open_database, read_rows, reading, transaction
 
 ABSENT_COUNT_MAX: Final = 16_384
 """Payments known not to be there, of which each is forgotten once it is decided: more than may be under way."""
@@ -55,21 +59,29 @@ class SqliteLedger:
         self._receipt_key_id = key_id_of(receipt_key.public_key().public_bytes_raw())
         # Nobody else has the database open, so what was not there stays so until a batch puts it there.
         self._absent: set[tuple[str, bytes]] = set()
-        # For the same reason, these are as they are on disk.
+        # For the same reason, these are as the last batch left them.
         self._merchants: dict[str, Merchant] = {}
         self._connection = open_database(path, application_id=_APPLICATION_ID, schema=SCHEMA, vfs=vfs)
         try:
             with transaction(self._connection):
                 self._head = self._read_head()
-                verify(path, self._connection, self._head)
+                # By account ID, what the table `account` is to say: all postings are on disk, so it may say it later.
+                self._balances = verify(path, self._connection, self._head)
             self._lock_clock = LockClock(self._head.lock_time_ms)
         except BaseException:
             self._connection.close()
             raise
 
     def close(self) -> None:
-        """Close the database; all that was applied is on disk already."""
-        self._connection.close()
+        """Close the database; all that was applied is on disk already. Raises StoreError."""
+        balances, self._balances = self._balances, {}
+        try:
+            if balances:  # For people who look into the file: a start does without.
+                with suppress(StoreFull), transaction(self._connection):
+                    write_balances(self._connection, balances)
+                    self._connection.execute("UPDATE bank SET balanced_count = posting_count")
+        finally:
+            self._connection.close()
 
     def apply(self, operations: Sequence[Operation], now: Now) -> list[Outcome]:
         """One transaction for the batch; the outcomes in order. Raises StoreError."""
@@ -89,6 +101,7 @@ class SqliteLedger:
                 self._lock_clock.read(now),
                 self._absent,
                 self._merchants,
+                self._balances,
             )
             batch.take(operations)
             statements = batch.statements
@@ -96,26 +109,32 @@ class SqliteLedger:
             for start in range(0, len(statements), _SIGNED_COUNT_MAX):
                 receipts += sign_receipts(self._receipt_key, statements[start : start + _SIGNED_COUNT_MAX])
             batch.write(receipts)
-        # Only what is on disk counts: a batch that failed leaves the counters and the merchants as they were.
+        # Only what is on disk counts: a batch that failed leaves all of these as they were.
         self._head = batch.head
         self._merchants.update(batch.changed_merchants)
+        if self._head.balanced_count == self._head.posting_count:
+            self._balances.clear()
+        else:
+            self._balances.update(batch.changes.balances)
         return batch.outcomes()
 
     def find_customer(self, customer_id: str) -> Customer | None:
         """The customer of this ID."""
-        return find_customer(self._connection, customer_id)
+        return find_customer(self._connection, customer_id, self._balances)
 
     def find_merchant(self, merchant_id: str) -> Merchant | None:
         """The merchant of this ID."""
-        return find_merchant(self._connection, merchant_id)
+        return find_merchant(self._connection, merchant_id, self._balances)
 
     def customers(self) -> Iterator[Customer]:
         """Every customer, in the order in which they were taken in."""
-        return (Customer(*row) for row in read_rows(self._connection, f"{CUSTOMER_QUERY} ORDER BY account_id"))
+        rows = read_rows(self._connection, f"{CUSTOMER_QUERY} ORDER BY account_id")
+        return (customer_of(row, self._balances) for row in rows)
 
     def merchants(self) -> Iterator[Merchant]:
         """Every merchant, in the order in which they were taken in."""
-        return (Merchant(*row) for row in read_rows(self._connection, f"{MERCHANT_QUERY} ORDER BY account_id"))
+        rows = read_rows(self._connection, f"{MERCHANT_QUERY} ORDER BY account_id")
+        return (merchant_of(row, self._balances) for row in rows)
 
     def postings(self) -> Iterator[Posting]:
         """Every payment that moved money, in the order of the UTRs."""
@@ -152,9 +171,9 @@ class SqliteLedger:
     def _read_head(self) -> Head:
         row = self._connection.execute("SELECT * FROM bank").fetchone()
         if row is None:
-            head = Head(0, 0, 1, 0, CHAIN_START, 0, CHAIN_START, 0)
+            head = Head(0, 0, 1, 0, CHAIN_START, 0, CHAIN_START, 0, 0)
             self._connection.execute(
-                "INSERT INTO bank VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*astuple(self._identity), *head)
+                "INSERT INTO bank VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*astuple(self._identity), *head)
             )
             return head
         found, head = BankIdentity(*row[1:4]), Head(*row[4:])

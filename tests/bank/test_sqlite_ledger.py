@@ -23,7 +23,7 @@ from bank_books import (
 )
 from builders import MERCHANT_ID, NOW_MS, RECEIPT_KEY, build_terms
 
-from paygate.bank import sqlite_ledger
+from paygate.bank import ledger_rows, sqlite_ledger
 from paygate.bank.ledger import (
     ABSENT,
     BALANCE_MINOR_MAX,
@@ -83,6 +83,7 @@ def test_a_decline_moves_nothing_and_has_its_own_receipt(books: Books) -> None:
 @pytest.mark.parametrize("number", range(5))
 def test_all_of_a_payment_is_written_or_nothing(books: Books, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     # The power goes before the statement of this number: five write the batch, since a failure is forgotten too.
+    monkeypatch.setattr(ledger_rows, "BALANCE_COUNT_MAX", 0)
     books.pay(1, verifier=WRONG_VERIFIER)
     transfer = build_transfer()
     tables = ("account", "customer", "payment", "posting", "bank")
@@ -465,6 +466,7 @@ def test_a_ledger_from_before_lock_time_keeps_its_locks(books: Books) -> None:
     books.ledger.close()
     connection = apsw.Connection(str(books.path))
     connection.execute("ALTER TABLE bank DROP COLUMN lock_time_ms")
+    connection.execute("ALTER TABLE bank DROP COLUMN balanced_count")
     connection.pragma("user_version", 1)
     connection.close()
     books.ledger = SqliteLedger(books.path, IDENTITY, RECEIPT_KEY)
@@ -476,10 +478,14 @@ def test_a_ledger_from_before_lock_time_keeps_its_locks(books: Books) -> None:
 
 def test_a_ledger_whose_payments_are_made_anew_keeps_them_and_their_guards(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    with of_schema(SCHEMA[:2]):
+    with of_schema((*SCHEMA[:2], SCHEMA[3])):  # the last column is that of the fourth, which is made anew too
         books = Books(path)
         posted, declined = books.pay(1), books.pay(2, verifier=WRONG_VERIFIER)
         books.ledger.close()
+    connection = apsw.Connection(str(path))
+    connection.execute("ALTER TABLE bank DROP COLUMN balanced_count")
+    connection.pragma("user_version", 2)
+    connection.close()
     books.ledger = SqliteLedger(path, IDENTITY, RECEIPT_KEY)
     assert "BETWEEN 1 AND 3" in books.query("SELECT sql FROM sqlite_schema WHERE name = 'payment'")[0][0]
     assert books.pay(1) == replace(posted, posted=None)
@@ -494,6 +500,81 @@ def test_a_ledger_whose_payments_are_made_anew_keeps_them_and_their_guards(tmp_p
             books.query(sql)
     books.reopen()
     books.ledger.close()
+
+
+# -- balances that are written later ---------------------------------------------------------------------
+
+
+def kill(books: Books) -> None:
+    """As after a kill: what is on disk is all that is left."""
+    books.ledger._connection.close()
+    books.ledger._balances.clear()
+    books.ledger = SqliteLedger(books.path, IDENTITY, RECEIPT_KEY)
+
+
+def written(books: Books) -> dict[int, int]:
+    """What the table of accounts says."""
+    rows: list[Any] = books.ledger._connection.execute("SELECT account_id, balance_minor FROM account").fetchall()
+    return dict(rows)
+
+
+def test_balances_are_in_the_table_once_they_are_many_or_the_ledger_closes(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_rows, "BALANCE_COUNT_MAX", 3)
+    before = written(books)
+    books.pay(1, amount_minor=7)
+    books.pay(2, amount_minor=1)
+    books.pay(3, user_id="ravi", amount_minor=2)
+    assert written(books) == before
+    assert books.balance("C-1") == ASHA_MINOR - 8
+    books.pay(4, amount_minor=5)
+    assert written(books) == {**before, 2: ASHA_MINOR - 13, 3: RAVI_MINOR - 2, 4: 15}
+    books.pay(5, amount_minor=1)
+    assert written(books)[2] == ASHA_MINOR - 13
+    assert books.query("SELECT balance_minor FROM account WHERE account_id IN (2, 4) ORDER BY account_id") == [
+        (ASHA_MINOR - 14,),
+        (16,),
+    ]
+
+
+def test_a_killed_banks_balances_are_the_sums_of_its_postings(books: Books) -> None:
+    before = written(books)
+    books.pay(1, amount_minor=7)
+    kill(books)
+    assert written(books) == before
+    assert (books.balance("C-1"), books.balance("C-2")) == (ASHA_MINOR - 7, RAVI_MINOR)
+    assert [c.balance_minor for c in books.ledger.customers()] == [ASHA_MINOR - 7, RAVI_MINOR]
+    assert [m.balance_minor for m in books.ledger.merchants()] == [7, 150_000]
+    assert books.pay(2, amount_minor=ASHA_MINOR - 6).reason is Reason.FUNDS
+    assert books.pay(3, amount_minor=ASHA_MINOR - 7).outcome is TransferOutcome.POSTED
+    kill(books)
+    assert books.balance("C-1") == 0
+    assert books.apply(OpenCustomer("C-3", "mira", VERIFIER, 5)) == [AccountOutcome.OPENED]
+    assert written(books)[2] == 0
+    kill(books)
+    assert (books.balance("C-1"), books.balance("C-3")) == (0, 5)
+
+
+@pytest.mark.parametrize("damage", ["balance_minor + 1 WHERE account_id = 2", "balance_minor + 1 WHERE account_id = 3"])
+def test_a_changed_balance_is_noticed_whether_or_not_a_later_one_is_to_be_written(books: Books, damage: str) -> None:
+    books.pay(1)
+    books.ledger._connection.execute(f"UPDATE account SET balance_minor = {damage}")
+    with pytest.raises(StoreCorrupt, match="is not the sum of its postings"):
+        kill(books)
+
+
+def test_a_ledger_that_wrote_each_balance_at_once_is_taken_over(books: Books) -> None:
+    books.pay(1, amount_minor=7)
+    books.ledger.close()
+    connection = apsw.Connection(str(books.path))
+    connection.execute("ALTER TABLE bank DROP COLUMN balanced_count")
+    connection.pragma("user_version", 3)
+    connection.close()
+    books.ledger = SqliteLedger(books.path, IDENTITY, RECEIPT_KEY)
+    books.pay(2, amount_minor=1)
+    kill(books)
+    assert books.balance("C-1") == ASHA_MINOR - 8
 
 
 @contextmanager
@@ -575,7 +656,8 @@ def test_the_bank_holds_no_more_money_than_it_can_count(books: Books) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_thousand_random_operations_keep_the_books(books: Books, seed: int) -> None:
+def test_a_thousand_random_operations_keep_the_books(books: Books, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.setattr(ledger_rows, "BALANCE_COUNT_MAX", 2 * seed)
     chance = random.Random(seed)
     receipts: dict[tuple[str, bytes], bytes] = {}
     done = 0
@@ -589,6 +671,8 @@ def test_a_thousand_random_operations_keep_the_books(books: Books, seed: int) ->
         books.now = Now(books.now.mono_ms + 50, books.now.wall_ms + chance.choice((-60_000, 0, 100, 40_000)))
         if chance.random() < 0.1:
             books.reopen()
+        elif chance.random() < 0.1:
+            kill(books)
     assert books.query("SELECT sum(amount_minor) FROM posting") == [(0,)]
     assert books.query("SELECT count(*) FROM account WHERE account_id <> 1 AND balance_minor < 0") == [(0,)]
     assert not books.query(
