@@ -105,7 +105,7 @@ STAGES: Final[dict[str, dict[str, Targets]]] = {
         "pipe": ("paygate.files.durable:write_all",),
         "split": _SHARED["split"],
         "decode": ("paygate.codec.frame:decode_record",),
-        "HPKE": ("paygate.codec.seal:open_envelope",),
+        "HPKE": ("paygate.codec.seal:decrypt_envelope",),
         "core": ("paygate.bank.decoder:Decoder.answers",),
         "verifier": ("paygate.codec.seal:verifier_of",),
         "encode": ("paygate.codec.frame:encode_frame", "paygate.codec.frame:encode_record"),

@@ -213,25 +213,43 @@ class Credentials:
 
 
 _make_credentials: Final = maker_of(Credentials)
+_NOT_OPENED: Final = "the envelope does not open under these terms"
+
+
+def decrypt_envelope(key: SealingKey, key_id: bytes, terms: Terms, envelope: bytes) -> bytes:
+    """The bytes that were sealed under these terms, not looked at yet. Raises NotOpened."""
+    try:
+        return _SUITES[key.kem_id].decrypt(envelope, key._hpke, info=envelope_info(key_id, terms))
+    except (InvalidTag, ValueError):
+        raise NotOpened(_NOT_OPENED) from None
+
+
+def read_plaintext(plaintext: bytes) -> CredentialsPlaintext:
+    """What the sealed bytes hold, whoever made them: the user ID is any bytes. Raises NotOpened."""
+    try:
+        return decode_record(CredentialsPlaintext, plaintext)
+    except RemoteProtocolError:
+        raise NotOpened(_NOT_OPENED) from None
+
+
+def read_credentials(plaintext: bytes) -> Credentials:
+    """The credentials in the sealed bytes. Raises NotOpened."""
+    opened = read_plaintext(plaintext)
+    user_id = utf8_text(opened.user_id[: opened.user_id_size])
+    # The sealed bytes are a stranger's: a user ID that no message can hold would break whoever sends it on.
+    if user_id is None or not USER_ID.is_legal(user_id):
+        raise NotOpened(_NOT_OPENED)
+    return _make_credentials(user_id, opened.password_key)
 
 
 def open_plaintext(key: SealingKey, key_id: bytes, terms: Terms, envelope: bytes) -> CredentialsPlaintext:
-    """What an envelope holds under these terms, whoever made it: the user ID is any bytes. Raises NotOpened."""
-    try:
-        plaintext = _SUITES[key.kem_id].decrypt(envelope, key._hpke, info=envelope_info(key_id, terms))
-        return decode_record(CredentialsPlaintext, plaintext)
-    except (InvalidTag, ValueError, RemoteProtocolError):
-        raise NotOpened("the envelope does not open under these terms") from None
+    """What an envelope holds under these terms, as `read_plaintext` has it. Raises NotOpened."""
+    return read_plaintext(decrypt_envelope(key, key_id, terms, envelope))
 
 
 def open_envelope(key: SealingKey, key_id: bytes, terms: Terms, envelope: bytes) -> Credentials:
     """Open an envelope under these terms. Raises NotOpened, whatever was wrong: one answer for every cause."""
-    opened = open_plaintext(key, key_id, terms, envelope)
-    user_id = utf8_text(opened.user_id[: opened.user_id_size])
-    # The sealed bytes are a stranger's: a user ID that no message can hold would break whoever sends it on.
-    if user_id is None or not USER_ID.is_legal(user_id):
-        raise NotOpened("the envelope does not open under these terms")
-    return _make_credentials(user_id, opened.password_key)
+    return read_credentials(decrypt_envelope(key, key_id, terms, envelope))
 
 
 # -- password key and verifier (spec 8.3) ----------------------------------------------------------------
