@@ -3,12 +3,14 @@
 import os
 import random
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from paygate.escape import escape_field
+from paygate.files import in_place
 from paygate.files.in_place import RUN_COUNT_MAX, ChangingColumns
 from paygate.files.text_records import ROW_SIZE_MAX, Column, Layout
 
@@ -34,6 +36,7 @@ EVERY_SET = [
 TEXT = st.text(st.sampled_from("ab12.-é|\\# "), max_size=5)
 KEY = st.text(st.sampled_from("ab1é|#"), min_size=1, max_size=9)
 NARROW_TEXT = TEXT.filter(lambda text: len(escape_field(text)) <= 5)
+TOGETHER = st.sampled_from([1, in_place.TOGETHER_COUNT_MIN])
 LINES = st.lists(st.tuples(KEY, TEXT, TEXT, TEXT, st.text(st.sampled_from("ab é"), max_size=7)), max_size=6)
 
 
@@ -72,6 +75,7 @@ def rows_of(count: int) -> list[bytes]:
     st.lists(NARROW_TEXT, min_size=4, max_size=4),
     st.sets(st.integers(0, 5)),
     st.booleans(),
+    TOGETHER,
 )
 def test_any_rows_are_changed_as_a_layout_changes_them(
     tmp_path_factory: pytest.TempPathFactory,
@@ -80,6 +84,7 @@ def test_any_rows_are_changed_as_a_layout_changes_them(
     texts: list[str],
     chosen: set[int],
     is_shifted: bool,
+    together_count_min: int,
 ) -> None:
     rows = LAYOUT.format_all(lines)
     expected, changes, missing, offset = b"", [], set(), 0
@@ -94,7 +99,8 @@ def test_any_rows_are_changed_as_a_layout_changes_them(
         offset += len(row)
     file = File(tmp_path_factory.getbasetemp() / "rows", b"".join(rows))
     random.Random(1).shuffle(changes)
-    assert file.apply(columns, changes) == missing
+    with patch.object(in_place, "TOGETHER_COUNT_MIN", together_count_min):
+        assert file.apply(columns, changes) == missing
     assert file.read() == expected
     os.close(file.fd)
 
@@ -145,13 +151,14 @@ def test_rows_side_by_side_are_one_read_and_one_write(path: Path, monkeypatch: p
         lambda row: b"",
     ],
 )
-def test_nothing_is_written_into_a_line_that_somebody_edited(path: Path, edit: object) -> None:
+@pytest.mark.parametrize("count", [3, in_place.TOGETHER_COUNT_MIN + 2])
+def test_nothing_is_written_into_a_line_that_somebody_edited(path: Path, edit: object, count: int) -> None:
     assert callable(edit)
-    rows = rows_of(3)
+    rows = rows_of(count)
     offset = len(rows[0])
-    data = rows[0] + edit(rows[1]) + rows[2]
+    data = rows[0] + edit(rows[1]) + b"".join(rows[2:])
     file = File(path, data)
-    changes = [(n * offset, f"TX-{n}", ["paid", "U1"]) for n in range(3)]
+    changes = [(n * offset, f"TX-{n}", ["paid", "U1"]) for n in range(count)]
     file.apply(STATE_AND_UTR, changes)
     lines = data.splitlines(keepends=True)
     for before, after in zip(lines, file.read().splitlines(keepends=True), strict=True):

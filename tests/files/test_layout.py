@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paygate.escape import escape_field
+from paygate.files.layout import is_plain
 from paygate.files.text_records import LINE, ROW_SIZE_MAX, Column, FieldProblem, Layout
 
 TOKENS = Layout(
@@ -141,3 +143,13 @@ def test_a_text_wider_than_its_column_is_our_own_fault() -> None:
         TOKENS.format(["x" * ROW_SIZE_MAX, "", "", "", ""])
     with pytest.raises(ValueError, match="zip"):
         TOKENS.format(["too few"])
+
+
+@pytest.mark.parametrize("company", ["", "é"])
+def test_what_is_plain_needs_no_escape(company: str) -> None:
+    for code in range(0x300):
+        fields = [f"a{chr(code)}b", company]
+        assert is_plain(fields) == (escape_field(fields[0]) == fields[0] and chr(code) != "#")
+    assert not is_plain(["a ", company])
+    assert not is_plain([" a", company])
+    assert is_plain(["a b", company])
