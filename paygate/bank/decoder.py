@@ -110,8 +110,9 @@ def serve_frames(decoder: Decoder, read: Callable[[], bytes], write: Callable[[b
             requests = list(take_messages(buffer, data, _REQUESTS))
             if requests:
                 decoder.reload_if_changed()
-                replies = decoder.answers([message for _, message in requests])
-                write(b"".join([encode_frame(reply, tag) for (tag, _), reply in zip(requests, replies, strict=True)]))
+                replies = decoder.answers([message for _, _, message in requests])
+                tags = [tag for _, tag, _ in requests]
+                write(b"".join(map(encode_frame, replies, tags)))
         buffer.receive_eof()
     except RemoteProtocolError as error:
         raise PaygateExit(f"malformed frame on stdin: {error.text}") from None

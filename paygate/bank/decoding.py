@@ -104,7 +104,7 @@ class DecoderProcess:
 
     def _data_received(self, data: bytes) -> None:
         try:
-            for tag, message in take_messages(self._buffer, data, _ANSWERS):
+            for _, tag, message in take_messages(self._buffer, data, _ANSWERS):
                 # What was owed by an earlier decoder and given up is not owed by this one.
                 if self._owed.pop(tag, None) is not None and isinstance(message, OpenedEnvelope):
                     self._failure_count = 0

@@ -3,6 +3,7 @@
 from collections.abc import Container, Iterator
 
 from paygate.codec import limits
+from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.frame import Frame, FrameHead, decode_frame, decode_frames, decode_head
 from paygate.codec.messages import Message
@@ -93,18 +94,17 @@ class FrameBuffer:
             raise RemoteProtocolError(ErrorCode.TRUNCATED_FRAME, "", "the rest of the frame before the end")
 
 
-def take_messages(buffer: FrameBuffer, data: bytes, kinds: Container[int]) -> Iterator[tuple[int, Message]]:
-    """What a read from a pipe brought: correlation ID and message of each frame that is whole by now.
+def take_messages(buffer: FrameBuffer, data: bytes, kinds: Container[int]) -> Iterator[tuple[Kind, int, Message]]:
+    """What a read from a pipe brought: kind, correlation ID and message of each frame that is whole by now.
 
     Frames on a pipe have no MAC. Those of these kinds, where a read begins with them, are decoded fast; any others come
     too. Raises RemoteProtocolError, after what came before the frame that is wrong.
     """
     if not buffer.is_mid_frame:
         received, end = decode_frames(data, kinds, None, None)
-        for _, correlation_id, message in received:
-            yield correlation_id, message
+        yield from received
         data = data[end:]
     if data:
         buffer.receive_data(data)
         while (frame := buffer.next_frame()) is not None:
-            yield frame.correlation_id, frame.message()
+            yield frame.kind, frame.correlation_id, frame.message()

@@ -86,7 +86,8 @@ def test_any_cutting_of_a_pipes_stream_gives_the_same_messages(
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
     chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     buffer = FrameBuffer()
-    assert [pair for chunk in chunks for pair in take_messages(buffer, chunk, kinds)] == list(enumerate(sent))
+    taken = [one for chunk in chunks for one in take_messages(buffer, chunk, kinds)]
+    assert taken == [(message.kind, i, message) for i, message in enumerate(sent)]
     assert not buffer.is_mid_frame
 
 
@@ -96,7 +97,7 @@ def test_what_came_before_a_wrong_frame_in_a_pipe_comes_before_its_error(end: by
     for kinds in (set[Kind](), {Kind.ECHO}):
         buffer = FrameBuffer()
         messages = take_messages(buffer, stream, kinds)
-        assert next(messages) == (7, example(Kind.ECHO))
+        assert next(messages) == (Kind.ECHO, 7, example(Kind.ECHO))
         with pytest.raises(RemoteProtocolError):
             next(messages)
         with pytest.raises(RemoteProtocolError):  # There are no boundaries any more.
