@@ -91,6 +91,12 @@ class Books:
         self.ledger.close()
         self.ledger = SqliteLedger(self.path, IDENTITY, RECEIPT_KEY)
 
+    def kill(self) -> None:
+        """As after a kill and a restart: what is on disk is all that is left."""
+        self.ledger._connection.close()
+        self.ledger._balances.clear()
+        self.ledger = SqliteLedger(self.path, IDENTITY, RECEIPT_KEY)
+
     def advance(self, ms: int) -> None:
         """Let time pass, on both clocks."""
         self.now = Now(self.now.mono_ms + ms, self.now.wall_ms + ms)

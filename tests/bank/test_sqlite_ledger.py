@@ -502,68 +502,6 @@ def test_a_ledger_whose_payments_are_made_anew_keeps_them_and_their_guards(tmp_p
     books.ledger.close()
 
 
-# -- balances that are written later ---------------------------------------------------------------------
-
-
-def kill(books: Books) -> None:
-    """As after a kill: what is on disk is all that is left."""
-    books.ledger._connection.close()
-    books.ledger._balances.clear()
-    books.ledger = SqliteLedger(books.path, IDENTITY, RECEIPT_KEY)
-
-
-def written(books: Books) -> dict[int, int]:
-    """What the table of accounts says."""
-    rows: list[Any] = books.ledger._connection.execute("SELECT account_id, balance_minor FROM account").fetchall()
-    return dict(rows)
-
-
-def test_balances_are_in_the_table_once_they_are_many_or_the_ledger_closes(
-    books: Books, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ledger_rows, "BALANCE_COUNT_MAX", 3)
-    before = written(books)
-    books.pay(1, amount_minor=7)
-    books.pay(2, amount_minor=1)
-    books.pay(3, user_id="ravi", amount_minor=2)
-    assert written(books) == before
-    assert books.balance("C-1") == ASHA_MINOR - 8
-    books.pay(4, amount_minor=5)
-    assert written(books) == {**before, 2: ASHA_MINOR - 13, 3: RAVI_MINOR - 2, 4: 15}
-    books.pay(5, amount_minor=1)
-    assert written(books)[2] == ASHA_MINOR - 13
-    assert books.query("SELECT balance_minor FROM account WHERE account_id IN (2, 4) ORDER BY account_id") == [
-        (ASHA_MINOR - 14,),
-        (16,),
-    ]
-
-
-def test_a_killed_banks_balances_are_the_sums_of_its_postings(books: Books) -> None:
-    before = written(books)
-    books.pay(1, amount_minor=7)
-    kill(books)
-    assert written(books) == before
-    assert (books.balance("C-1"), books.balance("C-2")) == (ASHA_MINOR - 7, RAVI_MINOR)
-    assert [c.balance_minor for c in books.ledger.customers()] == [ASHA_MINOR - 7, RAVI_MINOR]
-    assert [m.balance_minor for m in books.ledger.merchants()] == [7, 150_000]
-    assert books.pay(2, amount_minor=ASHA_MINOR - 6).reason is Reason.FUNDS
-    assert books.pay(3, amount_minor=ASHA_MINOR - 7).outcome is TransferOutcome.POSTED
-    kill(books)
-    assert books.balance("C-1") == 0
-    assert books.apply(OpenCustomer("C-3", "mira", VERIFIER, 5)) == [AccountOutcome.OPENED]
-    assert written(books)[2] == 0
-    kill(books)
-    assert (books.balance("C-1"), books.balance("C-3")) == (0, 5)
-
-
-@pytest.mark.parametrize("damage", ["balance_minor + 1 WHERE account_id = 2", "balance_minor + 1 WHERE account_id = 3"])
-def test_a_changed_balance_is_noticed_whether_or_not_a_later_one_is_to_be_written(books: Books, damage: str) -> None:
-    books.pay(1)
-    books.ledger._connection.execute(f"UPDATE account SET balance_minor = {damage}")
-    with pytest.raises(StoreCorrupt, match="is not the sum of its postings"):
-        kill(books)
-
-
 def test_a_ledger_that_wrote_each_balance_at_once_is_taken_over(books: Books) -> None:
     books.pay(1, amount_minor=7)
     books.ledger.close()
@@ -573,7 +511,7 @@ def test_a_ledger_that_wrote_each_balance_at_once_is_taken_over(books: Books) ->
     connection.close()
     books.ledger = SqliteLedger(books.path, IDENTITY, RECEIPT_KEY)
     books.pay(2, amount_minor=1)
-    kill(books)
+    books.kill()
     assert books.balance("C-1") == ASHA_MINOR - 8
 
 
@@ -672,7 +610,7 @@ def test_a_thousand_random_operations_keep_the_books(books: Books, monkeypatch: 
         if chance.random() < 0.1:
             books.reopen()
         elif chance.random() < 0.1:
-            kill(books)
+            books.kill()
     assert books.query("SELECT sum(amount_minor) FROM posting") == [(0,)]
     assert books.query("SELECT count(*) FROM account WHERE account_id <> 1 AND balance_minor < 0") == [(0,)]
     assert not books.query(
