@@ -229,8 +229,8 @@ class SqliteTokens:
                 held_tokens.pop(transaction_id, None)
                 in_flight[transaction_id] = held
                 continue
-            in_flight.pop(transaction_id, None)
-            held_tokens.pop(transaction_id, None)
+            if in_flight.pop(transaction_id, None) is None:
+                held_tokens.pop(transaction_id, None)
             if token.state is _UNPAID:  # It may be tried again; in the others a token is at rest.
                 held_tokens[transaction_id] = held
         for flight in flights:
@@ -293,8 +293,8 @@ class _Batch:
         terms = operation.terms
         token = self._token(terms.transaction_id)
         outcome, kept = decide_begin(token, self._payment(terms.payment_id), operation, self._now_wall_ms)
-        if token is not None and kept is not None:
-            self._keep(token, kept)
+        if kept is not None and kept is not token:
+            self.tokens[terms.transaction_id] = kept
         if outcome.is_new and outcome.payment is not None:
             self.payments[terms.payment_id] = outcome.payment
         return outcome
@@ -306,8 +306,9 @@ class _Batch:
         outcome = decide_settle(token, payment, operation, self._now_wall_ms)
         if outcome.is_changed and outcome.payment is not None:
             self.payments[operation.payment_id] = outcome.payment
-            if token is not None and outcome.token is not None:
-                self._keep(token, outcome.token)
+            kept = outcome.token
+            if kept is not None and kept is not token:
+                self.tokens[kept.transaction_id] = kept
         return outcome
 
     def find(self, operation: FindPayment) -> PaymentFound:
@@ -354,18 +355,17 @@ class _Batch:
     # -- tokens and payments as they are now -----------------------------------------------------------
 
     def _token(self, transaction_id: str) -> Token | None:
-        token = self.tokens.get(transaction_id)
-        if token is None:
-            held = self._tokens_in_flight.get(transaction_id) or self._held_tokens.get(transaction_id)
-            return held[1] if held else None
-        return token
+        if transaction_id in self.tokens:
+            return self.tokens[transaction_id]
+        held = self._held_tokens.get(transaction_id) or self._tokens_in_flight.get(transaction_id)
+        return held[1] if held else None
 
     def _payment(self, payment_id: bytes) -> Payment | None:
-        payment = self.payments.get(payment_id)
-        if payment is None:
-            flight = self._flights.get(payment_id)
-            return flight[1] if flight else self._ended.get(payment_id)
-        return payment
+        if payment_id in self.payments:
+            return self.payments[payment_id]
+        if payment_id in self._flights:
+            return self._flights[payment_id][1]
+        return self._ended.get(payment_id)
 
     def _keep(self, token: Token, kept: Token) -> None:
         if kept is not token:
