@@ -17,7 +17,7 @@ from paygate.client.effects import Effect, Seal, Send, StartSession
 from paygate.client.session import Session
 from paygate.client.states import State
 from paygate.codec import seal as seal_module
-from paygate.codec.codes import TokenStatus
+from paygate.codec.codes import Kind, TokenStatus
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.frame import decode_head, decode_record, encode_frame
 from paygate.codec.messages import (
@@ -67,9 +67,9 @@ def talks_before_hello_ack() -> None:
 def takes_any(**changes: Any) -> Patch:
     """HelloAck may say what it likes in these fields."""
 
-    def receive_reply(method: Any, self: Link, correlation_id: int, message: Message) -> Any:
+    def receive_reply(method: Any, self: Link, kind: Kind, correlation_id: int, message: Message) -> Any:
         message = replace(message, **changes) if isinstance(message, HelloAck) else message
-        return method(self, correlation_id, message)
+        return method(self, kind, correlation_id, message)
 
     return lambda: wrap_method(Link, "_receive_reply", receive_reply)
 
@@ -138,8 +138,8 @@ def takes_one_frame_a_read() -> None:
 def matches_replies_by_order() -> None:
     """A reply is taken for that of the oldest request."""
 
-    def receive_reply(method: Any, self: Link, _correlation_id: int, message: Message) -> Any:
-        return method(self, min(self._asked, default=0), message)
+    def receive_reply(method: Any, self: Link, kind: Kind, _correlation_id: int, message: Message) -> Any:
+        return method(self, kind, min(self._asked, default=0), message)
 
     wrap_method(Link, "_receive_reply", receive_reply)
 
@@ -157,8 +157,8 @@ def numbers_all_requests_alike() -> None:
 def answers_no_echo() -> None:
     """Echo is passed over."""
 
-    def receive_request(method: Any, self: Link, correlation_id: int, message: Message) -> Any:
-        return [] if isinstance(message, Echo) else method(self, correlation_id, message)
+    def receive_request(method: Any, self: Link, kind: Kind, correlation_id: int, message: Message) -> Any:
+        return [] if isinstance(message, Echo) else method(self, kind, correlation_id, message)
 
     wrap_method(Link, "_receive_request", receive_request)
 
@@ -166,8 +166,8 @@ def answers_no_echo() -> None:
 def echoes_zeros() -> None:
     """EchoReply has other data."""
 
-    def receive_request(method: Any, self: Link, correlation_id: int, message: Message) -> Any:
-        return method(self, correlation_id, Echo(bytes(8)) if isinstance(message, Echo) else message)
+    def receive_request(method: Any, self: Link, kind: Kind, correlation_id: int, message: Message) -> Any:
+        return method(self, kind, correlation_id, Echo(bytes(8)) if isinstance(message, Echo) else message)
 
     wrap_method(Link, "_receive_request", receive_request)
 
