@@ -1,8 +1,9 @@
 """The bank's durable truth in SQLite: the decisions of `ledger.py` around rows, in double entry.
 
 A batch (`ledger_batch.py`) reads rows as it needs them and decides in memory; at its end the statements of all new
-outcomes are signed with one signature, and everything is written in one transaction. Every hash is checked when the
-ledger opens, and a payment's when it is replayed (T32).
+outcomes are signed with one signature, and everything is written in one transaction. Balances alone are written once
+for many batches (`ledger_rows.py`): they are the sums of postings. Every hash is checked when the ledger opens, and a
+payment's when it is replayed (T32).
 """
 
 from collections.abc import Iterator, Sequence
