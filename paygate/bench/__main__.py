@@ -126,12 +126,12 @@ def _results(options: argparse.Namespace, directory: Path) -> Results:
 
 
 def _write(options: argparse.Namespace, results: Results) -> None:
-    from paygate.bench.report import report
+    from paygate.bench.report import as_json, report
 
     sys.stdout.write(report(results))
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results.as_json(), indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(as_json(results), indent=2) + "\n", encoding="utf-8")
     if options.plots is not None:
         from paygate.bench.plots import draw
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from paygate.bench.orders import suite_name
 from paygate.bench.peers.child import Child
 from paygate.bench.peers.loopback import READY, SIZE_SIZE, ClosedLoop, framed, serve
 from paygate.bench.peers.peer import PeerFailed
@@ -43,7 +44,7 @@ def measure_limits(directory: Path, seconds: float = SECONDS) -> dict[str, float
     limits_per_second = {f"append {WRITE_SIZE // 1024} KiB and fdatasync": sync_rate(directory, seconds)}
     for kem_id in KemId:
         for process_count, processes in ((1, "one process"), (2, "two processes")):
-            name = f"open HPKE envelopes, {kem_id.name}, {processes}"
+            name = f"open HPKE envelopes, {suite_name(kem_id)}, {processes}"
             limits_per_second[name] = hpke_open_rate(directory, kem_id, process_count, seconds)
     name = f"echo {ECHO_SIZE} bytes over loopback, {ECHO_CONNECTION_COUNT} connections"
     limits_per_second[name] = echo_rate(directory, seconds=seconds)

@@ -1,10 +1,13 @@
-"""Results as text: a table of what was measured, and the goals beside it."""
+"""Results as text and as JSON: what was measured, ratios of it, and the goals beside it."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
-from paygate.bench.results import SEARCH_ROUND, Judged, Results, Sample, judge
+from paygate.bench.goals import Judged, judge
+from paygate.bench.ratios import Ratio, ratios_of
+from paygate.bench.results import Results, Sample, measured
 
 _NOTHING: Final = "–"
 
@@ -25,6 +28,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def report(results: Results) -> str:
     """Everything that was measured, in the order in which it was."""
     parts = [_machine(results)]
+    if results.error:
+        parts.append(f"ENDED EARLY, so this is not all: {results.error}")
     if results.limits:
         rows = [(name, _count(rate)) for name, rate in results.limits.items()]
         parts.append(_titled("The machine's limits", table(("", "per second"), rows)))
@@ -37,11 +42,24 @@ def report(results: Results) -> str:
     for growth in results.growth:
         rows = [(_count(x), f"{y:.4g}") for x, y in growth.points]
         parts.append(_titled(growth.name, table((growth.x_label, growth.y_label), rows)))
+    ratios = ratios_of(results)
+    if ratios:
+        parts.append(_titled("Ratios: payments a second against what else is done a second", _ratios(ratios)))
     judged = judge(results)
     if judged:
         parts.append(_titled("Goals", table(_GOAL_HEAD, [_goal_row(one) for one in judged])))
     missing = [f"{name} was not measured: {text}" for name, text in results.missing.items()]
     return "\n\n".join([*parts, *missing]) + "\n"
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    """Everything as plain data, ratios and goals included."""
+    return {
+        **asdict(results),
+        "stages": {name: profile.to_json() for name, profile in results.stages.items()},
+        "ratios": [asdict(ratio) for ratio in ratios_of(results)],
+        "goals": [asdict(judged) for judged in judge(results)],
+    }
 
 
 def _machine(results: Results) -> str:
@@ -59,8 +77,7 @@ def _samples(results: Results) -> str:
             kinds.setdefault((sample.subject, sample.variant, sample.client_count), []).append(sample)
     rows = []
     for (subject, variant, client_count), samples in kinds.items():
-        # The search for the best client count, and warming up, count only where nothing else was measured.
-        counted = [s for s in samples if s.round_number > SEARCH_ROUND] or samples
+        counted = measured(samples)
         rates = [s.rate for s in counted]
         rows.append(
             (
@@ -73,8 +90,14 @@ def _samples(results: Results) -> str:
                 _median_latency(counted, "p99"),
             )
         )
-    told = "\n".join(f"{name}: {title}" for name, title in results.titles.items())
+    told = "\n".join(_peer(results, name, title) for name, title in results.titles.items())
     return table(("", "clients", "median", "range", "rounds", "p50 ms", "p99 ms"), rows) + (f"\n{told}" if told else "")
+
+
+def _peer(results: Results, name: str, title: str) -> str:
+    version = f" ({results.versions[name]})" if results.versions.get(name) else ""
+    settings = ", ".join(f"{key} {value}" for key, value in results.settings.get(name, {}).items())
+    return f"{name}{version}: {title}{f'; {settings}' if settings else ''}"
 
 
 def _curve(results: Results) -> str:
@@ -84,7 +107,7 @@ def _curve(results: Results) -> str:
             s.variant,
             str(s.client_count),
             _count(s.offered_rate or 0),
-            _count(s.rate),
+            f"{_count(s.rate)}{' fell behind' if s.fell_behind else ''}",
             *(f"{s.latency_us[name] / 1000:.2f}" for name in ("p50", "p90", "p99", "p99.9", "max")),
         )
         for s in sorted(samples, key=lambda s: (s.variant, s.offered_rate or 0))
@@ -96,22 +119,39 @@ def _stages(results: Results) -> str:
     return "\n\n".join(f"{name}\n{profile.table()}" for name, profile in results.stages.items())
 
 
-_GOAL_HEAD: Final = ("", "suite, clients", "measured", "range", "goal", "")
+def _ratios(ratios: Sequence[Ratio]) -> str:
+    """A table for each way of paying: a row for each thing compared with, a column for each count of connections."""
+    tables = []
+    for variant in dict.fromkeys(ratio.variant for ratio in ratios):
+        of_variant = [ratio for ratio in ratios if ratio.variant == variant]
+        counts = sorted({ratio.client_count for ratio in of_variant})
+        found = {(ratio.against, ratio.client_count): ratio.value for ratio in of_variant}
+        rows = [
+            (against, *(_ratio(found[against, n]) if (against, n) in found else _NOTHING for n in counts))
+            for against in dict.fromkeys(ratio.against for ratio in of_variant)
+        ]
+        rounds = " to ".join(str(n) for n in sorted({ratio.round_count for ratio in of_variant}))
+        head = (f"paygate ({variant}), medians of {rounds} rounds", *(f"{n} links" for n in counts))
+        tables.append(table(head, rows))
+    return "\n\n".join(tables)
+
+
+_GOAL_HEAD: Final = ("", "suite, clients", "measured", "range", "rounds", "goal", "")
 
 
 def _goal_row(judged: Judged) -> tuple[str, ...]:
     goal = f"{'≥' if judged.is_floor else '≤'} {judged.bound:g}"
-    if judged.value is None or judged.lowest is None or judged.highest is None:
-        return judged.text, judged.variant, _NOTHING, _NOTHING, goal, "not measured"
-    verdict = "met" if judged.is_met else "MISSED"
-    return (
-        judged.text,
-        judged.variant,
-        _ratio(judged.value),
-        f"{_ratio(judged.lowest)} to {_ratio(judged.highest)}",
-        goal,
-        f"{verdict}{f' ({judged.note})' if judged.note else ''}",
-    )
+    measured, between = _NOTHING, _NOTHING
+    if judged.value is not None and judged.lowest is not None and judged.highest is not None:
+        measured, between = _ratio(judged.value), f"{_ratio(judged.lowest)} to {_ratio(judged.highest)}"
+    note = f" ({judged.note})" if judged.note else ""
+    return judged.text, judged.variant, measured, between, str(judged.round_count), goal, f"{_verdict(judged)}{note}"
+
+
+def _verdict(judged: Judged) -> str:
+    if judged.is_met is None:
+        return "not measured" if judged.value is None else "no verdict: too few rounds"
+    return "met" if judged.is_met else "MISSED"
 
 
 def _ratio(value: float) -> str:

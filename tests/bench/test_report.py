@@ -17,15 +17,33 @@ def test_numbers_stand_under_each_other() -> None:
 
 def test_a_report_shows_medians_goals_and_verdicts() -> None:
     results = comparison(
-        *(ours(64, number, rate) for number, rate in ((1, 8000), (2, 9000), (3, 8500))),
-        *(pgbench(8, number, 4000) for number in (0, 1, 2, 3)),
+        *(ours(64, number, rate) for number, rate in enumerate((8000, 9000, 8500, 8500, 8500), 1)),
+        *(pgbench(8, number, 4000) for number in range(6)),
     )
+    results.versions["pgbench TPC-B"], results.settings["pgbench TPC-B"] = "PostgreSQL 15", {"fsync": "on"}
+    results.titles["pgbench TPC-B"] = "three balances"
     text = report(results)
-    assert "paygate (X25519, sealed in advance)       64   8,500  8,000 to 9,000       3    1.00    3.00" in text
+    assert "paygate (X25519, sealed in advance)       64   8,500  8,000 to 9,000       5    1.00    3.00" in text
+    assert "pgbench TPC-B (PostgreSQL 15): three balances; fsync on" in text
+    ratios = text[text.index("Ratios") :].splitlines()
+    assert ratios[2].split("  ")[0] == "paygate (X25519, sealed in advance), medians of 5 rounds"
+    assert ratios[3].split() == ["pgbench", "TPC-B,", "8", "clients", "2.12"]
     goals = text[text.index("Goals") :].splitlines()
     assert goals[3].split("  ")[-1].strip() == "met (peer at 8 clients)"
-    assert "  2.12  2.00 to 2.25  " in goals[3]
+    assert "  2.12  2.00 to 2.25       5  " in goals[3]
     assert goals[4].endswith("not measured")
+
+
+def test_a_report_of_few_rounds_gives_no_verdict() -> None:
+    text = report(comparison(ours(64, 1, 8000), pgbench(8, 1, 4000)))
+    goals = text[text.index("Goals") :].splitlines()
+    assert goals[3].endswith("no verdict: too few rounds (peer at 8 clients)")
+
+
+def test_a_report_of_a_run_that_ended_early_says_so() -> None:
+    results = comparison(ours(64, 1, 8000))
+    results.error = "the gateway ended with 24"
+    assert "ENDED EARLY, so this is not all: the gateway ended with 24" in report(results)
 
 
 def test_a_report_tells_how_to_get_a_peer_that_is_missing() -> None:
