@@ -2,18 +2,22 @@
 
 import argparse
 import json
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from paygate.arguments import address
-from paygate.bench.measure import ROUND_COUNT_MAX
 from paygate.bench.orders import Clients
+from paygate.bench.outputs import (
+    check_directory,
+    check_file,
+    check_installed,
+    run_directory,
+    text_of,
+    too_few_descriptors,
+)
 from paygate.bench.results import Results
 from paygate.cli import ExitCode, PaygateExit, run
 from paygate.codec.codes import KemId
@@ -23,9 +27,13 @@ PROGRAM: Final = "paygate-bench"
 DEFAULT_DIRECTORY: Final = "var/bench"
 DESCRIPTOR_COUNT: Final = 8_192
 """For four thousand connections and what else is open."""
+SPARE_DESCRIPTOR_COUNT: Final = 100
+"""What else is open, at most."""
 _SUITES: Final = {"x25519": KemId.X25519, "hybrid": KemId.MLKEM768_X25519}
 _SUBJECTS: Final = ("tokens", "accounts", "history", "connections")
 _CLIENTS: Final = {"prepared": Clients.PREPARED, "sealing": Clients.SEALING}
+
+T = TypeVar("T")
 
 
 def main() -> int:
@@ -34,17 +42,25 @@ def main() -> int:
 
 
 def _main() -> int:
+    check_installed("hdrh", "tqdm")
     options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, _terminated)
-    _check_work_directory(options.directory)
-    raise_descriptor_limit(DESCRIPTOR_COUNT)
-    command: Callable[[argparse.Namespace, Path], Results] = options.command
-    with ExitStack() as stack:
-        directory = Path(tempfile.mkdtemp(prefix="run-", dir=options.directory.resolve()))
-        stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        directory.chmod(0o711)  # PostgreSQL, which refuses to run as root, must get through to its own directory
-        results = command(options, directory)
-    _write(options, results)
+    _check_outputs(options)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup has its program outlive the terminal
+            signal.signal(ending, _terminated)
+    if raise_descriptor_limit(DESCRIPTOR_COUNT) < _connection_count_max(options) + SPARE_DESCRIPTOR_COUNT:
+        raise too_few_descriptors()
+    command: Callable[[argparse.Namespace, Path, Results], None] = options.command
+    with run_directory(options.directory) as directory:
+        results = _results(options, directory)
+        try:
+            command(options, directory, results)
+        except BaseException as error:
+            # What was measured until then took minutes, and is worth as much as before.
+            results.error = text_of(error)
+            raise
+        finally:
+            _write(options, results)
     return ExitCode.OK
 
 
@@ -53,14 +69,33 @@ def _terminated(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)
 
 
+def _check_outputs(options: argparse.Namespace) -> None:
+    check_directory("--directory", options.directory)
+    if options.plots is not None:
+        check_installed("matplotlib")
+        check_directory("--plots", options.plots)
+    if options.json is not None:
+        check_file("--json", options.json)
+    if getattr(options, "histogram", None) is not None:
+        check_file("--histogram", options.histogram)
+
+
+def _connection_count_max(options: argparse.Namespace) -> int:
+    """How many connections one process has at most."""
+    if options.command is _load:
+        return int(options.connections)
+    from paygate.bench.campaign import IDLE_COUNT
+
+    return IDLE_COUNT
+
+
 # -- commands --------------------------------------------------------------------------------------------
 
 
-def _compare(options: argparse.Namespace, directory: Path) -> Results:
+def _compare(options: argparse.Namespace, directory: Path, results: Results) -> None:
     from paygate.bench.campaign import Campaign, CampaignOptions  # late: `--help` needs none of it
     from paygate.bench.progress import ProgressBar
 
-    results = _results(options, directory)
     wanted = CampaignOptions(
         connection_counts=tuple(options.connections),
         suites=tuple(options.suites),
@@ -72,10 +107,9 @@ def _compare(options: argparse.Namespace, directory: Path) -> Results:
     campaign = Campaign(directory, wanted, results)
     with ProgressBar(campaign.step_count) as progress:
         campaign.run(progress)
-    return results
 
 
-def _load(options: argparse.Namespace, directory: Path) -> Results:
+def _load(options: argparse.Namespace, directory: Path, results: Results) -> None:
     from paygate.bench.single import LoadOptions, Target, load_own, load_target
 
     given = [options.gateway, options.bank_root, options.tokens, options.customers]
@@ -93,46 +127,54 @@ def _load(options: argparse.Namespace, directory: Path) -> Results:
         suite=options.suite,
         seed=options.seed,
     )
-    results = _results(options, directory)
     if all(given):
         paid = load_target(Target(options.gateway, options.bank_root, options.tokens, options.customers), wanted)
     else:
         paid = load_own(directory / "paygate", wanted)
     results.samples.append(paid.as_sample(options.suite, options.clients, 1))
-    if options.histogram is not None:
-        options.histogram.write_text(paid.latencies.encoded() + "\n", encoding="ascii")
-    return results
 
 
-def _growth(options: argparse.Namespace, directory: Path) -> Results:
+def _growth(options: argparse.Namespace, directory: Path, results: Results) -> None:
     from paygate.bench.growth import GrowthRun
     from paygate.bench.progress import ProgressBar
 
-    results = _results(options, directory)
     growth = GrowthRun(directory, results, size_max=options.rows, seed=options.seed)
     with ProgressBar(growth.step_count(options.subjects)) as progress:
         growth.run(options.subjects, progress.step)
-    return results
 
 
 def _results(options: argparse.Namespace, directory: Path) -> Results:
     from paygate.bench.surroundings import describe_machine
 
-    told = {"seconds", "rounds", "payments", "rate", "seed"}
+    left_out = {"command", "json", "plots", "histogram", "directory"}
     return Results(
         describe_machine(directory),
-        {name: value for name, value in vars(options).items() if name in told and value is not None},
+        {name: _plain(value) for name, value in vars(options).items() if name not in left_out and value is not None},
     )
 
 
+def _plain(value: Any) -> Any:
+    """An option's value as JSON has it."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, KemId):
+        return next(name for name, suite in _SUITES.items() if suite is value)
+    if isinstance(value, Clients):
+        return value.value
+    return value if isinstance(value, int | float) else str(value)
+
+
 def _write(options: argparse.Namespace, results: Results) -> None:
+    """Files first: who reads stdout may have gone away."""
     from paygate.bench.report import as_json, report
 
-    sys.stdout.write(report(results))
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(as_json(results), indent=2) + "\n", encoding="utf-8")
-    if options.plots is not None:
+    if getattr(options, "histogram", None) is not None and results.samples:
+        options.histogram.write_text(results.samples[0].histogram + "\n", encoding="ascii")
+    if results.samples or results.limits or results.growth or not results.error:
+        sys.stdout.write(report(results))
+    if options.plots is not None and not results.error:
         from paygate.bench.plots import draw
 
         for path in draw(results, options.plots):
@@ -143,6 +185,8 @@ def _write(options: argparse.Namespace, results: Results) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from paygate.bench.measure import ROUND_COUNT_MAX  # late: it needs packages of which `check_installed` tells
+
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Measures paygate's servers beside what the same machine can do otherwise. Servers and peers are "
@@ -160,7 +204,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--rounds", type=_count, default=5, metavar="N", help="rounds; medians are of them (5)")
     compare.add_argument(
-        "--seconds", type=_seconds, default=3.0, metavar="S", help="about how long one measurement takes (3)"
+        "--seconds",
+        type=_seconds,
+        default=3.0,
+        metavar="S",
+        help="about how long one measurement takes; pgbench counts whole seconds (3)",
     )
     compare.add_argument(
         "--peers", type=_names, metavar="NAME,NAME", help="only these peers, or 'none' (all; the report has the names)"
@@ -210,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(
-    commands: Any, name: str, command: Callable[[argparse.Namespace, Path], Results], text: str
+    commands: Any, name: str, command: Callable[[argparse.Namespace, Path, Results], None], text: str
 ) -> argparse.ArgumentParser:
     sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
     sub.set_defaults(command=command)
@@ -227,38 +275,38 @@ def _add(
     return sub
 
 
-def _check_work_directory(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PaygateExit(f"--directory {directory}: {error.strerror}", ExitCode.USAGE) from None
+def _whole(text: str, low: int, high: int) -> int:
+    if not (text.isascii() and text.isdecimal()) or not low <= int(text) <= high:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}")
+    return int(text)
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 4096:
-        raise argparse.ArgumentTypeError("expected a whole number from 1 to 4096")
-    return int(text)
+    return _whole(text, 1, 4096)
 
 
 def _payments(text: str) -> int:
+    from paygate.bench.measure import ROUND_COUNT_MAX
+
     # Fewer than this leave nothing to count once the ramp is left out.
-    if not text.isdecimal() or not 100 <= int(text) <= ROUND_COUNT_MAX:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 100 to {ROUND_COUNT_MAX}")
-    return int(text)
-
-
-def _counts(text: str) -> list[int]:
-    return [_count(part) for part in text.split(",")]
+    return _whole(text, 100, ROUND_COUNT_MAX)
 
 
 def _rows(text: str) -> int:
-    if not text.isdecimal() or not 1_000 <= int(text) <= 10_000_000:
-        raise argparse.ArgumentTypeError("expected a whole number from 1000 to 10000000")
-    return int(text)
+    return _whole(text, 1_000, 10_000_000)
+
+
+def _several(text: str, one: Callable[[str], T]) -> list[T]:
+    """A list of values, each of them once: to measure one twice needs its place twice."""
+    return list(dict.fromkeys(one(part.strip()) for part in text.split(",")))
+
+
+def _counts(text: str) -> list[int]:
+    return _several(text, _count)
 
 
 def _subjects(text: str) -> list[str]:
-    return [_one_of(part, {name: name for name in _SUBJECTS}) for part in text.split(",")]
+    return _several(text, lambda part: _one_of(part, {name: name for name in _SUBJECTS}))
 
 
 def _number(text: str, low: float, high: float) -> float:
@@ -290,7 +338,7 @@ def _suite(text: str) -> Any:
 
 
 def _suites(text: str) -> list[Any]:
-    return [_suite(part) for part in text.split(",")]
+    return _several(text, _suite)
 
 
 def _clients(text: str) -> Any:
@@ -300,11 +348,8 @@ def _clients(text: str) -> Any:
 def _names(text: str) -> list[str]:
     from paygate.bench.peers.catalogue import make_peers
 
-    known = [peer.name for peer in make_peers()]
-    names = [] if text == "none" else [name.strip() for name in text.split(",")]
-    if not set(names) <= set(known):
-        raise argparse.ArgumentTypeError(f"expected names among {', '.join(known)}")
-    return names
+    known = {peer.name: peer.name for peer in make_peers()}
+    return [] if text == "none" else _several(text, lambda part: _one_of(part, known))
 
 
 if __name__ == "__main__":

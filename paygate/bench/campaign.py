@@ -5,9 +5,8 @@ and every way of paying once, and the median of the rounds' ratios counts.
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -19,10 +18,11 @@ from paygate.bench.machine import measure_limits
 from paygate.bench.measure import ROUND_COUNT_MAX, Round, Shoppers, poisson_schedule_ns
 from paygate.bench.orders import Clients, Order, make_customers, suite_key_of, suite_name, variant_of
 from paygate.bench.peers.catalogue import make_peers
-from paygate.bench.peers.peer import Missing, Peer
+from paygate.bench.peers.peer import Missing, Peer, PeerFailed
 from paygate.bench.results import PAYGATE, SEARCH_ROUND, Results, Sample, best_client_count, median_rate, of
 from paygate.bench.stages import Staging
 from paygate.bench.system import BANK_ID, CUSTOMER_COUNT, BenchSystem, order_of, running
+from paygate.bench.workers import make_workers
 from paygate.client.root import read_root
 from paygate.codec.codes import KemId
 
@@ -40,6 +40,9 @@ class Progress(Protocol):
 
     def step(self, text: str) -> None:
         """A step begins; the one before is done."""
+
+    def drop(self, count: int) -> None:
+        """So many steps will not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class Campaign:
         self._options = options
         self._results = results
         self._step: Callable[[str], None] = lambda _: None
+        self._drop: Callable[[int], None] = lambda _: None
         self._peers = [p for p in make_peers() if options.peers is None or p.name in options.peers]
         self._rounds = range(1, options.round_count + 1)
         self._system = BenchSystem(directory / "paygate")
@@ -87,10 +91,10 @@ class Campaign:
 
     def run(self, progress: Progress) -> None:
         """Measure everything. Raises PaygateExit; a peer that is missing is noted in the results."""
-        self._step = progress.step
+        self._step, self._drop = progress.step, progress.drop
         self._results.is_comparison = True
         with contextlib.ExitStack() as stack:
-            executor = stack.enter_context(ProcessPoolExecutor(os.cpu_count()))
+            executor = stack.enter_context(make_workers())
             self._step("the machine's limits")
             self._results.limits |= measure_limits(self._directory, self._options.second)
             peers = self._start_peers(stack)
@@ -116,10 +120,13 @@ class Campaign:
             directory.mkdir()
             try:
                 peer.start(directory)
-            except Missing as missing:
+            except (Missing, PeerFailed) as missing:
                 self._results.missing[peer.name] = str(missing)
+                self._drop(len(peer.client_counts) + 2 * self._options.round_count)
                 continue
             stack.callback(peer.stop)
+            self._results.versions[peer.name] = peer.version
+            self._results.settings[peer.name] = dict(peer.settings)
             started.append(peer)
         return started
 
@@ -151,7 +158,9 @@ class Campaign:
             for number in self._rounds:
                 for peer in peers:
                     best = best_client_count(self._results.samples, peer.name)
-                    for client_count in sorted({1, best or 1} & set(peer.client_counts)):
+                    asked = sorted({1, best or 1} & set(peer.client_counts))
+                    self._drop(2 - len(asked))
+                    for client_count in asked:
                         self._measure_peer(peer, client_count, number)
                 for (suite, connections), size in self._round_sizes.items():
                     self._pay(executor, suite, connections, size, number)

@@ -9,7 +9,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ from paygate.bench.measure import Shoppers
 from paygate.bench.orders import Clients, Customer, Order, make_customers, suite_key_of
 from paygate.bench.results import Growth, Results
 from paygate.bench.system import BANK_ID, CURRENCY, CUSTOMER_COUNT, GATEWAY_ID, BenchSystem, Server, order_of, running
+from paygate.bench.workers import make_workers
 from paygate.client.payment_id import RANDOMNESS_SIZE, make_payment_id
 from paygate.client.root import read_root
 from paygate.clock import system_now
@@ -62,7 +63,7 @@ class GrowthRun:
 
     def run(self, subjects: Sequence[str], step: Callable[[str], None]) -> None:
         """Measure these subjects. Raises PaygateExit."""
-        with ProcessPoolExecutor(os.cpu_count()) as executor:
+        with make_workers() as executor:
             for subject in subjects:
                 if subject == "connections":
                     self._connections(executor, step)

@@ -53,7 +53,10 @@ class Round:
         """The round as results keep it, under its number."""
         latency_us = {name: float(value) for name, value in self.latencies.summary_us().items()}
         variant = variant_of(suite, clients)
-        return Sample(PAYGATE, variant, self.connection_count, number, self.rate, latency_us, self.offered_rate)
+        return Sample(
+            *(PAYGATE, variant, self.connection_count, number, self.rate, latency_us, self.offered_rate),
+            histogram=self.latencies.encoded(),
+        )
 
 
 class Shoppers:

@@ -23,6 +23,11 @@ class ProgressBar:
     ) -> None:
         self._bar.close()
 
+    def drop(self, count: int) -> None:
+        """So many steps will not come."""
+        self._step_count -= count
+        self._bar.total = self._step_count
+
     def step(self, text: str) -> None:
         """A step begins; the one before is done."""
         if self._begun_count:

@@ -1,7 +1,7 @@
 """One load on one gateway: the bench's own, or somebody's whose tokens and customers are given."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,6 +11,7 @@ from paygate.bench.load import Links
 from paygate.bench.measure import Round, Shoppers, ask_key_list, poisson_schedule_ns
 from paygate.bench.orders import Clients, Customer, Order, make_customers, suite_key_of
 from paygate.bench.system import CUSTOMER_COUNT, BenchSystem, order_of, running
+from paygate.bench.workers import make_workers
 from paygate.cli import ExitCode, PaygateExit
 from paygate.client.root import read_root
 from paygate.codec.codes import KemId
@@ -54,7 +55,7 @@ def load_own(directory: Path, options: LoadOptions) -> Round:
     system.add_accounts(customers)
     orders = [order_of(number, customers) for number in range(options.payment_count)]
     system.add_orders(orders)
-    with running(system), ProcessPoolExecutor() as executor:
+    with running(system), make_workers() as executor:
         assert system.gateway is not None
         return _load(system.gateway.address, system.root_key_path, orders, options, executor)
 
@@ -62,7 +63,7 @@ def load_own(directory: Path, options: LoadOptions) -> Round:
 def load_target(target: Target, options: LoadOptions) -> Round:
     """Put the load on somebody's gateway. Raises PaygateExit."""
     lines = list(_customer_lines(target.customers))
-    with ProcessPoolExecutor() as executor:
+    with make_workers() as executor:
         root = read_root(target.bank_root)
         links = Links(target.gateway, 1)
         try:

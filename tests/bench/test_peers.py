@@ -24,9 +24,11 @@ from paygate.bench.peers.loopback import SIZE_SIZE, framed
 from paygate.bench.peers.peer import Missing, Peer, PeerFailed, PeerRun, percentile, run_of
 from paygate.bench.peers.postgres import (
     PROGRAMS,
+    TOLD_SETTINGS,
     OneCall,
     PostgresPeer,
     TpcB,
+    check_way,
     find_programs,
     read_log,
     read_run,
@@ -181,6 +183,20 @@ def test_a_missing_program_tells_how_to_get_it(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(Missing) as missing:
         Iso8583Sim().start(tmp_path)
     assert str(missing.value) == "iso8583sim is not installed; install it with: pip install iso8583sim"
+
+
+def test_a_directory_that_other_users_can_t_reach_is_told_with_its_name(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    (closed / "run").mkdir(parents=True)
+    closed.chmod(0o700)
+    with pytest.raises(PeerFailed, match="can't get through /"):
+        check_way(closed / "run")
+    with tempfile.TemporaryDirectory(prefix="peer-") as name:
+        Path(name).chmod(0o711)
+        check_way(Path(name))
+        Path(name, "closed").mkdir(mode=0o700)
+        with pytest.raises(PeerFailed, match=f"can't get through {name}/closed; choose .* chmod o.x {name}/closed"):
+            check_way(Path(name, "closed"))
 
 
 def test_root_lends_postgresql_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,6 +386,8 @@ def test_postgresql_runs_durably_and_is_measured() -> None:
         assert cluster is not None
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             assert cluster.sql(f"SHOW {setting};") == "on\n"
+            assert peer.settings[setting] == "on"
+        assert set(peer.settings) == set(TOLD_SETTINGS)
         before = int(cluster.sql("SELECT count(*) FROM transfer;"))
         assert before > 0  # the warm-up's
         found = peer.measure(2, 1)

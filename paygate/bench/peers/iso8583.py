@@ -61,6 +61,7 @@ class Iso8583Peer:
 
     def __init__(self) -> None:
         self.version = ""
+        self.settings: dict[str, str] = {}
         self._server: Child | None = None
         self._load: ClosedLoop | None = None
 

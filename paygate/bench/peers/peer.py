@@ -47,6 +47,8 @@ class Peer(Protocol):
     """Of the program or package; empty until it was started."""
     client_counts: tuple[int, ...]
     """What is tried to find its best."""
+    settings: dict[str, str]
+    """What it says that it is set to, where that decides what it does for a payment; empty until it was started."""
 
     def start(self, directory: Path) -> None:
         """Install itself in `directory`, which exists and is its own. Raises Missing, PeerFailed."""

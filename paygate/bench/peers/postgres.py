@@ -38,6 +38,10 @@ SCALE: Final = 64
 ACCOUNT_COUNT: Final = 100_000
 """Accounts that are debited, and as many that are credited: nobody waits for a row, and nothing deadlocks."""
 
+TOLD_SETTINGS: Final = ("fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "shared_buffers")
+"""What a report tells of a server, as the server says it: is it durable, by which call, in how much memory."""
+
+_SETTINGS_QUERY: Final = "".join(f"SELECT '{name}', current_setting('{name}');" for name in TOLD_SETTINGS)
 _DATABASE: Final = "postgres"  # initdb makes it
 _SUPERUSER: Final = "paygate"
 _THREAD_COUNT: Final = 2
@@ -83,6 +87,19 @@ def unprivileged() -> RunAs:
     raise PeerFailed("PostgreSQL does not run as root, and there is neither a user postgres nor a user nobody")
 
 
+def check_way(directory: Path) -> None:
+    """Whether other users get through to a directory. Raises PeerFailed, with the first directory that they don't pass.
+
+    Whom PostgreSQL runs as where we are root owns none of them.
+    """
+    for above in (*reversed(directory.resolve().parents), directory):
+        if not above.stat().st_mode & stat.S_IXOTH:
+            raise PeerFailed(
+                f"PostgreSQL, which does not run as root, can't get through {above}; choose a directory that all users "
+                f"can reach with --directory, or let them through: chmod o+x {above}"
+            )
+
+
 class Cluster:
     """A PostgreSQL server on a fresh data directory, both of an unprivileged user."""
 
@@ -98,6 +115,7 @@ class Cluster:
             os.chown(self._socket_directory, run_as["user"], run_as["group"])
             # The server must get through to its own, and temporary directories are their owner's alone.
             directory.chmod(stat.S_IMODE(directory.stat().st_mode) | stat.S_IXGRP | stat.S_IXOTH)
+            check_way(directory)
         self._socket_directory.chmod(0o700)  # whoever reaches the socket is a superuser of this database
         self.version = self._run("postgres", "--version").strip()
         options = ("--auth=trust", f"--username={_SUPERUSER}", "--no-locale", "--encoding=UTF8")
@@ -149,17 +167,16 @@ class PostgresPeer:
 
     def __init__(self) -> None:
         self.version = ""
+        self.settings: dict[str, str] = {}
         self.cluster: Cluster | None = None
 
     def start(self, directory: Path) -> None:
-        """Make a cluster, fill it and warm it up. Raises Missing, PeerFailed.
-
-        Where we are root, other users must be able to get through the directories above `directory`.
-        """
+        """Make a cluster, fill it and warm it up. Raises Missing, PeerFailed."""
         self._directory = directory
         self.cluster = Cluster(directory)
         self.version = self.cluster.version
         try:
+            self.settings = read_settings(self.cluster.sql(_SETTINGS_QUERY))
             self._fill(self.cluster)
             self.cluster.sql("CHECKPOINT;")
             # After a checkpoint each page is written whole once (full_page_writes); a server that runs is past that.
@@ -273,6 +290,11 @@ SELECT pay(:debit, :credit, :amount);
 
 
 # -- what pgbench writes -----------------------------------------------------------------------------------
+
+
+def read_settings(rows: str) -> dict[str, str]:
+    """Settings by name, out of psql's rows."""
+    return dict(row.split("|", 1) for row in rows.splitlines())
 
 
 def read_log(text: str) -> list[int]:
