@@ -126,6 +126,7 @@ class Batch:
         self._payments: dict[tuple[str, bytes], int] = {}  # places among the statements, by gateway and payment ID
         self._tokens: dict[tuple[str, str], bool] = {}  # whether one is paid, by gateway and transaction ID
         self._customers: dict[str, Customer | None] = {}  # by user ID
+        self._opened_customer_ids: set[str] = set()
 
     # -- deciding --------------------------------------------------------------------------------------
 
@@ -263,8 +264,8 @@ class Batch:
             attempts.append((customer.failure_count, customer.locked_until_ms, customer.account_id))
 
     def _open_customer(self, operation: OpenCustomer) -> AccountOutcome:
-        opened = [c.customer_id for c in self.changes.opened if isinstance(c, Customer)]
-        if operation.customer_id in opened or find_customer(self._connection, operation.customer_id, self._balances):
+        is_opened = operation.customer_id in self._opened_customer_ids
+        if is_opened or find_customer(self._connection, operation.customer_id, self._balances):
             return AccountOutcome.KNOWN
         if self._customer(operation.user_id):
             return AccountOutcome.USER_ID_TAKEN
@@ -275,6 +276,7 @@ class Batch:
             account_id, operation.customer_id, operation.user_id, operation.verifier, operation.amount_minor
         )
         self._customers[customer.user_id] = customer
+        self._opened_customer_ids.add(customer.customer_id)
         self.changes.opened.append(customer)
         return AccountOutcome.OPENED
 
