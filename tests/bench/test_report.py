@@ -1,12 +1,16 @@
 """Reports: what was measured beside what was asked for, and pictures of it."""
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 from bench.test_results import VARIANT, comparison, ours, pgbench
 
+from paygate.bench import plots
 from paygate.bench.plots import draw
 from paygate.bench.report import report, table
 from paygate.bench.results import PAYGATE, Growth, Results, Sample
+from paygate.bench.stages import MEANINGS, ProgramProfile, StageProfile
 
 
 def test_numbers_stand_under_each_other() -> None:
@@ -64,8 +68,52 @@ def test_pictures_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     results.samples.append(Sample(PAYGATE, VARIANT, 64, 0, 4000.0, latencies, offered_rate=4000.0))
     results.growth.append(Growth("Tokens", "tokens", "us a payment", [(1000, 100.0), (10_000, 101.0)]))
     names = {path.name for path in draw(results, tmp_path / "plots")}
-    assert names == {"rates.svg", "throughput-latency.svg", "percentiles.svg", "growth-1.svg"}
+    assert names == {"rates.svg", "throughput-latency.svg", "percentiles.svg", "growth-tokens.svg"}
     assert all((tmp_path / "plots" / name).read_bytes().startswith(b"<?xml") for name in names)
+
+
+def open_loop(number: int, offered_rate: float, rate: float, variant: str = VARIANT) -> Sample:
+    latencies = dict.fromkeys(("p50", "p90", "p99", "p99.9", "max"), offered_rate / 10)
+    return Sample(PAYGATE, variant, 64, number, rate, latencies, offered_rate=offered_rate)
+
+
+def axes_of(monkeypatch: pytest.MonkeyPatch, results: Results, directory: Path, name: str) -> Any:
+    """The axes of the picture of this name: what was drawn, by what it is."""
+    axes: dict[str, Any] = {}
+    save = plots._save
+    monkeypatch.setattr(
+        plots, "_save", lambda figure, path: axes.update({path.name: figure.axes[0]}) or save(figure, path)
+    )
+    draw(results, directory)
+    return axes[name]
+
+
+def test_rates_are_drawn_as_the_table_tells_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = comparison(ours(64, 0, 100), ours(64, 1, 8000), pgbench(8, 0, 50_000), pgbench(8, 1, 4000))
+    bars = axes_of(monkeypatch, results, tmp_path, "rates.svg").patches
+    assert [bar.get_width() for bar in bars] == [4000, 8000]
+
+
+def test_a_curve_goes_by_what_was_offered_and_leaves_repeated_rounds_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = comparison(open_loop(0, 900, 400), open_loop(0, 500, 499), open_loop(1, 700, 700))
+    axes = axes_of(monkeypatch, results, tmp_path, "throughput-latency.svg")
+    assert list(axes.lines[0].get_xdata()) == [500, 900]
+    assert "fell behind what was offered" in axes.get_legend_handles_labels()[1]
+
+
+def test_a_load_alone_has_its_curve_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = axes_of(monkeypatch, Results({}, {}, samples=[open_loop(1, 500, 499)]), tmp_path, "percentiles.svg")
+    assert len(axes.lines) == 1
+
+
+def test_every_stage_has_a_colour_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages_us = dict.fromkeys(MEANINGS, 5.0)
+    program = ProgramProfile(stages_us, {}, 0, 0, 0, 1, 1, 0)
+    results = Results({}, {}, stages={"X25519": StageProfile(1, {"gateway": program, "bank": program})})
+    axes = axes_of(monkeypatch, results, tmp_path, "stages.svg")
+    assert len(MEANINGS) == len({bar.get_facecolor() for bar in axes.patches})
 
 
 def test_nothing_measured_draws_nothing(tmp_path: Path) -> None:
