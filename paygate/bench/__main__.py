@@ -110,6 +110,7 @@ def _compare(options: argparse.Namespace, directory: Path, results: Results) -> 
 
 
 def _load(options: argparse.Namespace, directory: Path, results: Results) -> None:
+    from paygate.bench.measure import HELD_TEXT, READ_TEXT
     from paygate.bench.single import LoadOptions, Target, load_own, load_target
 
     given = [options.gateway, options.bank_root, options.tokens, options.customers]
@@ -127,6 +128,8 @@ def _load(options: argparse.Namespace, directory: Path, results: Results) -> Non
         suite=options.suite,
         seed=options.seed,
     )
+    is_held = all(given) and options.clients is Clients.PREPARED
+    results.options["token queries"] = HELD_TEXT if is_held else READ_TEXT
     if all(given):
         paid = load_target(Target(options.gateway, options.bank_root, options.tokens, options.customers), wanted)
     else:

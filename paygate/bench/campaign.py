@@ -12,14 +12,21 @@ from itertools import count
 from pathlib import Path
 from typing import Final, Protocol
 
-from paygate.bench.growth import idle_bytes
+from paygate.bench.footprint import idle_bytes
 from paygate.bench.load import Links
 from paygate.bench.machine import measure_limits
-from paygate.bench.measure import ROUND_COUNT_MAX, Round, Shoppers, poisson_schedule_ns
+from paygate.bench.measure import (
+    READ_TEXT,
+    ROUND_COUNT_MAX,
+    WAVE_COUNT_MIN,
+    Round,
+    Shoppers,
+    poisson_schedule_ns,
+)
 from paygate.bench.orders import Clients, Order, make_customers, suite_key_of, suite_name, variant_of
 from paygate.bench.peers.catalogue import make_peers
 from paygate.bench.peers.peer import Missing, Peer, PeerFailed
-from paygate.bench.results import PAYGATE, SEARCH_ROUND, Results, Sample, best_client_count, median_rate, of
+from paygate.bench.results import PAYGATE, SEARCH_ROUND, Results, Sample, fastest_client_counts, median_rate, of
 from paygate.bench.stages import Staging
 from paygate.bench.system import BANK_ID, CUSTOMER_COUNT, BenchSystem, order_of, running
 from paygate.bench.workers import make_workers
@@ -27,12 +34,18 @@ from paygate.client.root import read_root
 from paygate.codec.codes import KemId
 
 WARM_COUNT_MAX: Final = 2_000
-"""Payments before the first round of each kind: they tell how large a round must be. Fewer with few connections."""
+"""Payments before the first round of each kind: they tell how large a round must be. Fewer with few connections, more
+with more than a few hundred."""
 ROUND_COUNT_MIN: Final = 500
+ROUND_COUNT_MIN_OPEN: Final = 20
+OPEN_S_MAX: Final = 20
+"""An open-loop round takes no longer, since its sessions end."""
 CURVE_SHARES: Final = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 """At which parts of the highest rate the throughput-latency curve is measured."""
 TAIL_SHARE: Final = 0.7
 IDLE_COUNT: Final = 4_096
+PEER_COUNT_MAX: Final = 3
+"""Client counts of a peer in each round: its fastest two of the search, and 1."""
 
 
 class Progress(Protocol):
@@ -75,6 +88,7 @@ class Campaign:
         self._customers = make_customers(CUSTOMER_COUNT, options.seed)
         self._order_numbers = count()
         self._orders: Iterator[Order] = iter(())
+        self._others: Iterator[bytes] = iter(())
         self._round_sizes: dict[tuple[KemId, int], int] = {}
 
     @property
@@ -84,7 +98,7 @@ class Campaign:
         kinds = len(options.suites) * len(options.connection_counts)
         sweep = sum(len(peer.client_counts) for peer in peers)
         curve = 1 + len(options.suites) * (len(CURVE_SHARES) + options.round_count)
-        a_round = 2 * len(peers) + kinds  # each peer at its best count, and alone
+        a_round = PEER_COUNT_MAX * len(peers) + kinds
         return (
             2 + len(peers) + sweep + 1 + kinds + 1 + options.round_count * a_round + curve + 1 + 3 * len(options.suites)
         )
@@ -101,6 +115,8 @@ class Campaign:
             self._step("accounts and keys")
             self._system.create()
             self._system.add_accounts(self._customers)
+            self._others = self._system.add_others()
+            self._results.options["token queries"] = READ_TEXT
             self._sweep(peers)
             self._calibrate(executor)
             self._compare(peers, executor)
@@ -122,7 +138,7 @@ class Campaign:
                 peer.start(directory)
             except (Missing, PeerFailed) as missing:
                 self._results.missing[peer.name] = str(missing)
-                self._drop(len(peer.client_counts) + 2 * self._options.round_count)
+                self._drop(len(peer.client_counts) + PEER_COUNT_MAX * self._options.round_count)
                 continue
             stack.callback(peer.stop)
             self._results.versions[peer.name] = peer.version
@@ -150,16 +166,16 @@ class Campaign:
         with self._paying(sum(_warm_count(connections) for _, connections in kinds)):
             for suite, connections in kinds:
                 rate = self._pay(executor, suite, connections, _warm_count(connections), SEARCH_ROUND).rate
-                size = int(rate * options.second)
-                self._round_sizes[suite, connections] = min(max(size, ROUND_COUNT_MIN), ROUND_COUNT_MAX)
+                size = max(int(rate * options.second), ROUND_COUNT_MIN, WAVE_COUNT_MIN * connections)
+                self._round_sizes[suite, connections] = min(size, ROUND_COUNT_MAX)
 
     def _compare(self, peers: Sequence[Peer], executor: Executor) -> None:
         with self._paying(sum(self._round_sizes.values()) * len(self._rounds)):
             for number in self._rounds:
                 for peer in peers:
-                    best = best_client_count(self._results.samples, peer.name)
-                    asked = sorted({1, best or 1} & set(peer.client_counts))
-                    self._drop(2 - len(asked))
+                    best = fastest_client_counts(self._results.samples, peer.name)
+                    asked = sorted({1, *best} & set(peer.client_counts))
+                    self._drop(PEER_COUNT_MAX - len(asked))
                     for client_count in asked:
                         self._measure_peer(peer, client_count, number)
                 for (suite, connections), size in self._round_sizes.items():
@@ -175,7 +191,7 @@ class Campaign:
             highest, connections = median_rate([s for s in best if s.round_number > SEARCH_ROUND]), best[0].client_count
             plan += [(suite, connections, highest * share, SEARCH_ROUND) for share in CURVE_SHARES]
             plan += [(suite, connections, highest * TAIL_SHARE, number) for number in self._rounds]
-        sizes = [min(int(rate * options.second), ROUND_COUNT_MAX) for _, _, rate, _ in plan]
+        sizes = [open_round_size(rate, options.second) for _, _, rate, _ in plan]
         with self._paying(sum(sizes)):
             for (suite, connections, rate, number), size in zip(plan, sizes, strict=True):
                 schedule_ns = poisson_schedule_ns(rate, size, options.seed + number)
@@ -190,6 +206,7 @@ class Campaign:
         number: int | None,
         schedule_ns: Sequence[int] | None = None,
         before_clock: Callable[[], None] = lambda: None,
+        after_clock: Callable[[], None] = lambda: None,
     ) -> Round:
         """One round, kept as a sample unless it has no number."""
         how = "closed loop" if schedule_ns is None else "open loop"
@@ -204,7 +221,9 @@ class Campaign:
                 root_key=read_root(self._system.root_key_path).public_key,
                 choose=lambda key_list: suite_key_of(key_list, suite),
                 clients=Clients.PREPARED,
+                others=self._others,
                 before_clock=before_clock,
+                after_clock=after_clock,
             )
             paid = shoppers.pay(size, schedule_ns)
         finally:
@@ -246,11 +265,20 @@ class Campaign:
         warm_count = _warm_count(connections)
         with self._paying(warm_count + size):
             self._pay(executor, suite, connections, warm_count, None)
-            self._pay(executor, suite, connections, size, None, before_clock=staging.begin)
+            self._pay(executor, suite, connections, size, None, before_clock=staging.begin, after_clock=staging.end)
         self._system.bank_argv, self._system.gateway_argv = plain
         profile = staging.profile(size)
         self._results.stages[f"{suite_name(suite)}, {connections} connections"] = profile
 
 
+def open_round_size(rate: float, second: float) -> int:
+    """How many payments an open-loop round of this rate has.
+
+    As many as tell a percentile, also where that takes longer than was asked for; but not longer than a session.
+    """
+    size = max(int(rate * second), ROUND_COUNT_MIN)
+    return max(ROUND_COUNT_MIN_OPEN, min(size, int(rate * OPEN_S_MAX), ROUND_COUNT_MAX))
+
+
 def _warm_count(connections: int) -> int:
-    return min(WARM_COUNT_MAX, ROUND_COUNT_MIN + 10 * connections)
+    return max(min(WARM_COUNT_MAX, ROUND_COUNT_MIN + 10 * connections), WAVE_COUNT_MIN * connections)

@@ -20,15 +20,6 @@ class Latencies:
         for latency_us in latencies_us:
             self._histogram.record_value(max(1, latency_us))
 
-    @property
-    def count(self) -> int:
-        """How many were recorded."""
-        return int(self._histogram.total_count)
-
-    def add(self, other: "Latencies") -> None:
-        """Take another histogram's values in."""
-        self._histogram.add(other._histogram)
-
     def percentile_us(self, percent: float) -> int:
         """The latency that `percent` of all don't exceed, to three digits."""
         return int(self._histogram.get_value_at_percentile(percent))

@@ -171,10 +171,11 @@ class _Driving:
         heard_s = time.monotonic()
         while self._done_count < count:
             wait_s = self._start_due()
-            if 0 < wait_s < 0.002:  # epoll itself counts whole milliseconds
+            # epoll counts whole milliseconds, and rounds up: the last of them is waited for more exactly.
+            if 0 < wait_s < 0.002:
                 select.select([self._epoll.fileno()], (), (), wait_s)
-                wait_s = 0
-            events = poll(wait_s)
+                wait_s = 0.001
+            events = poll(max(0.0, wait_s - 0.001))
             if events:
                 heard_s = time.monotonic()
                 for fd, _ in events:

@@ -5,13 +5,13 @@ that runs on the shopper's own machine, and would only measure how many Argon2id
 """
 
 import os
-import random
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from enum import Enum
+from hashlib import blake2b
 from itertools import repeat
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from paygate.cli import ExitCode, PaygateExit
 from paygate.client.payment_id import RANDOMNESS_SIZE, make_payment_id
@@ -85,10 +85,28 @@ class Order:
         return encode_frame(TokenQuery(self.transaction_id, self.passcode), QUERY_CORRELATION_ID)
 
 
-def make_customers(count: int, seed: int) -> list[Customer]:
-    """Customers with random password keys, the same for the same seed."""
-    rng = random.Random(seed)
-    return [Customer(f"user{n:07}", rng.randbytes(limits.PASSWORD_KEY_SIZE)) for n in range(count)]
+class _Customers(Sequence[Customer]):
+    """Made as they are asked for, since ten million of them fill some gigabytes."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._count = count
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return [self[n] for n in range(*number.indices(self._count))]
+        if not 0 <= number < self._count:
+            raise IndexError(number)
+        made_from = b"%d %d" % (self._seed, number)
+        return Customer(f"user{number:07}", blake2b(made_from, digest_size=limits.PASSWORD_KEY_SIZE).digest())
+
+
+def make_customers(count: int, seed: int) -> Sequence[Customer]:
+    """Customers with password keys that differ, the same for the same seed."""
+    return _Customers(count, seed)
 
 
 @dataclass(frozen=True, slots=True)

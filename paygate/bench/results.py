@@ -52,6 +52,8 @@ class Growth:
     x_label: str
     y_label: str
     points: list[tuple[float, float]]
+    trend: str = ""
+    """Flat, logarithmic or worse, by the rule of `trend.py`; empty where none is judged."""
 
 
 @dataclass(slots=True)
@@ -105,12 +107,25 @@ def median_rate(samples: Sequence[Sample]) -> float:
     return median(s.rate for s in samples)
 
 
-def best_client_count(samples: Sequence[Sample], subject: str) -> int | None:
-    """The client count with which a subject was fastest in the search; None without a sample.
+def fastest_client_counts(samples: Sequence[Sample], subject: str) -> list[int]:
+    """The two client counts with which a subject was fastest, the best first; of the search alone where there was one.
 
-    Of the search alone where there was one, so that the rounds after it all measure the same.
+    Two, since the search has one measurement of each: by chance it may put the second before the best.
     """
     found = of(samples, subject)
-    found = [s for s in found if s.round_number == SEARCH_ROUND] or found
-    counts = {s.client_count for s in found}
-    return max(counts, key=lambda count: median_rate(of(found, subject, count)), default=None)
+    return _by_rate([s for s in found if s.round_number == SEARCH_ROUND] or found)[:2]
+
+
+def best_client_count(samples: Sequence[Sample], subject: str) -> int | None:
+    """The client count of the search's fastest two with the better median in the rounds; None without a sample."""
+    fastest = fastest_client_counts(samples, subject)
+    rounds = [s for s in of(samples, subject) if s.round_number > SEARCH_ROUND and s.client_count in fastest]
+    return next(iter(_by_rate(rounds) or fastest), None)
+
+
+def _by_rate(samples: Sequence[Sample]) -> list[int]:
+    """Client counts, the one with the highest median rate first."""
+    rates: dict[int, list[float]] = {}
+    for sample in samples:
+        rates.setdefault(sample.client_count, []).append(sample.rate)
+    return sorted(rates, key=lambda client_count: median(rates[client_count]), reverse=True)

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from paygate.bank.record_lines import USERS_LAYOUT, parse_customer
 from paygate.bench.load import Links
-from paygate.bench.measure import Round, Shoppers, ask_key_list, poisson_schedule_ns
+from paygate.bench.measure import (
+    SESSION_NS_MAX,
+    WAVE_COUNT_MIN,
+    Round,
+    Shoppers,
+    ask_key_list,
+    poisson_schedule_ns,
+)
 from paygate.bench.orders import Clients, Customer, Order, make_customers, suite_key_of
 from paygate.bench.system import CUSTOMER_COUNT, BenchSystem, order_of, running
 from paygate.bench.workers import make_workers
@@ -49,19 +56,22 @@ class Target:
 
 def load_own(directory: Path, options: LoadOptions) -> Round:
     """Start servers of our own, put the load on them, and end them. Raises PaygateExit."""
+    check_load(options)
     system = BenchSystem(directory)
     system.create()
     customers = make_customers(CUSTOMER_COUNT, options.seed)
     system.add_accounts(customers)
     orders = [order_of(number, customers) for number in range(options.payment_count)]
     system.add_orders(orders)
+    others = system.add_others()
     with running(system), make_workers() as executor:
         assert system.gateway is not None
-        return _load(system.gateway.address, system.root_key_path, orders, options, executor)
+        return _load(system.gateway.address, system.root_key_path, orders, options, executor, others)
 
 
 def load_target(target: Target, options: LoadOptions) -> Round:
     """Put the load on somebody's gateway. Raises PaygateExit."""
+    check_load(options)
     lines = list(_customer_lines(target.customers))
     with make_workers() as executor:
         root = read_root(target.bank_root)
@@ -84,8 +94,31 @@ def load_target(target: Target, options: LoadOptions) -> Round:
         return _load(target.gateway, target.bank_root, orders, options, executor)
 
 
+def check_load(options: LoadOptions) -> None:
+    """Raises PaygateExit for a load that would measure nothing, or is bound to fail."""
+    count, connections, rate = options.payment_count, options.connection_count, options.rate
+    if rate is None and count < WAVE_COUNT_MIN * connections:
+        raise PaygateExit(
+            f"{count} payments on {connections} connections are over before the load is whole: ask for "
+            f"{WAVE_COUNT_MIN * connections} payments or more, or for fewer connections",
+            ExitCode.USAGE,
+        )
+    session_s = SESSION_NS_MAX / 1e9
+    if rate is not None and options.clients is Clients.PREPARED and count / rate > session_s:
+        raise PaygateExit(
+            f"{count} payments at {rate:g} a second take longer than the {session_s:g} s for which credentials can be "
+            f"sealed in advance: ask for at most {int(rate * session_s)} payments, or for --clients sealing",
+            ExitCode.USAGE,
+        )
+
+
 def _load(
-    gateway: Address, bank_root: Path, orders: Sequence[Order], options: LoadOptions, executor: Executor
+    gateway: Address,
+    bank_root: Path,
+    orders: Sequence[Order],
+    options: LoadOptions,
+    executor: Executor,
+    others: Iterator[bytes] | None = None,
 ) -> Round:
     root = read_root(bank_root)
     links = Links(gateway, options.connection_count)
@@ -98,6 +131,7 @@ def _load(
             root_key=root.public_key,
             choose=lambda key_list: suite_key_of(key_list, options.suite),
             clients=options.clients,
+            others=others,
         )
         schedule_ns = None
         if options.rate is not None:

@@ -4,7 +4,8 @@
 
 ARGUMENTS are the program's own (`serve --state DIR ...`). FILE says what each stage took, as JSON, once the program
 has ended. A staged bank starts staged decoders, which write beside FILE. Counting begins with the server's run, and
-anew with the first input after a SIGUSR2 (`Staging.begin`).
+anew with the first input after a SIGUSR2 (`Staging.begin`); it ends with the run, or with the tick in which a SIGUSR1
+comes (`Staging.end`).
 """
 
 import argparse
@@ -25,7 +26,18 @@ import paygate.bank.__main__
 import paygate.bank.decoder
 import paygate.gateway.__main__
 from paygate.bank.decoding import decoder_argv
-from paygate.bench.stages import BEGIN_SIGNAL, PROGRAMS, REST, RUNS, STAGES, WAIT, YIELDING, Targets, staged_argv
+from paygate.bench.stages import (
+    BEGIN_SIGNAL,
+    END_SIGNAL,
+    PROGRAMS,
+    REST,
+    RUNS,
+    STAGES,
+    WAIT,
+    YIELDING,
+    Targets,
+    staged_argv,
+)
 from paygate.bench.stopwatch import Function, Stopwatch
 from paygate.cli import run
 
@@ -208,7 +220,7 @@ class _Run:
     def __init__(self, program: str, watch: Stopwatch) -> None:
         self._program = program
         self._watch = watch
-        self._is_to_begin = False
+        self._is_to_begin = self._is_to_end = self._is_waiting = self._has_ended = False
         self.times = times_taken(program, watch)
         """What was taken in the run: all zero until it has ended."""
 
@@ -220,15 +232,15 @@ class _Run:
         def run_timed(*args: Any, **kwargs: Any) -> Any:
             # Not before, since a server sets its signals when it starts.
             signal.signal(BEGIN_SIGNAL, self._begin_asked)
+            signal.signal(END_SIGNAL, self._end_asked)
             watch.begin()
             for _ in range(_CALIBRATED_FIRST_COUNT):
                 watch.calibrate()
             try:
                 return function(*args, **kwargs)
             finally:
-                watch.end()
                 # Now, since the program's end calls timed functions too.
-                self.times = times_taken(self._program, watch)
+                self._end()
 
         return run_timed
 
@@ -241,11 +253,15 @@ class _Run:
 
         @wraps(wait)
         def waited(*args: Any, **kwargs: Any) -> Any:
+            if self._is_to_end:
+                self._end()
             if next(ticks) % _CALIBRATED_TICKS == 0:
                 watch.calibrate()
+            self._is_waiting = True
             ready = wait(*args, **kwargs)
+            self._is_waiting = False
             if self._is_to_begin:
-                self._is_to_begin = False
+                self._is_to_begin = self._has_ended = False
                 watch.begin()
             return ready
 
@@ -253,6 +269,20 @@ class _Run:
 
     def _begin_asked(self, _number: int, _frame: FrameType | None) -> None:
         self._is_to_begin = True
+
+    def _end_asked(self, _number: int, _frame: FrameType | None) -> None:
+        if self._is_waiting:
+            self._end()
+        else:
+            self._is_to_end = True
+
+    def _end(self) -> None:
+        """Unless it has ended already, and not begun again."""
+        self._is_to_end = False
+        if not self._has_ended:
+            self._has_ended = True
+            self._watch.end()
+            self.times = times_taken(self._program, self._watch)
 
 
 if __name__ == "__main__":

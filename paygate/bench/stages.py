@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from paygate.children import child_argv
 from paygate.cli import PaygateExit
+from paygate.files.text_records import WRITE_DELAY_MS
 
 Targets = tuple[str, ...]
 """Functions and methods as `module:qualified.name`."""
@@ -122,6 +123,10 @@ PROGRAMS: Final = tuple(STAGES)
 
 BEGIN_SIGNAL: Final = signal.SIGUSR2
 """Has a staged program forget what it has counted so far."""
+END_SIGNAL: Final = signal.SIGUSR1
+"""Has it count no more."""
+RECORDS_S: Final = 2 * WRITE_DELAY_MS / 1000
+"""After the last answer, until the text records have what the payments changed: that too is a payment's time."""
 DECODERS_S_MAX: Final = 5
 """A decoder ends when it sees that its bank has; then its times are there."""
 _POLL_S: Final = 0.02
@@ -214,7 +219,7 @@ class ProgramProfile:
     timer_us: float
     """What the timing cost; in no stage."""
     cpu_us: float
-    """Processor time of the process as the system measured it: all stages and the timing."""
+    """Processor time of the process as the system measured it, by which the stages are scaled: all, and the timing."""
     scale: float
     """See `ProgramTimes.scale`."""
     ticks: float
@@ -242,8 +247,8 @@ class StageProfile:
     def table(self) -> str:
         """As text: a row for each stage, a column for each program, in microseconds a payment.
 
-        The rows below the stages check them: the timing that was taken off, what the system says of the processes, and
-        which share of its busy time a process had a core, by which the stages are scaled.
+        The rows below the stages tell how they came about: the timing that was taken off, and which share of its busy
+        time a process had a core, by which the stages are scaled.
         """
         columns = list(self.programs.values())
         used = [stage for stage in MEANINGS if any(stage in p.stages_us for p in columns)]
@@ -252,7 +257,6 @@ class StageProfile:
         rows.append(_row("= processor time", [_us(p.total_us) for p in columns]))
         rows.append(_row("waiting for fsync", [_us(p.fsync_wait_us or None) for p in columns]))
         rows.append(_row("(timing, left out)", [_us(p.timer_us) for p in columns]))
-        rows.append(_row("(as the system says)", [_us(p.cpu_us) for p in columns]))
         rows.append(_row("payments a tick", [f"{1 / p.ticks:.1f}" if p.ticks else "-" for p in columns]))
         rows.append(_row("had its core", [f"{p.scale:.0%}" for p in columns]))
         rows.append(_row("idle", [f"{p.idle_share:.0%}" for p in columns]))
@@ -312,10 +316,21 @@ class Staging:
 
     def begin(self) -> None:
         """Have the programs, which run and are idle, forget what they have counted so far."""
+        self._send(BEGIN_SIGNAL)
+
+    def end(self) -> None:
+        """Have the programs, whose last answer has come, count no more once the text records are written.
+
+        What comes then, links that are closed and the time until the servers are stopped, is no payment's.
+        """
+        time.sleep(RECORDS_S)
+        self._send(END_SIGNAL)
+
+    def _send(self, number: signal.Signals) -> None:
         for path in self._directory.glob("*.json"):
             pid = json.loads(path.read_bytes()).get("pid")
             if pid is not None:  # It has not ended.
-                os.kill(pid, BEGIN_SIGNAL)
+                os.kill(pid, number)
         time.sleep(_POLL_S)
 
     def profile(self, payment_count: int) -> StageProfile:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -22,23 +22,27 @@ from paygate.bank.server import LEDGER_NAME
 from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.bench.orders import Customer, Order
 from paygate.cli import PaygateExit
-from paygate.clock import system_now
+from paygate.clock import Now, system_now
 from paygate.codec.seal import verifier_of
 from paygate.gateway.settings import STORE_NAME
-from paygate.gateway.sqlite_tokens import SqliteTokens
+from paygate.gateway.sqlite_tokens import HELD_TOKEN_COUNT_MAX, SqliteTokens
 from paygate.gateway.tokens import IssueToken, Token, TokenTaken
 
 BANK_ID: Final = "BENCHBANK"
 GATEWAY_ID: Final = "bench-gateway"
 CURRENCY: Final = "INR"
-BALANCE_MINOR: Final = 10**12
-"""What each customer has at first: more than any run spends."""
+BALANCE_MINOR: Final = 10**9
+"""What each customer has at first: more than any run spends; of 10^7 customers, what the bank's books can count."""
+OTHER_COUNT: Final = 2 * HELD_TOKEN_COUNT_MAX
+"""Tokens that nobody pays: two sets by turns, each as many as a gateway holds in memory, so that none of those that are
+queried is held and each that comes in drives an older one out."""
 MERCHANT_COUNT: Final = 100
 CUSTOMER_COUNT: Final = 10_000
 START_S_MAX: Final = 600
 """A start checks and rebuilds everything; with 10^7 rows that takes minutes."""
 STOP_S_MAX: Final = 60
 _BATCH_COUNT: Final = 10_000
+_NOBODY: Final = Customer("", b"")
 _POLL_S: Final = 0.01
 
 T = TypeVar("T")
@@ -104,8 +108,8 @@ class BenchSystem:
         """The bank's root key, as clients are given it."""
         return self.root / "bank-root.txt"
 
-    def add_accounts(self, customers: Iterable[Customer]) -> None:
-        """Open the merchants' and the customers' accounts while no bank runs. Raises StoreError."""
+    def add_accounts(self, customers: Iterable[Customer], at: Now | None = None) -> None:
+        """Open the merchants' and the customers' accounts while no bank runs, now or at a time. Raises StoreError."""
         directory = self.root / "bank"
         pepper = load_pepper(directory)
         ledger = SqliteLedger(directory / LEDGER_NAME, load_identity(directory), load_receipt_key(directory))
@@ -118,7 +122,7 @@ class BenchSystem:
                 for c in customers
             )
             for batch in _batches(chain(merchants, opened)):
-                outcomes = ledger.apply(batch, system_now())
+                outcomes = ledger.apply(batch, at or system_now())
                 assert all(o in (AccountOutcome.OPENED, AccountOutcome.KNOWN) for o in outcomes)
 
     def add_orders(self, orders: Iterable[Order]) -> None:
@@ -128,6 +132,12 @@ class BenchSystem:
             for batch in _batches(IssueToken(_token(order)) for order in orders):
                 outcomes = store.apply(batch, system_now())
                 assert all(isinstance(o, TokenTaken) and o.is_changed for o in outcomes)
+
+    def add_others(self) -> Iterator[bytes]:
+        """Issue tokens that nobody pays; gives their queries, over and over (`Shoppers`). Raises StoreError."""
+        others = [Order(f"O{n:08}", "1234", merchant_id(0), 100, _NOBODY) for n in range(OTHER_COUNT)]
+        self.add_orders(others)
+        return cycle([order.query_frame() for order in others])
 
     # -- running ---------------------------------------------------------------------------------------
 
@@ -150,10 +160,11 @@ class BenchSystem:
 
     def kill(self) -> None:
         """End both as a power cut would end them, but for what the system itself still writes."""
-        for server in (self.gateway, self.bank):
-            if server is not None:
-                server.process.kill()
-                server.process.wait()
+        servers = [server for server in (self.gateway, self.bank) if server is not None]
+        for server in servers:
+            server.process.kill()
+        for server in servers:
+            server.process.wait()
         self.gateway = self.bank = None
 
     def _start(self, role: str, argv: Sequence[str], *options: str) -> Server:
