@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final, Protocol
 
+from paygate.bench.codec_race import race
 from paygate.bench.footprint import idle_bytes
 from paygate.bench.load import Links
 from paygate.bench.machine import measure_limits
@@ -100,7 +101,7 @@ class Campaign:
         curve = 1 + len(options.suites) * (len(CURVE_SHARES) + options.round_count)
         a_round = PEER_COUNT_MAX * len(peers) + kinds
         return (
-            2 + len(peers) + sweep + 1 + kinds + 1 + options.round_count * a_round + curve + 1 + 3 * len(options.suites)
+            3 + len(peers) + sweep + 1 + kinds + 1 + options.round_count * a_round + curve + 1 + 3 * len(options.suites)
         )
 
     def run(self, progress: Progress) -> None:
@@ -124,6 +125,8 @@ class Campaign:
             for suite in self._options.suites:
                 self._stages(suite, executor)
         self._memory()
+        self._step("the codec")
+        self._results.codec = race()
 
     # -- peers -----------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
+from paygate.bench.codec_race import TEXTS, CodecTimes, mean_of_kinds, slowest_of
 from paygate.bench.results import PAYGATE, SEARCH_ROUND, Results, Sample, best_client_count, of
 
 ROUND_COUNT_MIN: Final = 5
@@ -37,6 +38,11 @@ TAIL_TEXT: Final = "p99/p50 at 70 % of the highest rate, open loop"
 TAIL_MAX: Final = 4.0
 MEMORY_TEXT: Final = "memory per idle connection, {}"
 MEMORY_BYTES_MAX: Final = 8192
+CODEC_TEXT: Final = "codec, encode + decode, against hand-written struct"
+CODEC_MIN: Final = 0.8
+CODEC_KIND_MIN: Final = 0.6
+CONSTRUCT_TEXT: Final = "codec, encode + decode, against interpreted construct"
+CONSTRUCT_MIN: Final = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,22 @@ def judge(results: Results) -> list[Judged]:
         judged.append(
             _judged(MEMORY_TEXT.format(server), "bytes", [size], MEMORY_BYTES_MAX, is_floor=False, round_count_min=1)
         )
+    return judged + judge_codec(results.codec)
+
+
+def judge_codec(times: Sequence[CodecTimes]) -> list[Judged]:
+    """The codec's goals, with each sort of texts; none if it was not measured."""
+    judged = []
+    for texts in TEXTS:
+        to_hand = [one.to_hand for one in times if one.texts == texts and one.to_hand]
+        to_construct = [one.to_construct for one in times if one.texts == texts]
+        for text, ratios, bound in (
+            (f"{CODEC_TEXT}, mean of kinds", to_hand and mean_of_kinds(to_hand), CODEC_MIN),
+            (f"{CODEC_TEXT}, the slowest kind", to_hand and slowest_of(to_hand), CODEC_KIND_MIN),
+            (f"{CONSTRUCT_TEXT}, mean of kinds", to_construct and mean_of_kinds(to_construct), CONSTRUCT_MIN),
+        ):
+            if ratios:
+                judged.append(_judged(text, f"{texts} texts", ratios, bound, is_floor=True))
     return judged
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any, Final
 
+from paygate.bench.codec_race import CodecTimes
 from paygate.bench.goals import Judged, judge
 from paygate.bench.ratios import Ratio, ratios_of
 from paygate.bench.results import Results, Sample, measured
@@ -42,12 +43,14 @@ def report(results: Results) -> str:
     for growth in results.growth:
         rows = [(_count(x), f"{y:.4g}") for x, y in growth.points]
         parts.append(_titled(growth.name, table((growth.x_label, growth.y_label), rows)))
+    if results.codec:
+        parts.append(_titled("The codec: one encode and one decode, in microseconds", codec_table(results.codec)))
     ratios = ratios_of(results)
     if ratios:
         parts.append(_titled("Ratios: payments a second against what else is done a second", _ratios(ratios)))
     judged = judge(results)
     if judged:
-        parts.append(_titled("Goals", table(_GOAL_HEAD, [_goal_row(one) for one in judged])))
+        parts.append(_titled("Goals", goal_table(judged)))
     missing = [f"{name} was not measured: {text}" for name, text in results.missing.items()]
     return "\n\n".join([*parts, *missing]) + "\n"
 
@@ -134,6 +137,24 @@ def _ratios(ratios: Sequence[Ratio]) -> str:
         head = (f"paygate ({variant}), medians of {rounds} rounds", *(f"{n} links" for n in counts))
         tables.append(table(head, rows))
     return "\n\n".join(tables)
+
+
+def codec_table(times: Sequence[CodecTimes]) -> str:
+    """Medians of the rounds; ratios are how many times as fast the compiled codec is."""
+    rows = [
+        (
+            f"{one.kind} ({one.texts} texts)",
+            *(f"{median(us):.2f}" if us else _NOTHING for us in (one.compiled_us, one.by_hand_us, one.construct_us)),
+            *(_ratio(median(ratios)) if ratios else _NOTHING for ratios in (one.to_hand, one.to_construct)),
+        )
+        for one in times
+    ]
+    return table(("", "compiled", "by hand", "construct", "/ by hand", "/ construct"), rows)
+
+
+def goal_table(judged: Iterable[Judged]) -> str:
+    """Each goal beside what was measured, and the verdict."""
+    return table(_GOAL_HEAD, [_goal_row(one) for one in judged])
 
 
 _GOAL_HEAD: Final = ("", "suite, clients", "measured", "range", "rounds", "goal", "")

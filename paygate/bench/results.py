@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
 
+from paygate.bench.codec_race import CodecTimes
 from paygate.bench.stages import StageProfile
 
 PAYGATE: Final = "paygate"
@@ -79,6 +80,7 @@ class Results:
     """Memory per idle connection, by server."""
     stages: dict[str, StageProfile] = field(default_factory=dict)
     growth: list[Growth] = field(default_factory=list)
+    codec: list[CodecTimes] = field(default_factory=list)
     error: str = ""
     """Why the run ended before its end; empty if it did not."""
 

@@ -1,9 +1,9 @@
-"""The socket's messages encoded and decoded by hand with `struct`, for `bench_codec.py` to compare the codec with.
+"""The socket's messages encoded and decoded by hand with `struct`: the peer of the compiled codec.
 
 It is what one writes who knows the wire format by heart and has no declaration: one `struct` for each run of fixed
 fields, regular expressions that match in place, a function for each kind of text, the rules between fields as plain
 conditions, the dataclasses made by their constructors. It checks all that the codec checks, and names what is wrong;
-tests/codec/test_bench_codec.py holds that. Nothing but the bench uses it.
+tests/bench/test_hand_codec.py holds that. Nothing but the bench uses it.
 """
 
 import re
