@@ -43,7 +43,6 @@ dump-fuzz: $(READY) ## ten thousand damaged captures through paygate-dump; SEED=
 
 bench: $(READY) ## payments/s and latency beside PostgreSQL and ISO 8583, the goals judged (results in var/)
 	$(BIN)/paygate-bench compare --json var/bench/compare.json --plots var/bench/plots
-	$(BIN)/python scripts/bench_codec.py
 
 bench-growth: $(READY) ## cost of a payment, starts and memory against tokens, accounts, history, connections
 	$(BIN)/paygate-bench growth --json var/bench/growth.json --plots var/bench/plots

@@ -3,7 +3,7 @@
 import importlib.metadata
 import os
 import platform
-import subprocess
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,7 +31,19 @@ def _processor() -> str:
 
 
 def _file_system(directory: Path) -> str:
-    done = subprocess.run(
-        ["stat", "--file-system", "--format=%T", str(directory)], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "an unknown file system"
+    return file_system_of(directory, Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
+
+
+def file_system_of(directory: Path, mountinfo: str) -> str:
+    """The type of the file system that a directory lies on, by the mounts of proc(5): the innermost, mounted last.
+
+    `statfs` has one number for ext2, ext3 and ext4.
+    """
+    found, depth = "an unknown file system", -1
+    for line in mountinfo.splitlines():
+        mount, _, what = line.partition(" - ")
+        # Blanks and the like are written as octal numbers.
+        point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), mount.split(" ")[4]))
+        if directory.resolve().is_relative_to(point) and len(point.parts) >= depth:
+            found, depth = what.split(" ")[0], len(point.parts)
+    return found
