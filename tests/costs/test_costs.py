@@ -3,8 +3,10 @@
 Ceilings are lowered, or raised on purpose, by `PYTHONPATH=tests python -m costs.update`, with the reason in the commit.
 """
 
+import os
 import shutil
 from collections import Counter
+from typing import NoReturn
 
 import pytest
 from costs.ceilings import SHOW, UPDATE, load, problems, this_platform, versions
@@ -50,12 +52,29 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
 # -- ceilings --------------------------------------------------------------------------------------------
 
 
+def no_ceilings() -> NoReturn:
+    """Skip, or fail in CI: a guard that holds nothing there would go unnoticed."""
+    text = f"no ceilings for {this_platform()}; measure them there: {UPDATE}"
+    if os.environ.get("CI"):
+        pytest.fail(text)
+    pytest.skip(text)
+
+
+def test_a_platform_without_ceilings_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="no ceilings for"):
+        no_ceilings()
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="no ceilings for"):
+        no_ceilings()
+
+
 @pytest.mark.parametrize("size", BATCHES)
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_no_count_is_above_its_ceiling_or_far_below(measured: Measured, program: str, size: int) -> None:
     ceilings = load()
     if ceilings is None:
-        pytest.skip(f"no ceilings for {this_platform()}; measure them there: {UPDATE}")
+        no_ceilings()
     found = problems(program, size, measured.counts(program, size), ceilings.payment[program][str(size)])
     advice = [f"which tick, and what in it: {SHOW} {size}", f"if it is meant: {UPDATE}"]
     if ceilings.versions != versions():
@@ -66,7 +85,7 @@ def test_no_count_is_above_its_ceiling_or_far_below(measured: Measured, program:
 def test_the_ceilings_name_every_kind_of_count() -> None:
     ceilings = load()
     if ceilings is None:
-        pytest.skip(f"no ceilings for {this_platform()}")
+        no_ceilings()
     for program in SERVERS:
         asked = {
             "system calls",
@@ -102,10 +121,21 @@ def test_more_and_far_less_are_problems_and_slack_is_none() -> None:
     def told(now: float) -> list[str]:
         return problems("bank", 64, {"reads": now}, {"reads": 10.0})
 
-    assert told(10.0) == told(10.04) == told(9.0) == []
-    assert told(10.06) == ["bank, batches of 64: reads 10 -> 10.06 a payment (640 -> 643.8 a batch): grew"]
+    assert told(10.0) == told(10.007) == told(9.0) == []
+    assert told(10 + 1 / 64) == ["bank, batches of 64: reads 10 -> 10.0156 a payment (640 -> 641 a batch): grew"]
     fell = "reads 10 -> 8.99 a payment (640 -> 575.4 a batch): fell; keep the gain and lower the ceiling"
     assert told(8.99) == [f"bank, batches of 64: {fell}"]
+
+
+def test_one_allocation_more_a_payment_is_a_problem_and_what_runs_differ_by_is_none() -> None:
+    for ceiling in (262.6, 418.5):
+        assert problems("bank", 64, {"allocations": ceiling + 1}, {"allocations": ceiling})
+        assert not problems("bank", 64, {"allocations": ceiling * 1.0005}, {"allocations": ceiling})
+    assert not problems("gateway", 1, {"bytes allocated": 79_300.0}, {"bytes allocated": 79_241.0})
+
+
+def test_one_function_call_more_a_batch_is_a_problem_however_many_there_are() -> None:
+    assert problems("gateway", 64, {"function calls": 426.83 + 1 / 64}, {"function calls": 426.83})
 
 
 def test_one_call_more_a_batch_is_a_problem_however_rare_the_call() -> None:
