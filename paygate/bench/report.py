@@ -134,7 +134,7 @@ def _ratios(ratios: Sequence[Ratio]) -> str:
             for against in dict.fromkeys(ratio.against for ratio in of_variant)
         ]
         rounds = " to ".join(str(n) for n in sorted({ratio.round_count for ratio in of_variant}))
-        head = (f"paygate ({variant}), medians of {rounds} rounds", *(f"{n} links" for n in counts))
+        head = (f"paygate ({variant}), by connections; rounds: {rounds}", *map(str, counts))
         tables.append(table(head, rows))
     return "\n\n".join(tables)
 
@@ -176,6 +176,8 @@ def _verdict(judged: Judged) -> str:
 
 
 def _ratio(value: float) -> str:
+    if value < 0.1:
+        return f"{value:.2g}"
     return f"{value:.2f}" if value < 100 else _count(value)
 
 

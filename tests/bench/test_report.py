@@ -30,7 +30,7 @@ def test_a_report_shows_medians_goals_and_verdicts() -> None:
     assert "paygate (X25519, sealed in advance)       64   8,500  8,000 to 9,000       5    1.00    3.00" in text
     assert "pgbench TPC-B (PostgreSQL 15): three balances; fsync on" in text
     ratios = text[text.index("Ratios") :].splitlines()
-    assert ratios[2].split("  ")[0] == "paygate (X25519, sealed in advance), medians of 5 rounds"
+    assert ratios[2].split("  ")[0] == "paygate (X25519, sealed in advance), by connections; rounds: 5"
     assert ratios[3].split() == ["pgbench", "TPC-B,", "8", "clients", "2.12"]
     goals = text[text.index("Goals") :].splitlines()
     assert goals[3].split("  ")[-1].strip() == "met (peer at 8 clients)"
