@@ -14,8 +14,8 @@ SLACK_PER_BATCH: Final = 0.5
 """By how much a count may be above its ceiling: less than one call a batch, so that none can be added."""
 MEMORY: Final = frozenset({"allocations", "bytes allocated", "bytes copied"})
 MEMORY_SLACK: Final = 0.002
-"""By which share these may be, if that is more. Calls are the same in each run, and memory is not: five runs differed by
-0.01 % in batches of 64, by 0.1 % in batches of one. One allocation more a payment, of some hundreds, is above it."""
+"""By which share these may be, if that is more. Calls are the same in each run, and memory is not: five runs differed
+by 0.01 % in batches of 64, by 0.1 % in batches of one. One allocation more a payment, of some hundreds, is above it."""
 GAIN: Final = 0.1
 """A count that is so far below its ceiling is a gain to be kept: lower the ceiling."""
 UPDATE: Final = "PYTHONPATH=tests python -m costs.update"
