@@ -134,8 +134,9 @@ def test_one_allocation_more_a_payment_is_a_problem_and_what_runs_differ_by_is_n
     assert not problems("gateway", 1, {"bytes allocated": 79_300.0}, {"bytes allocated": 79_241.0})
 
 
-def test_one_function_call_more_a_batch_is_a_problem_however_many_there_are() -> None:
-    assert problems("gateway", 64, {"function calls": 426.83 + 1 / 64}, {"function calls": 426.83})
+def test_two_function_calls_more_a_batch_are_a_problem_however_many_there_are() -> None:
+    assert problems("gateway", 64, {"function calls": 426.83 + 2 / 64}, {"function calls": 426.83})
+    assert not problems("bank", 64, {"function calls": (20_636 + 3 / 8) / 64}, {"function calls": 20_636 / 64})
 
 
 def test_one_call_more_a_batch_is_a_problem_however_rare_the_call() -> None:
