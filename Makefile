@@ -44,7 +44,7 @@ dump-fuzz: $(READY) ## ten thousand damaged captures through paygate-dump; SEED=
 bench: $(READY) ## payments/s and latency beside PostgreSQL and ISO 8583, the goals judged (results in var/)
 	$(BIN)/paygate-bench compare --json var/bench/compare.json --plots var/bench/plots
 
-bench-growth: $(READY) ## cost of a payment, starts and memory against tokens, accounts, history, connections
+bench-growth: $(READY) ## cost of a payment, starts and memory against tokens, accounts, history, log, connections
 	$(BIN)/paygate-bench growth --json var/bench/growth.json --plots var/bench/plots
 
 costs: $(READY) ## system calls, statements, fsyncs, calls and allocations of a payment, held against ceilings

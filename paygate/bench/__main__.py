@@ -30,7 +30,7 @@ DESCRIPTOR_COUNT: Final = 8_192
 SPARE_DESCRIPTOR_COUNT: Final = 100
 """What else is open, at most."""
 _SUITES: Final = {"x25519": KemId.X25519, "hybrid": KemId.MLKEM768_X25519}
-_SUBJECTS: Final = ("tokens", "accounts", "history", "connections")
+_SUBJECTS: Final = ("tokens", "accounts", "history", "connections-log", "connections")
 _CLIENTS: Final = {"prepared": Clients.PREPARED, "sealing": Clients.SEALING}
 
 T = TypeVar("T")
@@ -248,7 +248,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_rows,
         default=1_000_000,
         metavar="N",
-        help="the largest number of tokens, accounts and payments made before, up to 10000000 (1000000)",
+        help="the largest number of tokens, accounts, payments made before (history) and lines of LogFiles.txt "
+        "(connections-log), up to 10000000; of the last two 1000000 at most, whatever is asked (1000000)",
     )
     growth.add_argument(
         "--subjects",

@@ -65,3 +65,8 @@ def processor_ns(pid: int) -> int:
 def children(pid: int) -> list[int]:
     """The processes that a process's one thread started (Linux)."""
     return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+
+
+def text_bytes(root: Path) -> int:
+    """How long the text records of the servers below a directory are, all together."""
+    return sum(path.stat().st_size for path in root.glob("*/*.txt"))

@@ -41,8 +41,9 @@ def report(results: Results) -> str:
     if results.stages:
         parts.append(_titled("Where the time of a payment goes, in microseconds", _stages(results)))
     for growth in results.growth:
-        rows = [(_count(x), f"{y:.4g}") for x, y in growth.points]
-        parts.append(_titled(growth.name, table((growth.x_label, growth.y_label), rows)))
+        rows = [(_count(x) if float(x).is_integer() else f"{x:,.2f}", f"{y:.4g}") for x, y in growth.points]
+        trend = f"\n{growth.trend}" if growth.trend else ""
+        parts.append(_titled(growth.name, table((growth.x_label, growth.y_label), rows) + trend))
     if results.codec:
         parts.append(_titled("The codec: one encode and one decode, in microseconds", codec_table(results.codec)))
     ratios = ratios_of(results)

@@ -92,7 +92,10 @@ def test_a_load_on_a_gateway_that_runs_already_pays_the_tokens_that_it_is_given(
         (["load", "--rate", "nan"], "expected a number from 1 to 1e+06"),
         (["load", "--suite", "rsa"], "expected one of x25519, hybrid"),
         (["load", "--gateway", "127.0.0.1:15000"], "needs all of --gateway, --bank-root, --tokens and --customers"),
-        (["growth", "--subjects", "tokens,moons"], "expected one of tokens, accounts, history, connections"),
+        (
+            ["growth", "--subjects", "tokens,moons"],
+            "expected one of tokens, accounts, history, connections-log, connections",
+        ),
         (["growth", "--rows", "999"], "expected a whole number from 1000 to 10000000"),
         (["compare", "--peers", "oracle"], "expected one of pgbench TPC-B, PostgreSQL one call"),
     ],

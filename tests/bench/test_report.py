@@ -116,5 +116,13 @@ def test_every_stage_has_a_colour_of_its_own(tmp_path: Path, monkeypatch: pytest
     assert len(MEANINGS) == len({bar.get_facecolor() for bar in axes.patches})
 
 
+def test_how_a_cost_grows_is_told_below_it() -> None:
+    results = Results({}, {})
+    results.growth.append(Growth("Cost", "MB of text records", "us", [(0.25, 100.0), (1_000, 101.0)], "flat: +1 us"))
+    text = report(results)
+    assert "0.25" in text
+    assert text.endswith(" 101\nflat: +1 us\n")
+
+
 def test_nothing_measured_draws_nothing(tmp_path: Path) -> None:
     assert draw(Results({}, {}), tmp_path) == []
