@@ -39,7 +39,7 @@ POLL_MS: Final = 10
 """How often a story looks when it waits for several things: a program's end, a connection, a failure."""
 CLOCK_SKEW_MS_MAX: Final = 60_000
 """The client runs by this machine's clock, or by one near it."""
-SHORT_SESSION_MS: Final = 4_000
+SHORT_SESSION_MS: Final = 7_000
 """A session for cases that wait for its end: a busy machine must have sealed and sent by then."""
 OPEN_SESSION_MS: Final = 8_000
 """A session for cases that a client may wait out, and need not."""
