@@ -99,10 +99,8 @@ class Campaign:
         kinds = len(options.suites) * len(options.connection_counts)
         sweep = sum(len(peer.client_counts) for peer in peers)
         curve = 1 + len(options.suites) * (len(CURVE_SHARES) + options.round_count)
-        a_round = PEER_COUNT_MAX * len(peers) + kinds
-        return (
-            3 + len(peers) + sweep + 1 + kinds + 1 + options.round_count * a_round + curve + 1 + 3 * len(options.suites)
-        )
+        a_round = PEER_COUNT_MAX * len(peers) + kinds + 1  # the memory
+        return 3 + len(peers) + sweep + 1 + kinds + 1 + options.round_count * a_round + curve + 3 * len(options.suites)
 
     def run(self, progress: Progress) -> None:
         """Measure everything. Raises PaygateExit; a peer that is missing is noted in the results."""
@@ -253,8 +251,10 @@ class Campaign:
     # -- memory and stages -----------------------------------------------------------------------------
 
     def _memory(self) -> None:
-        self._step(f"memory of {IDLE_COUNT} idle connections")
-        self._results.memory_bytes |= idle_bytes(self._directory / "idle", IDLE_COUNT)
+        for number in self._rounds:
+            self._step(f"memory of {IDLE_COUNT} idle connections")
+            for role, size in idle_bytes(self._directory / f"idle-{number}", IDLE_COUNT).items():
+                self._results.memory_bytes.setdefault(role, []).append(size)
 
     def _stages(self, suite: KemId, executor: Executor) -> None:
         """The stage profile: the same servers under stopwatches, with as many connections as there may be."""

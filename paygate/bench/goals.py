@@ -81,11 +81,8 @@ def judge(results: Results) -> list[Judged]:
         ]
         if tails:
             judged.append(_judge_tails(variant, tails))
-    for server, size in results.memory_bytes.items():
-        # A mean of thousands of connections, on servers that do nothing else: no rounds would tell it better.
-        judged.append(
-            _judged(MEMORY_TEXT.format(server), "bytes", [size], MEMORY_BYTES_MAX, is_floor=False, round_count_min=1)
-        )
+    for server, sizes in results.memory_bytes.items():
+        judged.append(_judged(MEMORY_TEXT.format(server), "bytes", sizes, MEMORY_BYTES_MAX, is_floor=False))
     return judged + judge_codec(results.codec)
 
 
@@ -148,14 +145,13 @@ def _judged(
     is_floor: bool,
     note: str = "",
     is_missed: bool = False,
-    round_count_min: int = ROUND_COUNT_MIN,
 ) -> Judged:
     """`is_missed`: whatever the ratios are."""
     value = median(ratios) if ratios else None
     is_met: bool | None = None
     if is_missed:
         is_met = False
-    elif value is not None and len(ratios) >= round_count_min:
+    elif value is not None and len(ratios) >= ROUND_COUNT_MIN:
         is_met = value >= bound if is_floor else value <= bound
     lowest, highest = (min(ratios), max(ratios)) if ratios else (None, None)
     return Judged(text, variant, bound, is_floor, value, lowest, highest, len(ratios), is_met, note)

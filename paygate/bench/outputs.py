@@ -54,15 +54,18 @@ def run_directory(parent: Path) -> Iterator[Path]:
     """
     directory = Path(tempfile.mkdtemp(prefix="run-", dir=parent.resolve()))
     directory.chmod(0o711)  # PostgreSQL, which refuses to run as root, must get through to its own directory
+    keeps_logs = False
     try:
         yield directory
+    except BrokenPipeError:
+        raise  # the run itself went well, and nobody reads what it found
     except Exception as error:
-        if _keep_logs(directory):
+        keeps_logs = _keep_logs(directory)
+        if keeps_logs:
             sys.stderr.write(f"The logs of servers and peers are kept in {directory}\n")
         raise _told_by_system(error, directory) from error
     finally:
-        # An error that nobody caught here came from outside: no log says more of it.
-        if not isinstance(sys.exc_info()[1], Exception):
+        if not keeps_logs:
             shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -77,8 +80,6 @@ def _keep_logs(directory: Path) -> bool:
                 found = True
             else:
                 path.unlink()
-    if not found:
-        shutil.rmtree(directory, ignore_errors=True)
     return found
 
 

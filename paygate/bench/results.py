@@ -76,8 +76,8 @@ class Results:
     """Of each peer's program or package."""
     settings: dict[str, dict[str, str]] = field(default_factory=dict)
     """What each peer says that it is set to, where that decides what it does for a payment."""
-    memory_bytes: dict[str, float] = field(default_factory=dict)
-    """Memory per idle connection, by server."""
+    memory_bytes: dict[str, list[float]] = field(default_factory=dict)
+    """Memory per idle connection, by server; one value a round, each on servers of their own."""
     stages: dict[str, StageProfile] = field(default_factory=dict)
     growth: list[Growth] = field(default_factory=list)
     codec: list[CodecTimes] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -194,3 +195,25 @@ def test_lines_that_are_none_are_told_with_their_place(tmp_path: Path) -> None:
     assert f"{customers}" in done.stderr
     assert "line 2" in done.stderr
     assert "secret" not in done.stderr
+
+
+def test_results_are_written_whoever_reads_the_report(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = ("--connections", "4", "--payments", "200", "--directory", str(tmp_path / "work"))
+    command = [*BENCH, "load", *arguments, "--json", str(tmp_path / "load.json")]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=TIMEOUT_S, check=False)
+    os.close(writer)
+    assert done.returncode != 0
+    assert "the reader of the output went away" in done.stderr
+    assert len(json.loads((tmp_path / "load.json").read_text())["samples"]) == 1
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_too_few_descriptors_are_told_before_anything_runs(tmp_path: Path) -> None:
+    command = ["prlimit", "--nofile=1000:2000", *BENCH, "load", "--connections", "4096", "--payments", "45000"]
+    command += ["--directory", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 2
+    assert "raise the hard limit (ulimit -Hn)" in done.stderr
+    assert list(tmp_path.iterdir()) == []
