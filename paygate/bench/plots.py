@@ -135,7 +135,7 @@ def _draw_growth(growth: Growth, path: Path) -> Path:
     axes.set_ylim(bottom=0)
     axes.set_xlabel(growth.x_label)
     axes.set_ylabel(growth.y_label)
-    axes.set_title(growth.name)
+    axes.set_title(f"{growth.name}\n{growth.trend}" if growth.trend else growth.name)
     return _save(figure, path)
 
 
