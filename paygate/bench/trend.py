@@ -28,5 +28,5 @@ def trend_of(points: Sequence[tuple[float, float]], unit: str) -> str:
     slope = linear_regression(decades, costs).slope
     rise = slope * (decades[-1] - decades[0])
     if abs(rise) <= NOISE_SHARE * mean(costs):
-        return f"flat: {slope:+.2g} {unit} a decade"
-    return f"{'logarithmic' if rise > 0 else 'falling'}: {slope:+.2g} {unit} a decade"
+        return f"flat: {slope:+.3g} {unit} a decade"
+    return f"{'logarithmic' if rise > 0 else 'falling'}: {slope:+.3g} {unit} a decade"
