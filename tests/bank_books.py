@@ -87,14 +87,8 @@ class Books:
         )
 
     def reopen(self) -> None:
-        """As after a restart."""
+        """As after a restart, or a kill: closing writes nothing."""
         self.ledger.close()
-        self.ledger = SqliteLedger(self.path, IDENTITY, RECEIPT_KEY)
-
-    def kill(self) -> None:
-        """As after a kill and a restart: what is on disk is all that is left."""
-        self.ledger._connection.close()
-        self.ledger._balances.clear()
         self.ledger = SqliteLedger(self.path, IDENTITY, RECEIPT_KEY)
 
     def advance(self, ms: int) -> None:

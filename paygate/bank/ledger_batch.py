@@ -1,7 +1,7 @@
 """One transaction of the ledger in the making: what its operations find, and what is decided.
 
 Later operations of a batch see what earlier ones decided, so a payment that comes twice in one batch is decided once.
-Each row that the batch needs is read once, each account's final balance is written once (`ledger_rows.py`).
+Each row that the batch needs is read once; each account's final balance goes to `ledger_rows.py`.
 """
 
 from collections import defaultdict
@@ -40,7 +40,7 @@ from paygate.bank.ledger import (
     utr_of,
     utr_start,
 )
-from paygate.bank.ledger_chain import Head
+from paygate.bank.ledger_chain import EQUITY_ID, Head
 from paygate.bank.ledger_tables import (
     Balances,
     find_customer,
@@ -60,7 +60,6 @@ from paygate.making import maker_of
 READ_AHEAD_COUNT_MIN: Final = 8
 """Operations from which on their rows are read together; for fewer, one by one is as fast."""
 
-_EQUITY_ID: Final = 1
 _NOBODY_ID: Final = 0
 
 _make_customer: Final = maker_of(Customer)
@@ -212,6 +211,7 @@ class Batch:
         amount_minor = terms.amount_minor
         customer_minor = customer.balance_minor - amount_minor
         merchant_minor = merchant.balance_minor + amount_minor
+        assert customer_minor >= 0  # R6; the table's own check comes when the balance is written, which is later.
         # All accounts together hold what was paid in, and that is below the limit (T34).
         assert merchant_minor <= BALANCE_MINOR_MAX
         self._customers[customer.user_id] = _make_customer(
@@ -294,15 +294,15 @@ class Batch:
     def _open_account(self, amount_minor: int) -> int | None:
         """Open balances are postings too: from equity, which so says what was ever paid in."""
         changes = self.changes
-        equity_minor = self._balance(_EQUITY_ID) - amount_minor
+        equity_minor = self._balance(EQUITY_ID) - amount_minor
         if equity_minor < -BALANCE_MINOR_MAX:
             return None
         account_id = self.head.account_count + len(changes.opened) + 1
-        changes.balances[_EQUITY_ID] = equity_minor
+        changes.balances[EQUITY_ID] = equity_minor
         changes.balances[account_id] = amount_minor
         number = self.head.posting_count + len(changes.postings) + 1
         changes.postings += (
-            (number, None, _EQUITY_ID, -amount_minor),
+            (number, None, EQUITY_ID, -amount_minor),
             (number + 1, None, account_id, amount_minor),
         )
         return account_id

@@ -19,6 +19,8 @@ from paygate.making import compiled_function
 _SIZE_COUNT: Final = 2_048  # larger than nearly all values
 CHAIN_START: Final = bytes(32)
 """Stands for the row before the first."""
+EQUITY_ID: Final = 1
+"""The bank's own account, which is in every ledger: what was paid in is owed from it, so it alone is below zero."""
 PAYMENT_FIELDS: Final = (
     "payment_number, gateway_id, payment_id, transaction_id, terms, envelope_hash, outcome, reason, utr, "
     "bank_time_ms, receipt, chain"
@@ -124,11 +126,16 @@ def verify(path: Path, connection: apsw.Connection, head: Head) -> dict[int, int
     if transferred_count != 2 * posted_count:
         raise corrupt(path, "payments and postings do not agree")
     accounts: list[Any] = connection.execute("SELECT account_id, balance_minor FROM account").fetchall()
-    if len(accounts) != head.account_count:
+    holders = "SELECT (SELECT count(*) FROM customer) + (SELECT count(*) FROM merchant)"
+    if not len(accounts) == head.account_count == connection.execute(holders).get + 1:  # The first is the bank's own.
         raise corrupt(path, "accounts are missing")
+    if head.utr_sequence < posted_count:
+        raise corrupt(path, "UTRs would be given out again")
     for account_id, balance_minor in accounts:
         if written.get(account_id, 0) != balance_minor:
             raise corrupt(path, f"the balance of account {account_id} is not the sum of its postings")
+        if account_id != EQUITY_ID and balances[account_id] < 0:
+            raise corrupt(path, f"account {account_id} was overdrawn")
     return {account: minor for account, minor in balances.items() if written.get(account, 0) != minor}
 
 

@@ -61,7 +61,9 @@ def write(
     posting_count = head.posting_count + len(posting_rows)
     is_due = changes.opened or len(balances) >= BALANCE_COUNT_MAX
     if is_due:
-        write_balances(connection, {**balances, **changes.balances})
+        # In the order of the table, since so neighbours are found on the page that is at hand.
+        due = sorted({**balances, **changes.balances}.items())
+        _write(connection, "UPDATE account SET balance_minor = ?2 WHERE account_id = ?1", due)
     attempts = "UPDATE customer SET failure_count = ?, locked_until_ms = ? WHERE account_id = ?"
     _write(connection, attempts, changes.attempts)
     bank_time_ms, utr_sequence, lock_time_ms = counters
@@ -82,11 +84,6 @@ def write(
         written,
     )
     return written
-
-
-def write_balances(connection: apsw.Connection, balances: Mapping[int, int]) -> None:
-    """Write balances by account ID, in the order of the table: so neighbours are found on the page that is at hand."""
-    _write(connection, "UPDATE account SET balance_minor = ?2 WHERE account_id = ?1", sorted(balances.items()))
 
 
 def _write_opened(connection: apsw.Connection, opened: Sequence[Customer | Merchant]) -> None:

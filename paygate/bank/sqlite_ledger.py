@@ -7,7 +7,6 @@ payment's when it is replayed (T32).
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Final
@@ -18,7 +17,6 @@ from paygate.bank.bank_clock import LockClock
 from paygate.bank.ledger import BankIdentity, Customer, FindPayment, Merchant, Operation, Outcome, Payment, Posting
 from paygate.bank.ledger_batch import Batch, posting_of
 from paygate.bank.ledger_chain import CHAIN_START, Head, verify
-from paygate.bank.ledger_rows import write_balances
 from paygate.bank.ledger_tables import (
     CUSTOMER_QUERY,
     MERCHANT_QUERY,
@@ -34,7 +32,7 @@ from paygate.codec import limits
 from paygate.codec.frame import decode_record
 from paygate.codec.seal import key_id_of, sign_receipts
 from paygate.codec.sealed import Terms
-from paygate.files.sqlite import StoreError, StoreFull, open_database, read_rows, reading, transaction
+from paygate.files.sqlite import StoreError, open_database, read_rows, reading, transaction
 
 ABSENT_COUNT_MAX: Final = 16_384
 """Payments known not to be there, of which each is forgotten once it is decided: more than may be under way."""
@@ -74,15 +72,8 @@ class SqliteLedger:
             raise
 
     def close(self) -> None:
-        """Close the database; all that was applied is on disk already. Raises StoreError."""
-        balances, self._balances = self._balances, {}
-        try:
-            if balances:  # For people who look into the file: a start does without.
-                with suppress(StoreFull), transaction(self._connection):
-                    write_balances(self._connection, balances)
-                    self._connection.execute("UPDATE bank SET balanced_count = posting_count")
-        finally:
-            self._connection.close()
+        """Close the database and write nothing: what was applied is on disk, and an error may be why (T31)."""
+        self._connection.close()
 
     def apply(self, operations: Sequence[Operation], now: Now) -> list[Outcome]:
         """One transaction for the batch; the outcomes in order. Raises StoreError."""

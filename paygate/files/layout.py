@@ -22,8 +22,8 @@ SHOWN_COUNT_MAX = 40
 
 _R = TypeVar("_R", bound=Sequence[str])
 _BATCH_COUNT: Final = 256
-_PLAIN_ASCII: Final = bytes(code for code in range(0x20, 0x7F) if code not in b"\\#")
 """Rows that are checked and formatted at once while a whole file is built."""
+_PLAIN_ASCII: Final = bytes(code for code in range(0x20, 0x7F) if code not in b"\\#")
 
 LINE: Final = "line"
 """Stands for the whole line where a problem names a column. `got` then never holds the line's text."""

@@ -84,6 +84,7 @@ class SharedFile:
         self.layout = layout
         self.path = resolved(directory / layout.file_name)
         self._swap = self.path.with_name(f".{self.path.name}.swap")
+        self._beside = self.path.with_name(f".{self.path.name}.new")
         self._watched: list[_Watched] = []
         self._told: set[str] = set()
         self._untaken = UntakenLines(layout)
@@ -94,6 +95,8 @@ class SharedFile:
     @names_its_file
     def _start(self) -> None:
         check_regular(self.path)
+        # A crash in `rewrite` left it: copies, which may be of a line with a secret.
+        self._beside.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             # A crash in `rewrite` left it: perhaps the file that was replaced, with lines not yet read.
             self._watched.append(_Watched(LineStream(os.open(self._swap, os.O_RDONLY))))
@@ -219,7 +222,7 @@ class SharedFile:
         """Builds the file anew from all of the server's records and puts it in the place of the old one.
 
         After the rows come, verbatim, the lines that nobody took in and the comments that are not ours. To
-        be called at start (the database is the truth) and when another method gave False. If somebody has just
+        be called when another method gave False. If somebody has just
         replaced or edited the file, it is left to the next poll, which gives all that is in it.
         """
         if self._is_replaced() or self._is_edited(os.fstat(self._files.read)):
@@ -256,13 +259,12 @@ class SharedFile:
                 size += len(given.raw)
                 yield given.raw
 
-        beside = self.path.with_name(f".{self.path.name}.new")
-        create_file(beside, chunks())
-        files = OpenFile.open(beside)
+        create_file(self._beside, chunks())
+        files = OpenFile.open(self._beside)
         new = LineStream(files.read, read_to=size, line_count=line_count)
         known = _stamp(os.fstat(files.read))
         # Two names: a half-built `.new` holds nothing of anybody's, a left-over `.swap` may.
-        beside.rename(self._swap)
+        self._beside.rename(self._swap)
         try:
             displaced = swap_in(self._swap, self.path)
             if displaced is not None and displaced != self._files.identity:

@@ -640,3 +640,22 @@ def test_real_programs_append_while_everything_else_goes_on(server: Server, writ
     assert {key for key, row in server.db.items() if row[3] == "paid"} == paid
     server.expect_in_order()
     assert "hunter2" not in text_of(server)
+
+
+def test_a_copy_that_a_kill_left_is_gone_after_the_start(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be of a line with a plain password."""
+
+    def crash(path: Path, target: Path) -> None:
+        raise Crash
+
+    add(server, "TX-1|hunter2|bad\n")
+    server.tick()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", crash)
+        with pytest.raises(Crash):
+            server.file.rewrite([])
+    directory = server.file.path.parent
+    assert any(b"hunter2" in path.read_bytes() for path in directory.iterdir() if path.name.endswith(".new"))
+    server.file.path.write_bytes(LAYOUT.header)
+    Server(directory, {}).tick()
+    assert [path.name for path in directory.iterdir()] == [LAYOUT.file_name]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateway.failing_disk import FailingDisk
+from failing_disk import FailingDisk
 from gateway.world import World
 
 

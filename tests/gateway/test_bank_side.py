@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from builders import BANK_ID, GATEWAY_ID, build_signed_key_list
-from gateway.failing_disk import FailingDisk
+from failing_disk import FailingDisk
 from gateway.world import Client, World
 
 from paygate.codec.codes import KeysStatus

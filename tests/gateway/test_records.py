@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from builders import NOW_MS, PASSCODE, TRANSACTION_ID, UTR, build_terms
-from gateway.failing_disk import VFS_NAME, FailingDisk
+from failing_disk import VFS_NAME, FailingDisk
 from gateway.world import ADDRESS, build_token, hash_of, payment_id
 
 from paygate.clock import Now

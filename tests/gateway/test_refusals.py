@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from builders import PASSCODE, TRANSACTION_ID, UTR
-from gateway.failing_disk import FailingDisk
+from failing_disk import FailingDisk
 from gateway.troubles import bank_is_away, disk_is_full, gateway_drains, gateway_restarts, refused, session_is_over
 from gateway.world import World, payment_id
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 from builders import NOW_MS, PASSCODE, UTR, build_terms
-from gateway.failing_disk import VFS_NAME, FailingDisk
+from failing_disk import VFS_NAME, FailingDisk
 from gateway.world import build_token, hash_of, payment_id
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -30,7 +30,7 @@ from builders import (
     build_signed_key_list,
     build_statement,
 )
-from gateway.failing_disk import VFS_NAME, FailingDisk
+from failing_disk import VFS_NAME, FailingDisk
 
 from paygate.clock import Now
 from paygate.codec.codes import KeysStatus, Kind, Reason, Role, TransferOutcome

@@ -2,7 +2,7 @@
 
 import apsw
 
-VFS_NAME = "gateway-disk"
+VFS_NAME = "failing-disk"
 
 
 class FailingDisk(apsw.VFS):
@@ -11,7 +11,7 @@ class FailingDisk(apsw.VFS):
     def __init__(self) -> None:
         self.is_full = False
         self.fsync_fails = False
-        self.sync_count = 0
+        self.write_count = self.sync_count = 0
         super().__init__(VFS_NAME, "")
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> "_File":
@@ -25,6 +25,7 @@ class _File(apsw.VFSFile):
         super().__init__("", name, flags)
 
     def xWrite(self, data: bytes, offset: int) -> None:
+        self.disk.write_count += 1
         if self.disk.is_full:
             raise apsw.exception_for(apsw.SQLITE_FULL)
         super().xWrite(data, offset)
