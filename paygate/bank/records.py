@@ -98,10 +98,12 @@ class _AccountFile(Generic[D]):
         self._known: list[RawLine] = []
         self._refused: list[tuple[RawLine, FieldProblem]] = []
         """Told once the file is as people will find it, since a rewrite gives lines other numbers."""
+        self._is_starting = False
 
     def pass_over_known(self) -> None:
         """At start: leave the rows to the first poll that are not as the ledger has them. Raises OSError."""
         self._file.pass_over_known(self._accounts.rows())
+        self._is_starting = True
 
     def poll(self) -> None:
         """Sort out the lines that came since the last poll. Raises OSError."""
@@ -110,6 +112,7 @@ class _AccountFile(Generic[D]):
         news = self._file.poll()
         for problem in news.problems:
             self._log(str(problem))
+        stale_count = 0
         for line in news.lines:
             try:
                 fields = self._accounts.layout.parse(line.raw)
@@ -119,9 +122,16 @@ class _AccountFile(Generic[D]):
                     continue
                 self._known.append(line)
                 if row != fields:
-                    self._tell_known(fields[0])
+                    if self._is_starting and row[:-1] == fields[:-1]:
+                        stale_count += 1
+                    else:
+                        self._tell_known(fields[0])
             except FieldProblem as bad:
                 self._refused.append((line, bad))
+        self._is_starting = False
+        if stale_count:  # A kill leaves as many as had changed in the last moments.
+            text = "behind the ledger, or edited; they say again what the ledger says"
+            self._log(f"{self._accounts.layout.file_name}: {stale_count} balances were {text}")
 
     def take_in(self, outcomes: Sequence[AccountOutcome]) -> None:
         """Put rows in the place of the pending lines, by what became of each. Raises OSError."""

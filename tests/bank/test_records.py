@@ -177,6 +177,20 @@ def test_a_changed_line_of_a_known_customer_is_put_back_and_told(office: Office)
     assert office.books.balance("C-1") == ASHA_MINOR
 
 
+def test_balances_that_a_kill_left_behind_are_put_right_and_told_in_one_line(office: Office) -> None:
+    for number, user_id in ((1, "asha"), (2, "ravi")):
+        outcome = office.books.pay(number, user_id=user_id, amount_minor=5)
+        assert outcome.posted is not None
+        office.records.note([outcome.posted])  # and is not written any more
+    office.log.clear()
+    office.records = office.open()
+    assert office.log == [
+        "NetbankingUsers.txt: 2 balances were behind the ledger, or edited; they say again what the ledger says",
+        "Merchant.txt: 1 balances were behind the ledger, or edited; they say again what the ledger says",
+    ]
+    assert [row[-1] for row in office.rows(USERS_LAYOUT)] == ["49999.95", "899.95"]
+
+
 def test_a_second_line_for_a_known_customer_is_removed_with_its_password(office: Office) -> None:
     office.add(USERS_LAYOUT, f"C-1 | asha | {CANARY} | 1.00", f"C-3 | m1 | {CANARY} | 1.00", f"C-3 | m2 | {CANARY} | 1")
     assert CANARY not in office.text(USERS_LAYOUT)
