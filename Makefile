@@ -5,7 +5,7 @@ READY := .venv/.ready
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-interactive test check spec fuzz dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
+.PHONY: help setup demo demo-interactive test check spec model fuzz dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ check: $(READY) ## format, lint, types, spec freshness, import layers, requireme
 
 spec: $(READY) ## write what follows from the declarations into spec/
 	PYTHONPATH=scripts $(BIN)/python -m specgen
+
+model: $(READY) ## all runs of the formal model of a payment, as it is and with each rule taken out
+	$(BIN)/python scripts/check_model.py
 
 dump-fuzz: $(READY) ## ten thousand damaged captures through paygate-dump; SEED=n replays one campaign
 	PYTHONPATH=tests:scripts $(BIN)/python -m dump.mutations --seed $(SEED) --count 10000
