@@ -74,7 +74,7 @@ def check(case: Case) -> Finding:
         shutil.copy(MODEL, directory)
         defines = [f"-D{define}" for define in case.defines]
         _run(directory, "spin", "-a", *defines, MODEL.name)
-        _run(directory, "cc", "-O1", "-w", "-DSAFETY", "-o", "pan", "pan.c")
+        _run(directory, "cc", "-w", "-DSAFETY", "-o", "pan", "pan.c")
         started_s = time.monotonic()
         said = _run(directory, "./pan", "-b", f"-m{DEPTH_MAX}", "-w24")
         seconds = time.monotonic() - started_s
