@@ -1,7 +1,7 @@
 """How a cost grows with a size that grows tenfold from point to point: flat, logarithmic, or worse.
 
 The rule: costs are fitted as a line over the logarithm of the size. If the last is more than a tenth above the line
-through all before it, the cost grows faster than the logarithm. Otherwise it is flat where the line through all rises
+through all before it, or above their mean where that line falls, the cost grows faster than the logarithm. Otherwise it is flat where the line through all rises
 by at most a tenth of the mean over the whole range, and logarithmic where it rises by more.
 """
 
@@ -22,7 +22,8 @@ def trend_of(points: Sequence[tuple[float, float]], unit: str) -> str:
         return ""
     decades, costs = [log10(size) for size, _ in points], [cost for _, cost in points]
     before = linear_regression(decades[:-1], costs[:-1])
-    expected = before.intercept + before.slope * decades[-1]
+    # No cost falls as a size grows: a line that does is noise, and foretells nothing.
+    expected = max(before.intercept + before.slope * decades[-1], mean(costs[:-1]))
     if costs[-1] > expected + NOISE_SHARE * abs(expected):
         return f"worse than logarithmic: {costs[-1]:.4g} {unit} at the last, where the logarithm expects {expected:.4g}"
     slope = linear_regression(decades, costs).slope

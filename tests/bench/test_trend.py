@@ -14,6 +14,8 @@ from paygate.bench.trend import trend_of
         # 200 us and a tenth of a microsecond a row.
         ([200, 201, 210, 300], "worse than logarithmic: 300 us at the last, where the logarithm expects 213.7"),
         ([200, 900], ""),
+        # Three that fall by chance foretell nothing of the fourth.
+        ([750.6, 781.6, 667.8, 746.1], "flat: -12.7 us a decade"),
     ],
 )
 def test_costs_over_sizes_that_grow_tenfold(costs: list[float], told: str) -> None:
