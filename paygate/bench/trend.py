@@ -1,8 +1,9 @@
 """How a cost grows with a size that grows tenfold from point to point: flat, logarithmic, or worse.
 
 The rule: costs are fitted as a line over the logarithm of the size. If the last is more than a tenth above the line
-through all before it, or above their mean where that line falls, the cost grows faster than the logarithm. Otherwise it is flat where the line through all rises
-by at most a tenth of the mean over the whole range, and logarithmic where it rises by more.
+through all before it, or above their mean where that line falls, the cost grows faster than the logarithm. Otherwise it
+is flat where the line through all rises by at most a tenth of the mean over the whole range, and logarithmic where it
+rises by more.
 """
 
 from collections.abc import Sequence
