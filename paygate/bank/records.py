@@ -130,8 +130,8 @@ class _AccountFile(Generic[D]):
                 self._refused.append((line, bad))
         self._is_starting = False
         if stale_count:  # A kill leaves as many as had changed in the last moments.
-            text = "behind the ledger, or edited; they say again what the ledger says"
-            self._log(f"{self._accounts.layout.file_name}: {stale_count} balances were {text}")
+            text = f"balances behind the ledger, or edited: {stale_count}; they say again what the ledger says"
+            self._log(f"{self._accounts.layout.file_name}: {text}")
 
     def take_in(self, outcomes: Sequence[AccountOutcome]) -> None:
         """Put rows in the place of the pending lines, by what became of each. Raises OSError."""

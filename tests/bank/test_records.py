@@ -185,8 +185,8 @@ def test_balances_that_a_kill_left_behind_are_put_right_and_told_in_one_line(off
     office.log.clear()
     office.records = office.open()
     assert office.log == [
-        "NetbankingUsers.txt: 2 balances were behind the ledger, or edited; they say again what the ledger says",
-        "Merchant.txt: 1 balances were behind the ledger, or edited; they say again what the ledger says",
+        "NetbankingUsers.txt: balances behind the ledger, or edited: 2; they say again what the ledger says",
+        "Merchant.txt: balances behind the ledger, or edited: 1; they say again what the ledger says",
     ]
     assert [row[-1] for row in office.rows(USERS_LAYOUT)] == ["49999.95", "899.95"]
 
