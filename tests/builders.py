@@ -27,7 +27,6 @@ from paygate.codec.codes import (
 )
 from paygate.codec.errors import ErrorCode
 from paygate.codec.fields import Record, fields_of
-from paygate.codec.frame import encode_record
 from paygate.codec.messages import (
     BankKeys,
     BankKeysQuery,
@@ -54,6 +53,7 @@ from paygate.codec.messages import (
     TransferResult,
     Verifier,
 )
+from paygate.codec.record_codec import encode_record
 from paygate.codec.seal import (
     SealingKey,
     envelope_hash,

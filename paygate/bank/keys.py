@@ -27,7 +27,7 @@ from paygate.codec import limits
 from paygate.codec.codes import KemId
 from paygate.codec.errors import RemoteProtocolError
 from paygate.codec.fields import CURRENCY, IDENTIFIER
-from paygate.codec.frame import decode_record
+from paygate.codec.record_codec import decode_record
 from paygate.codec.seal import DEFAULT_PASSWORD_KEY, SealingKey, key_id_of, sign_key_list
 from paygate.codec.sealed import KeyList, ReceiptKey, SignedKeyList, SuiteKey
 from paygate.files.durable import fsync_directory

@@ -8,7 +8,7 @@ import apsw
 
 from paygate.bank.ledger import Customer, Merchant
 from paygate.bank.ledger_chain import Head, chained, next_payment_chain, next_posting_chain
-from paygate.codec.frame import encode_record
+from paygate.codec.record_codec import encode_record
 from paygate.codec.sealed import ReceiptStatement
 
 BALANCE_COUNT_MAX: Final = 4_096

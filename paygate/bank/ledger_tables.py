@@ -14,7 +14,7 @@ import apsw
 from paygate.bank.ledger import Customer, Merchant, Payment
 from paygate.bank.ledger_chain import CHAIN_START, PAYMENT_FIELDS, changed, next_payment_chain
 from paygate.codec.codes import Reason, TransferOutcome
-from paygate.codec.frame import decode_record
+from paygate.codec.record_codec import decode_record
 from paygate.codec.sealed import Terms
 from paygate.making import maker_of
 

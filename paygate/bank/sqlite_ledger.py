@@ -29,7 +29,7 @@ from paygate.bank.ledger_tables import (
 )
 from paygate.clock import Now
 from paygate.codec import limits
-from paygate.codec.frame import decode_record
+from paygate.codec.record_codec import decode_record
 from paygate.codec.seal import key_id_of, sign_receipts
 from paygate.codec.sealed import Terms
 from paygate.files.sqlite import StoreError, open_database, read_rows, reading, transaction

@@ -30,9 +30,9 @@ from paygate.codec import limits
 from paygate.codec.codes import KemId
 from paygate.codec.errors import RemoteProtocolError
 from paygate.codec.fields import fields_of
-from paygate.codec.frame import decode_record
 from paygate.codec.jsonform import BadJson, from_json, to_json
 from paygate.codec.messages import SealCredentials
+from paygate.codec.record_codec import decode_record
 from paygate.codec.seal import SealError, choose_suite_key, seal_request
 from paygate.codec.sealed import KeyList, SignedKeyList, Terms
 from paygate.files.durable import write_all

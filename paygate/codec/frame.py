@@ -20,9 +20,7 @@ from paygate.codec.compiled import REFUSALS, struct_of
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from paygate.codec.fields import Nested, Record, Uint, fields_of, public, record
 from paygate.codec.messages import MESSAGES, Message
-from paygate.codec.record_codec import decode_at, decoders_at_once
-from paygate.codec.record_codec import decode_record as decode_record  # noqa: PLC0414  # imported from here, too
-from paygate.codec.record_codec import encode_record as encode_record  # noqa: PLC0414  # the same
+from paygate.codec.record_codec import decode_at, decode_record, decoders_at_once, encode_record
 from paygate.making import maker_of
 
 MAGIC: Final = b"PG"

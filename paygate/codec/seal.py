@@ -21,8 +21,9 @@ from paygate.codec import limits
 from paygate.codec.codes import AeadId, KdfId, KemId
 from paygate.codec.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from paygate.codec.fields import PASSWORD, USER_ID, Text, fields_of, utf8_text
-from paygate.codec.frame import decode_record, encode_record, hmac_sha256
+from paygate.codec.frame import hmac_sha256
 from paygate.codec.messages import SealCredentials
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.sealed import (
     CredentialsPlaintext,
     KeyList,

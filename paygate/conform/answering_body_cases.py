@@ -2,8 +2,9 @@
 
 from paygate.codec.errors import ErrorCode
 from paygate.codec.fields import Field
-from paygate.codec.frame import body_size_range, encode_record
+from paygate.codec.frame import body_size_range
 from paygate.codec.messages import Hello, Message
+from paygate.codec.record_codec import encode_record
 from paygate.conform.answering import EVERY_END, AnsweringEnd
 from paygate.conform.craft import Draft, bad_encodings, body_with, leaves_of, longer_than_body
 from paygate.conform.trial import Trial

@@ -10,8 +10,9 @@ from typing import Any, Final
 from paygate.codec import limits
 from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode
-from paygate.codec.frame import FLAG_AUTHENTICATED, body_size_range, encode_record, frame_mac
+from paygate.codec.frame import FLAG_AUTHENTICATED, body_size_range, frame_mac
 from paygate.codec.messages import MESSAGES, Echo, EchoReply, HelloAck, Message
+from paygate.codec.record_codec import encode_record
 from paygate.conform.answering import EVERY_END, AnsweringEnd
 from paygate.conform.cases import require
 from paygate.conform.craft import MAGIC_NUMBER, Draft, bad_encodings, body_with, draft, flipped, leaves_of

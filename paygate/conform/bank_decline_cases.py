@@ -6,7 +6,7 @@ from typing import Final
 from paygate.codec import limits
 from paygate.codec.codes import Reason
 from paygate.codec.fields import fields_of
-from paygate.codec.frame import encode_record
+from paygate.codec.record_codec import encode_record
 from paygate.codec.sealed import Terms
 from paygate.conform.bank_side import BANK, Payment, Till, open_till, other_term, require_declined
 from paygate.conform.bank_transfer_cases import AUTHORISED_MS_MAX, CLOCKS_MS

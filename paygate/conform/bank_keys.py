@@ -15,7 +15,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from paygate.codec.codes import KemId, Reason, TransferOutcome
-from paygate.codec.frame import decode_record
+from paygate.codec.record_codec import decode_record
 from paygate.codec.seal import (
     Credentials,
     NotOpened,

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from paygate.codec.codes import AeadId, KemId, KeysStatus
-from paygate.codec.frame import encode_record
 from paygate.codec.messages import BankKeys, BankKeysQuery, PaymentAnswer
+from paygate.codec.record_codec import encode_record
 from paygate.codec.seal import LABEL_KEY_LIST, LABEL_RECEIPT_ROOT, SUITES, receipt_leaf
 from paygate.codec.sealed import Receipt, SignedKeyList, SuiteKey
 from paygate.conform.bank_keys import PlayedBankKeys

@@ -7,8 +7,8 @@ from typing import Any, Final
 from paygate.codec.codes import PaymentStatus, Reason, TransferOutcome
 from paygate.codec.errors import ErrorCode
 from paygate.codec.fields import fields_of
-from paygate.codec.frame import decode_record, encode_record
 from paygate.codec.messages import EncryptedCredentials, PaymentAck, PaymentAnswer
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.sealed import Receipt, ReceiptStatement, Terms
 from paygate.conform.bank_keys import PlayedBankKeys
 from paygate.conform.client_options import Said

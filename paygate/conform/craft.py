@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from paygate.codec import limits
 from paygate.codec.fields import Blob, Boolean, Choice, Counted, Field, Nested, Opaque, Record, Text, Uint, fields_of
-from paygate.codec.frame import FLAG_AUTHENTICATED, MAGIC, Header, encode_record, frame_checksum, frame_mac
+from paygate.codec.frame import FLAG_AUTHENTICATED, MAGIC, Header, frame_checksum, frame_mac
 from paygate.codec.messages import Message
+from paygate.codec.record_codec import encode_record
 
 MAGIC_NUMBER: Final = int.from_bytes(MAGIC)
 

@@ -7,7 +7,6 @@ from typing import Final
 from paygate.codec import limits
 from paygate.codec.codes import KeysStatus, PaymentStatus, Reason, Role, TransferOutcome
 from paygate.codec.errors import ErrorCode
-from paygate.codec.frame import encode_record
 from paygate.codec.messages import (
     BankKeys,
     BankKeysQuery,
@@ -21,6 +20,7 @@ from paygate.codec.messages import (
     TransferRequest,
     TransferResult,
 )
+from paygate.codec.record_codec import encode_record
 from paygate.conform.craft import Draft, draft, flipped
 from paygate.conform.gateway_side import GATEWAY, played_bank
 from paygate.conform.shopper import begin, expect_answer, open_shopper, resolved_on_new_link

@@ -9,8 +9,9 @@ from paygate.codec import limits
 from paygate.codec.codes import KeysStatus, PaymentStatus, Reason, Role, TokenStatus, TransferOutcome
 from paygate.codec.errors import ErrorCode
 from paygate.codec.fields import IDENTIFIER, PASSCODE
-from paygate.codec.frame import FLAG_AUTHENTICATED, encode_record
+from paygate.codec.frame import FLAG_AUTHENTICATED
 from paygate.codec.messages import BankKeys, BankKeysQuery, Error, PaymentAck, TokenAck, TokenQuery, TransferRequest
+from paygate.codec.record_codec import encode_record
 from paygate.conform.answering_frame_cases import echo_draft, refused_headers
 from paygate.conform.answering_link_cases import require_echo
 from paygate.conform.cases import require

@@ -15,8 +15,9 @@ from paygate.codec import limits
 from paygate.codec.codes import Kind
 from paygate.codec.describe import describe
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
-from paygate.codec.frame import FLAG_AUTHENTICATED, Frame, Header, decode_frame, decode_head, decode_record
+from paygate.codec.frame import FLAG_AUTHENTICATED, Frame, Header, decode_frame, decode_head
 from paygate.codec.messages import Echo, EchoReply, Error, Message
+from paygate.codec.record_codec import decode_record
 from paygate.conform.cases import Failed, require
 from paygate.conform.craft import MAGIC_NUMBER, Draft, draft
 from paygate.conform.tasks import Signal

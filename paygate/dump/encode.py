@@ -18,9 +18,10 @@ from paygate.cli import ExitCode, PaygateExit
 from paygate.codec import limits
 from paygate.codec.codes import Kind
 from paygate.codec.fields import Blob, Opaque, Uint
-from paygate.codec.frame import FLAG_AUTHENTICATED, MAGIC, Header, encode_record, frame_checksum, frame_mac
+from paygate.codec.frame import FLAG_AUTHENTICATED, MAGIC, Header, frame_checksum, frame_mac
 from paygate.codec.jsonform import BadJson, MaskedJson, from_wide_json, value_from_json
 from paygate.codec.messages import MESSAGES
+from paygate.codec.record_codec import encode_record
 from paygate.dump.json_lines import FLAGS, SCHEMA
 from paygate.dump.kinds import kind_named
 

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from paygate.codec.codes import Reason, TransferOutcome
-from paygate.codec.frame import decode_record, encode_record
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.sealed import Terms
 from paygate.files.sqlite import open_database, read_rows, transaction
 from paygate.gateway.tokens import Payment, Token, TokenState

@@ -12,8 +12,9 @@ from paygate.codec import limits
 from paygate.codec.buffer import FrameBuffer
 from paygate.codec.codes import Kind, Role
 from paygate.codec.errors import ErrorCode
-from paygate.codec.frame import Header, encode_frame, encode_record
+from paygate.codec.frame import Header, encode_frame
 from paygate.codec.messages import Error, Hello, HelloAck, Message
+from paygate.codec.record_codec import encode_record
 from paygate.link import Link
 from paygate.link_events import LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived, RequestReceived
 from paygate.link_states import LinkState, kinds_asked

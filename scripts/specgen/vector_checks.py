@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from paygate.codec.frame import decode_record
+from paygate.codec.record_codec import decode_record
 from paygate.codec.seal import LABEL_KEY_LIST, LABEL_RECEIPT, LABEL_RECEIPT_ROOT, envelope_hash, key_id_of
 from paygate.codec.sealed import KeyList, Receipt, ReceiptStatement, SignedKeyList, Terms
 from specgen.vector_fixtures import (

@@ -6,8 +6,8 @@ from typing import Any, Final
 from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.errors import ErrorCode
 from paygate.codec.fields import Record
-from paygate.codec.frame import decode_record
 from paygate.codec.limits import KEY_LIST_SIZE_MAX
+from paygate.codec.record_codec import decode_record
 from paygate.codec.seal import DEFAULT_PASSWORD_KEY, sign_receipts
 from paygate.codec.sealed import (
     CredentialsPlaintext,

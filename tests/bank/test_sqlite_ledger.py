@@ -43,7 +43,7 @@ from paygate.clock import Now
 from paygate.codec import limits
 from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.fields import fields_of
-from paygate.codec.frame import decode_record
+from paygate.codec.record_codec import decode_record
 from paygate.codec.sealed import Receipt, Terms
 from paygate.files.sqlite import StoreCorrupt, StoreError, StoreFsyncFailed, StoreFull
 

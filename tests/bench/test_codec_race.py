@@ -10,7 +10,7 @@ from paygate.bench.codec_race import CodecTimes, mean_of_kinds, race, slowest_of
 from paygate.bench.goals import CODEC_TEXT, judge_codec
 from paygate.codec.codes import Kind
 from paygate.codec.fields import Nested, Record, Text, fields_of
-from paygate.codec.frame import decode_record, encode_record
+from paygate.codec.record_codec import decode_record, encode_record
 
 
 def recurring_texts(record: Record) -> dict[str, Any]:

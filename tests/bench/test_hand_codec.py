@@ -10,8 +10,8 @@ from paygate.bench.peers.hand_codec import BY_HAND, HAND_REFUSALS
 from paygate.codec.codes import Kind, Route
 from paygate.codec.errors import LocalProtocolError, RemoteProtocolError
 from paygate.codec.fields import fields_of
-from paygate.codec.frame import decode_record, encode_record
 from paygate.codec.messages import MESSAGES
+from paygate.codec.record_codec import decode_record, encode_record
 
 each_kind = pytest.mark.parametrize("kind", BY_HAND, ids=lambda kind: kind.name)
 

@@ -31,8 +31,8 @@ from paygate.client.payment import Outcome, Payment, PaymentState
 from paygate.client.states import State
 from paygate.codec.codes import KemId, KeysStatus, PaymentStatus, Reason, TokenStatus, TransferOutcome
 from paygate.codec.errors import LocalProtocolError
-from paygate.codec.frame import encode_record
 from paygate.codec.messages import BankKeys, BankKeysQuery, EncryptedCredentials, StatusAck, TokenQuery
+from paygate.codec.record_codec import encode_record
 from paygate.codec.seal import envelope_hash, key_id_of, open_envelope, password_key, sign_key_list, sign_receipts
 
 # -- from the token to the credentials ---------------------------------------------------------------------

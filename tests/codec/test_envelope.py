@@ -28,7 +28,7 @@ from paygate.codec import limits
 from paygate.codec.codes import AeadId, KdfId, KemId
 from paygate.codec.errors import LocalProtocolError, RemoteProtocolError
 from paygate.codec.fields import fields_of
-from paygate.codec.frame import decode_record, encode_record
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.seal import (
     BadKeyList,
     NotOpened,

@@ -15,15 +15,9 @@ from paygate.codec import limits
 from paygate.codec.buffer import FrameBuffer
 from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
-from paygate.codec.frame import (
-    body_size_range,
-    decode_frame,
-    decode_head,
-    encode_frame,
-    encode_record,
-    frame_mac,
-)
+from paygate.codec.frame import body_size_range, decode_frame, decode_head, encode_frame, frame_mac
 from paygate.codec.messages import MESSAGES, Verifier
+from paygate.codec.record_codec import encode_record
 
 each_kind = pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
 

@@ -11,7 +11,6 @@ from strategies import RECORDS, records
 
 from paygate.codec.codes import Kind
 from paygate.codec.fields import PAYMENT_ID, Record, Sensitivity, Uint, fields_of
-from paygate.codec.frame import encode_record
 from paygate.codec.jsonform import (
     BadJson,
     MaskedJson,
@@ -22,6 +21,7 @@ from paygate.codec.jsonform import (
     value_from_json,
 )
 from paygate.codec.messages import TransferRequest
+from paygate.codec.record_codec import encode_record
 
 
 @pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from paygate.codec.codes import KemId
 from paygate.codec.errors import LocalProtocolError
-from paygate.codec.frame import decode_record, encode_record
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.seal import (
     LABEL_ENVELOPE,
     LABEL_KEY_LIST,

@@ -23,8 +23,9 @@ from paygate.codec import limits
 from paygate.codec.codes import KeysStatus, Kind, PaymentStatus, Reason, Role, TokenStatus, TransferOutcome
 from paygate.codec.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from paygate.codec.fields import Blob, Boolean, Choice, Counted, Field, Nested, Opaque, Record, Text, Uint, fields_of
-from paygate.codec.frame import body_size_range, decode_record, encode_record
+from paygate.codec.frame import body_size_range
 from paygate.codec.messages import MESSAGES, BankKeys, Error, Hello, Message, PaymentAck, StatusAck, TransferResult
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.sealed import CredentialsPlaintext, PasswordKeyParameters, Receipt, Terms
 
 each_record = pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)

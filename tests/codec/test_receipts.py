@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from paygate.codec import limits
 from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.fields import fields_of
-from paygate.codec.frame import decode_record, encode_record
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.seal import (
     LABEL_RECEIPT_ROOT,
     BadReceipt,

@@ -34,9 +34,10 @@ from paygate.codec.fields import (
     record,
     shown_fields,
 )
-from paygate.codec.frame import decode_frame, decode_head, decode_record, encode_frame, encode_record
+from paygate.codec.frame import decode_frame, decode_head, encode_frame
 from paygate.codec.jsonform import BadJson, from_json, to_json
 from paygate.codec.messages import MESSAGES, MakeVerifier, Message, SealCredentials, TokenQuery
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.seal import NotOpened, open_envelope, password_key, password_salt, seal_credentials
 from paygate.codec.sealed import CredentialsPlaintext
 from paygate.effects import Send

@@ -11,8 +11,8 @@ from strategies import RECORDS, records
 from paygate.codec.codes import Kind, Reason, TransferOutcome
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.fields import Record, Sensitivity
-from paygate.codec.frame import decode_record, encode_record
 from paygate.codec.messages import MESSAGES, BankKeys, Echo, StatusQuery, TokenQuery, TransferResult
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.sealed import CredentialsPlaintext, Receipt, SignedKeyList
 from paygate.codec.walk import Part, Span, Walk, decoder_path, holds_secrets, walk
 

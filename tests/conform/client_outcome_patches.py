@@ -17,12 +17,12 @@ from paygate.client.payment import Outcome
 from paygate.client.states import State
 from paygate.client.verdict import TrustedKeys
 from paygate.codec import seal as seal_module
-from paygate.codec.frame import decode_record
 from paygate.codec.messages import (
     EncryptedCredentials,
     StatusAck,
     StatusQuery,
 )
+from paygate.codec.record_codec import decode_record
 from paygate.codec.sealed import KeyList, Receipt, SignedKeyList, Terms
 
 # -- outcomes --------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from paygate.client.states import State
 from paygate.codec import seal as seal_module
 from paygate.codec.codes import Kind, TokenStatus
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
-from paygate.codec.frame import decode_head, decode_record, encode_frame
+from paygate.codec.frame import decode_head, encode_frame
 from paygate.codec.messages import (
     BankKeysQuery,
     Echo,
@@ -29,6 +29,7 @@ from paygate.codec.messages import (
     TokenAck,
     TokenQuery,
 )
+from paygate.codec.record_codec import decode_record
 from paygate.codec.sealed import KeyList, SignedKeyList
 from paygate.link import Link
 

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paygate.codec import limits
 from paygate.codec.codes import Kind, Reason, TransferOutcome
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
-from paygate.codec.frame import FLAG_AUTHENTICATED, Header, decode_frame, decode_head, decode_record
+from paygate.codec.frame import FLAG_AUTHENTICATED, Header, decode_frame, decode_head
 from paygate.codec.messages import Error, Hello, Message, ResolveRequest, TransferAnswer, TransferRequest
+from paygate.codec.record_codec import decode_record
 from paygate.codec.seal import envelope_hash, key_id_of, sign_receipts
 from paygate.codec.sealed import ReceiptStatement
 from paygate.conform.craft import MAGIC_NUMBER, Draft, draft

@@ -11,8 +11,9 @@ from conform.double import Fault, Pipe, correlation_of, frames_in, is_kind, mess
 from paygate.codec import limits
 from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode
-from paygate.codec.frame import MAGIC, encode_record, frame_checksum, frame_mac
+from paygate.codec.frame import MAGIC, frame_checksum, frame_mac
 from paygate.codec.messages import Echo, EchoReply, Error, Hello, Message
+from paygate.codec.record_codec import encode_record
 from paygate.conform.craft import body_with, draft
 
 # -- how a bank refuses ----------------------------------------------------------------------------------

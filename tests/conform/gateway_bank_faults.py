@@ -12,7 +12,6 @@ from conform.payment_faults import new_utr
 from paygate.codec import limits
 from paygate.codec.codes import Kind, Reason, Role, TransferOutcome
 from paygate.codec.errors import ErrorCode
-from paygate.codec.frame import encode_record
 from paygate.codec.messages import (
     BankKeysQuery,
     Echo,
@@ -25,6 +24,7 @@ from paygate.codec.messages import (
     TransferRequest,
     TransferResult,
 )
+from paygate.codec.record_codec import encode_record
 from paygate.conform.craft import draft
 
 INVENTED = 1 << 62

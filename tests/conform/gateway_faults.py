@@ -13,7 +13,6 @@ from conform.payment_faults import new_utr
 
 from paygate.codec.codes import Kind, PaymentStatus, Reason, TokenStatus
 from paygate.codec.errors import ErrorCode
-from paygate.codec.frame import encode_record
 from paygate.codec.messages import (
     BankKeys,
     BankKeysQuery,
@@ -28,6 +27,7 @@ from paygate.codec.messages import (
     TokenAck,
     TokenQuery,
 )
+from paygate.codec.record_codec import encode_record
 
 SESSION = bytes(range(1, 17))
 

@@ -7,7 +7,6 @@ from itertools import count
 from conform.double import Double, Fault, Pipe, correlation_of, frames_in, is_kind, message_of, remade
 
 from paygate.codec.codes import AeadId, KemId, KeysStatus, Kind, Reason, TransferOutcome
-from paygate.codec.frame import decode_record, encode_record
 from paygate.codec.messages import (
     BankKeys,
     BankKeysQuery,
@@ -16,6 +15,7 @@ from paygate.codec.messages import (
     TransferAnswer,
     TransferRequest,
 )
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.seal import envelope_hash, sign_key_list
 from paygate.codec.sealed import KeyList, SignedKeyList
 

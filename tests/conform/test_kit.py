@@ -20,8 +20,9 @@ from paygate.cli import ExitCode
 from paygate.codec.codes import KeysStatus, Role
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.fields import fields_of
-from paygate.codec.frame import decode_frame, decode_head, decode_record, encode_record
+from paygate.codec.frame import decode_frame, decode_head
 from paygate.codec.messages import BankKeys, Echo, EchoReply, Hello, Message, ResolveRequest, TransferRequest
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.sealed import Terms
 from paygate.conform.cases import Catalogue, Failed, UnknownSelector, WorldUsedUp
 from paygate.conform.craft import bad_encodings, body_with, draft, leaves_of, longer_than_body, parts_of

@@ -11,9 +11,9 @@ from paygate import dump
 from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.fields import Sensitivity, fields_of
-from paygate.codec.frame import decode_record, encode_record
 from paygate.codec.limits import HEADER_SIZE
 from paygate.codec.messages import MESSAGES
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.walk import holds_secrets
 from paygate.dump.findings import MESSAGE_SECTIONS, SECTIONS, OwnFinding, body_fault, body_section, bytes_text
 

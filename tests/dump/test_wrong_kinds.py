@@ -9,8 +9,8 @@ from dump.flow_capture import frame_around
 
 from paygate.codec.codes import Kind
 from paygate.codec.fields import Sensitivity, fields_of
-from paygate.codec.frame import encode_record
 from paygate.codec.messages import MESSAGES
+from paygate.codec.record_codec import encode_record
 from paygate.codec.walk import Part, holds_secrets, walk
 from paygate.dump.json_lines import JsonLines
 from paygate.dump.lines import Lines

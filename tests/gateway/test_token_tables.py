@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from paygate.clock import Now
 from paygate.codec.codes import Reason, TransferOutcome
-from paygate.codec.frame import decode_record, encode_record
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.sealed import Terms
 from paygate.files.sqlite import StoreFull
 from paygate.gateway import sqlite_tokens, token_tables

@@ -17,7 +17,7 @@ import pytest
 from local_system import BANK_ID, LocalSystem
 from outside_tools import unavailable
 
-from paygate.codec.frame import decode_record
+from paygate.codec.record_codec import decode_record
 from paygate.codec.sealed import Receipt
 
 NODE_CLIENT: Final = Path(__file__).parent / "node"

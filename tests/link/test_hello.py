@@ -28,8 +28,9 @@ from link_ends import (
 from paygate.codec import limits
 from paygate.codec.codes import Kind, Role
 from paygate.codec.errors import ErrorCode, LocalProtocolError
-from paygate.codec.frame import body_size_range, encode_frame, encode_record
+from paygate.codec.frame import body_size_range, encode_frame
 from paygate.codec.messages import Echo, Hello, HelloAck, Message
+from paygate.codec.record_codec import encode_record
 from paygate.link import Link
 from paygate.link_events import LinkFailed, Opened, PeerClosed
 from paygate.link_states import LinkState

@@ -23,7 +23,8 @@ from paygate.codec.fields import (
     WireField,
     fields_of,
 )
-from paygate.codec.frame import Header, decode_record
+from paygate.codec.frame import Header
+from paygate.codec.record_codec import decode_record
 from paygate.codec.walk import record_held
 
 NOTES = {"error_frame", "not_the_record"}

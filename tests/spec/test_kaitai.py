@@ -36,8 +36,9 @@ from paygate.codec import limits
 from paygate.codec.codes import Kind
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.fields import Blob, Counted, Field, Nested, Record, Sensitivity, Text, fields_of
-from paygate.codec.frame import decode_record, encode_frame, encode_record
+from paygate.codec.frame import encode_frame
 from paygate.codec.messages import MESSAGES
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.walk import record_held
 
 KSY = ROOT / "spec" / "paygate.ksy"

@@ -39,8 +39,9 @@ from paygate.codec.fields import (
     Text,
     fields_of,
 )
-from paygate.codec.frame import Header, decode_record, encode_frame, encode_record
+from paygate.codec.frame import Header, encode_frame
 from paygate.codec.messages import MESSAGES, BankKeys, Error, Message, PaymentAck, StatusQuery, TokenQuery
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.sealed import KeyList, Receipt, SignedKeyList
 
 LUA = ROOT / "spec" / "paygate.lua"

@@ -15,7 +15,8 @@ from vectors.vector_files import load, texts
 
 from paygate.codec import seal
 from paygate.codec.codes import AeadId, KdfId, KemId
-from paygate.codec.frame import decode_frame, decode_head, decode_record, encode_record, frame_checksum, frame_mac
+from paygate.codec.frame import decode_frame, decode_head, frame_checksum, frame_mac
+from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.sealed import (
     CredentialsPlaintext,
     KeyList,

@@ -4,7 +4,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from specgen.vector_fixtures import HYBRID_KEY, X25519_KEY, build_terms, fixed_bytes
 from specgen.vector_hpke import open_hybrid, seal_x25519
 
-from paygate.codec.frame import encode_record
+from paygate.codec.record_codec import encode_record
 from paygate.codec.seal import Credentials, envelope_info, open_envelope, seal_credentials
 from paygate.codec.sealed import CredentialsPlaintext
 

@@ -10,7 +10,7 @@ from paygate.codec import sealed
 from paygate.codec.codes import Code, Reason, TransferOutcome
 from paygate.codec.errors import ErrorCode, RemoteProtocolError
 from paygate.codec.fields import Record
-from paygate.codec.frame import decode_record, encode_record
+from paygate.codec.record_codec import decode_record, encode_record
 
 FILE: Final = load("records.json")
 RECORDS: Final[dict[str, type[Record]]] = {
