@@ -20,6 +20,7 @@ ROOT: Final = Path(paygate.__file__).parent
 SHARED: Final = {
     "arguments", "children", "cli", "clock", "codec", "effects", "escape", "files", "hardening", "link",
     "link_checks", "link_events", "link_states", "links", "making", "net", "shell",
+    "tick",
 }  # fmt: skip
 PARTS: Final[dict[str, set[str]]] = {
     "__init__": set(),
@@ -39,7 +40,8 @@ PARTS: Final[dict[str, set[str]]] = {
     "link": {"codec", "link_checks", "link_events", "link_states", "making"},
     "links": {"codec", "effects", "link", "link_events", "link_states", "making"},
     "arguments": {"cli", "codec", "net"},
-    "shell": {"arguments", "cli", "clock", "effects", "files", "making", "net"},
+    "tick": {"cli", "clock", "effects", "files", "net"},
+    "shell": {"arguments", "cli", "clock", "effects", "net", "tick"},
     # Roles never import each other: they meet on the wire only.
     "bank": SHARED,
     "gateway": SHARED,
@@ -91,7 +93,8 @@ IMPURE: Final = {
     "apsw", "ctypes", "fcntl", "getpass", "io", "mmap", "os", "pathlib", "random", "resource", "secrets", "select",
     "selectors", "shutil", "signal", "socket", "sqlite3", "subprocess", "sys", "tempfile", "termios", "threading",
     "time",
-    "paygate.files", "paygate.net", "paygate.shell", "paygate.hardening",
+    "paygate.files", "paygate.net", "paygate.shell", "paygate.tick",
+    "paygate.hardening",
 }  # fmt: skip
 PURE_EXCEPTIONS: Final = {"paygate.net.addresses"}  # the type alias Address
 READS_ENVIRONMENT: Final = "codec.record_codec"  # PAYGATE_CODEC, at import: which of two equal ways, for debugging

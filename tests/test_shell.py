@@ -20,7 +20,8 @@ from paygate.net.addresses import Address
 from paygate.net.limits import ConnectionLimits
 from paygate.net.loop import Loop
 from paygate.net.signals import ServerSignals
-from paygate.shell import DRAIN_MS_MAX, FULL_TOLD_EVERY_MS, Server
+from paygate.shell import Server
+from paygate.tick import DRAIN_MS_MAX, FULL_TOLD_EVERY_MS
 
 WAIT_S = 20.0
 LINGER_MS = 200

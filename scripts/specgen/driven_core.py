@@ -1,4 +1,4 @@
-"""A real core with its real store, driven as `paygate/shell.py` drives it: no socket, a disk that can be full.
+"""A real core with its real store, driven as `paygate/tick.py` drives it: no socket, a disk that can be full.
 
 The other ends are real links too; what they are told is kept, and so measured over the wire's own bytes.
 """
@@ -28,7 +28,7 @@ from paygate.effects import CloseLink, Commit, Effect, Send
 from paygate.files.sqlite import StoreFull
 from paygate.link import Link
 from paygate.link_events import ReplyReceived, RequestReceived
-from paygate.shell import Core, Store
+from paygate.tick import Core, Store
 from specgen.vector_fixtures import NOW_MS, fixed_bytes
 
 VFS_NAME: Final = "specgen-disk"

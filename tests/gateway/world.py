@@ -1,4 +1,4 @@
-"""The gateway's real core and real store, driven as `paygate/shell.py` drives them: virtual time, no socket, no sleep.
+"""The gateway's real core and real store, driven as `paygate/tick.py` drives them: virtual time, no socket, no sleep.
 
     client = world.connect_client()
     session = client.query_token().session_id
