@@ -1,8 +1,8 @@
 """A disk in memory below SQLite whose process may die and whose power may go: `SqliteTokens(path, vfs=disk.name)`.
 
 What a power cut does to it is told in `disk_model.py`. Of that model SQLite is told, as on Unix, that a write leaves
-the bytes beside it alone (powersafe overwrite). As SQLite does on Unix, the first sync of a new journal or
-write-ahead log syncs the directory, and with it every name; and so does a deletion that is asked to.
+the bytes beside it alone (powersafe overwrite). As SQLite does on Unix, the first sync of a journal or write-ahead log
+after it was opened syncs the directory, and with it every name; and so does a deletion that is asked to.
 
 One disk serves one process: `kill` ends all that has it open. A connection that was open then may be used and closed as
 if nothing had happened, but it works on a ghost of the files that nobody else sees, and calls no hook.
@@ -17,8 +17,9 @@ from typing import Final
 import apsw
 from disk_model import CutReport, File, Files, Image, Operation
 
-PAGE_CACHE_SECTOR_SIZE: Final = 4096
-"""What SQLite's own VFS for Unix gives for the size of a sector."""
+_UNIX_SECTOR_SIZE: Final = 4096
+_UNIX_CHARACTERISTICS: Final = apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE | apsw.SQLITE_IOCAP_SUBPAGE_READ
+# What SQLite's own VFS for Unix says of files.
 _LOG_FLAGS: Final = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_SUPER_JOURNAL
 
 
@@ -108,13 +109,12 @@ class MemoryDisk(apsw.VFS):
         if own_name is None:
             return _Handle(self, "", File(), is_dead=True)
         file = self._model.names.get(own_name)
-        is_new = file is None
         if file is None:
             if not flags[0] & apsw.SQLITE_OPEN_CREATE:
                 raise apsw.exception_for(apsw.SQLITE_CANTOPEN)
             self.before(Operation("create", own_name))
             file = self._model.create(own_name)
-        handle = _Handle(self, own_name, file, syncs_names=is_new and bool(flags[0] & _LOG_FLAGS))
+        handle = _Handle(self, own_name, file, syncs_names=bool(flags[0] & _LOG_FLAGS))
         self._handles.add(handle)
         return handle
 
@@ -233,10 +233,10 @@ class _Handle:
         return False
 
     def xSectorSize(self) -> int:
-        return PAGE_CACHE_SECTOR_SIZE
+        return _UNIX_SECTOR_SIZE
 
     def xDeviceCharacteristics(self) -> int:
-        return apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE
+        return _UNIX_CHARACTERISTICS
 
     def xClose(self) -> None:
         self.disk.forget(self)

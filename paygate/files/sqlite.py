@@ -153,6 +153,10 @@ def _prepare(connection: apsw.Connection, path: Path, application_id: int, schem
             connection.pragma("application_id", application_id)
             connection.pragma("user_version", len(schema))
     connection.pragma("foreign_keys", True)
+    # A process that was killed between write and fsync leaves a commit that is seen and may not be on disk. Nobody may
+    # be answered by it until it is. A checkpoint syncs the log before anything else, so a full disk is no matter.
+    with contextlib.suppress(apsw.FullError):
+        connection.wal_checkpoint("main")
 
 
 def _checkpoint(connection: apsw.Connection, name: str, page_count: int) -> int:

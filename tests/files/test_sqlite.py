@@ -6,9 +6,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import apsw
 import pytest
+from disk_model import Operation
+from memory_disk import MemoryDisk
 
 from paygate.cli import ExitCode
 from paygate.files import sqlite
@@ -326,3 +329,40 @@ def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file or directory") as caught:
         open_plain(tmp_path / "nowhere" / "a.db")
     assert caught.value.code is ExitCode.BAD_STATE
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_what_a_start_finds_in_the_log_is_on_disk_before_anybody_is_told(is_full: bool) -> None:
+    """A process that is killed between write and fsync leaves a commit that the next one sees, and may answer by."""
+    disk = MemoryDisk("killed")
+
+    def open_it() -> apsw.Connection:
+        return open_database(Path("a.db"), application_id=APPLICATION_ID, schema=SCHEMA, vfs="killed")
+
+    def kill(operation: Operation) -> None:
+        if operation.kind == "sync":
+            raise KeyboardInterrupt
+
+    connection = open_it()
+    with transaction(connection):
+        insert(connection, 1)
+    disk.on_operation = kill
+    with pytest.raises(KeyboardInterrupt), transaction(connection):
+        insert(connection, 2)
+    connection.close()
+
+    disk.on_operation = None
+    disk.is_full = is_full
+    connection = open_it()
+    found = values(connection)
+    assert found == [1, 2]
+    for seed in range(30):
+        after_cut = MemoryDisk("cut", disk.image())
+        after_cut.cut_power(Random(seed))
+        other = open_database(Path("a.db"), application_id=APPLICATION_ID, schema=SCHEMA, vfs="cut")
+        assert values(other) == found, f"cut {seed}"
+        other.close()
+        after_cut.close()
+    disk.is_full = False
+    connection.close()
+    disk.close()
