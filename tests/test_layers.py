@@ -18,7 +18,7 @@ ROOT: Final = Path(paygate.__file__).parent
 
 # A part is a folder or a module directly below paygate/. Beside itself and the standard library, it may import:
 SHARED: Final = {
-    "arguments", "children", "cli", "clock", "codec", "effects", "escape", "files", "hardening", "link",
+    "arguments", "audit", "children", "cli", "clock", "codec", "effects", "escape", "files", "hardening", "link",
     "link_checks", "link_events", "link_states", "links", "making", "net", "shell",
     "tick",
 }  # fmt: skip
@@ -33,6 +33,7 @@ PARTS: Final[dict[str, set[str]]] = {
     "codec": {"making"},
     "net": set(),  # knows no paygate type: bytes in, bytes out (R22)
     "cli": {"clock", "escape"},
+    "audit": {"cli", "clock", "codec", "files"},  # what the servers' audits share
     "files": {"cli", "escape"},  # text and databases; what the records mean is the roles' business
     "link_states": {"codec"},
     "link_events": {"codec"},
@@ -74,6 +75,7 @@ THIRD_PARTY: Final[dict[str, set[str]]] = {
         "bank.ledger_batch",  # what a transaction reads from them
         "bank.ledger_rows",  # what it writes into them
         "bank.ledger_chain",  # the hash chain over them
+        "bank.ledger_check",  # looks at all of them
         "gateway.token_tables",  # the tokens' tables
     },
     "hdrh": {"bench.latency"},  # latency histograms

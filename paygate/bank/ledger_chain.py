@@ -1,24 +1,22 @@
-"""The hash chains over a ledger's payments and postings, and the check that every row is what was written (T32).
+"""The hash chains over a ledger's payments, postings and accounts (T32).
 
 Each row carries a hash over itself and the row before it, so a row that was changed, put in or taken out is found, and
-the counters of the table `bank` tell when rows are missing at the end.
+the counters of the table `bank` tell when rows are missing at the end. `ledger_check.py` looks at all of it.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import apsw
 
-from paygate.codec.codes import TransferOutcome
+from paygate.audit.findings import RESTORE
+from paygate.audit.row_hash import CHAIN_START, row_hash, row_text, text_expression
 from paygate.files.sqlite import StoreCorrupt
 from paygate.making import compiled_function
 
 _SIZE_COUNT: Final = 2_048  # larger than nearly all values
-CHAIN_START: Final = bytes(32)
-"""Stands for the row before the first."""
 EQUITY_ID: Final = 1
 """The bank's own account, which is in every ledger: what was paid in is owed from it, so it alone is below zero."""
 PAYMENT_FIELDS: Final = (
@@ -47,6 +45,18 @@ class Head(NamedTuple):
     lock_time_ms: int
     balanced_count: int
     """The postings that the balances in the table `account` count in. Later ones are added to them at a start."""
+    account_chain: bytes
+
+
+HEAD_FIELDS: Final = ", ".join(Head._fields)
+CUSTOMER_FIELDS: Final = ("account_id", "customer_id", "user_id", "verifier")
+"""What never changes of a customer, and is chained with the account."""
+MERCHANT_FIELDS: Final = ("account_id", "merchant_id", "name")
+"""All of a merchant's, chained as a customer's."""
+ATTEMPT_FIELDS: Final = ("account_id", "failure_count", "locked_until_ms")
+"""What changes of a customer, with a hash of its own; one without failures has none."""
+NO_ATTEMPTS: Final = b""
+"""The hash of a customer without failures: few have any, and so the others cost no room."""
 
 
 class _Sizes(dict[int, bytes]):
@@ -89,65 +99,48 @@ def chained(
     return with_hashes, chain
 
 
+def next_account_chain(chain_before: bytes, values: Sequence[Any]) -> bytes:
+    """The hash of a customer (CUSTOMER_FIELDS) or merchant (MERCHANT_FIELDS), behind the account opened before."""
+    return row_hash(chain_before, row_text(values))
+
+
+def attempts_hash(failure_count: int, locked_until_ms: int, account_id: int) -> bytes:
+    """What is kept beside a customer's attempts (T15), so that no flipped byte unlocks an account."""
+    hashed = row_hash(CHAIN_START, row_text((account_id, failure_count, locked_until_ms)))
+    return hashed if failure_count or locked_until_ms else NO_ATTEMPTS
+
+
+def head_hash(head: Head) -> bytes:
+    """What is kept beside the counters."""
+    return row_hash(CHAIN_START, row_text(head))
+
+
+def chain_accounts(connection: apsw.Connection) -> None:
+    """Leads to version 5: the accounts of an older ledger are chained as they are, and the counters hashed."""
+    chain = CHAIN_START
+    query = (
+        f"SELECT account_id, 1, {text_expression(CUSTOMER_FIELDS)} FROM customer "  # noqa: S608  # constants
+        f"UNION ALL SELECT account_id, 0, {text_expression(MERCHANT_FIELDS)} FROM merchant ORDER BY account_id"
+    )
+    for account_id, is_customer, text in connection.execute(query):
+        chain = row_hash(chain, text)
+        table = "customer" if is_customer else "merchant"
+        connection.execute(f"UPDATE {table} SET chain = ? WHERE account_id = ?", (chain, account_id))  # noqa: S608
+    tried = "SELECT failure_count, locked_until_ms, account_id FROM customer WHERE failure_count OR locked_until_ms"
+    attempts: list[Any] = connection.execute(tried).fetchall()
+    statement = "UPDATE customer SET attempts_hash = ? WHERE account_id = ?"
+    connection.executemany(statement, [(attempts_hash(*row), row[2]) for row in attempts])
+    connection.execute("UPDATE bank SET account_chain = ?", (chain,))
+    heads: list[Any] = connection.execute(f"SELECT {HEAD_FIELDS} FROM bank").fetchall()  # noqa: S608  # a constant
+    for row in heads:  # A ledger that is new has none yet.
+        connection.execute("UPDATE bank SET row_hash = ?", (head_hash(Head(*row)),))
+
+
 def corrupt(path: Path, text: str) -> StoreCorrupt:
     """The error that ends a server whose ledger is not what was written."""
-    return StoreCorrupt(f"{path} is damaged: {text}; restore it from a backup")
+    return StoreCorrupt(f"{path} is damaged: {text}; {RESTORE}")
 
 
 def changed(path: Path, what: str, number: Any) -> StoreCorrupt:
     """The error for a row that does not have its hash."""
     return corrupt(path, f"{what} {number} is not what was written")
-
-
-def verify(path: Path, connection: apsw.Connection, head: Head) -> dict[int, int]:
-    """T32: every row is what was written, and every balance is the sum of its postings. Raises StoreCorrupt.
-
-    Gives the balances that are not what the table `account` says, since later postings changed them.
-    """
-    posted_count = _verify_payments(path, connection, head)
-    balances: Counter[int] = Counter()
-    written: dict[int, int] = {}
-    transferred_count, sum_minor = 0, 0
-    chain, number = CHAIN_START, 0
-    for *values, row_chain in connection.execute("SELECT * FROM posting ORDER BY posting_number"):
-        number, payment_number, account_id, amount_minor = values
-        chain = next_posting_chain(chain, values)
-        if chain != row_chain:
-            raise changed(path, "posting", number)
-        balances[account_id] += amount_minor
-        transferred_count += payment_number is not None
-        sum_minor += amount_minor
-        if number == head.balanced_count:
-            written = dict(balances)
-        if number % 2 == 0 and sum_minor:  # The halves of a transfer stand side by side.
-            raise corrupt(path, f"posting {number} and the one before it do not balance")
-    if (number, chain) != (head.posting_count, head.posting_chain) or number % 2:
-        raise corrupt(path, "postings are missing at the end")
-    if transferred_count != 2 * posted_count:
-        raise corrupt(path, "payments and postings do not agree")
-    accounts: list[Any] = connection.execute("SELECT account_id, balance_minor FROM account").fetchall()
-    holders = "SELECT (SELECT count(*) FROM customer) + (SELECT count(*) FROM merchant)"
-    if not len(accounts) == head.account_count == connection.execute(holders).get + 1:  # The first is the bank's own.
-        raise corrupt(path, "accounts are missing")
-    if head.utr_sequence < posted_count:
-        raise corrupt(path, "UTRs would be given out again")
-    for account_id, balance_minor in accounts:
-        if written.get(account_id, 0) != balance_minor:
-            raise corrupt(path, f"the balance of account {account_id} is not the sum of its postings")
-        if account_id != EQUITY_ID and balances[account_id] < 0:
-            raise corrupt(path, f"account {account_id} was overdrawn")
-    return {account: minor for account, minor in balances.items() if written.get(account, 0) != minor}
-
-
-def _verify_payments(path: Path, connection: apsw.Connection, head: Head) -> int:
-    chain, number, posted_count = CHAIN_START, 0, 0
-    query = f"SELECT {PAYMENT_FIELDS} FROM payment ORDER BY payment_number"  # noqa: S608  # a constant
-    for *values, row_chain in connection.execute(query):
-        number = values[0]
-        chain = next_payment_chain(chain, values)
-        if chain != row_chain:
-            raise changed(path, "payment", number)
-        posted_count += values[6] == TransferOutcome.POSTED
-    if (number, chain) != (head.payment_count, head.payment_chain):
-        raise corrupt(path, "payments are missing at the end")
-    return posted_count

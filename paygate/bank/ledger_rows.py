@@ -7,13 +7,24 @@ from typing import Any, Final
 import apsw
 
 from paygate.bank.ledger import Customer, Merchant
-from paygate.bank.ledger_chain import Head, chained, next_payment_chain, next_posting_chain
+from paygate.bank.ledger_chain import (
+    HEAD_FIELDS,
+    NO_ATTEMPTS,
+    Head,
+    attempts_hash,
+    chained,
+    head_hash,
+    next_account_chain,
+    next_payment_chain,
+    next_posting_chain,
+)
 from paygate.codec.record_codec import encode_record
 from paygate.codec.sealed import ReceiptStatement
 
 BALANCE_COUNT_MAX: Final = 4_096
 """Changed balances that are kept in memory before all are written: a payment of its own would write the pages of two
 accounts, which were half of its pages. They are the sums of postings, which are written at once, so none is lost."""
+_UPDATE_HEAD: Final = f"UPDATE bank SET ({HEAD_FIELDS}, row_hash) = ({', '.join('?' * (len(Head._fields) + 1))})"  # noqa: S608
 
 
 @dataclass(slots=True)
@@ -44,7 +55,7 @@ def write(
     `balances` are those that earlier batches left to be written. With those of this one they are written if they are
     many or if it opens accounts; then `balanced_count` is `posting_count`.
     """
-    _write_opened(connection, changes.opened)
+    account_chain = _write_opened(connection, changes.opened, head.account_chain)
     payment_rows, payment_chain = chained(
         [
             _payment_row(number, statement, receipt)
@@ -64,8 +75,8 @@ def write(
         # In the order of the table, since so neighbours are found on the page that is at hand.
         due = sorted({**balances, **changes.balances}.items())
         _write(connection, "UPDATE account SET balance_minor = ?2 WHERE account_id = ?1", due)
-    attempts = "UPDATE customer SET failure_count = ?, locked_until_ms = ? WHERE account_id = ?"
-    _write(connection, attempts, changes.attempts)
+    attempts = "UPDATE customer SET failure_count = ?1, locked_until_ms = ?2, attempts_hash = ?4 WHERE account_id = ?3"
+    _write(connection, attempts, [(*attempt, attempts_hash(*attempt)) for attempt in changes.attempts])
     bank_time_ms, utr_sequence, lock_time_ms = counters
     written = Head(
         bank_time_ms,
@@ -77,31 +88,35 @@ def write(
         posting_chain,
         lock_time_ms,
         posting_count if is_due else head.balanced_count,
+        account_chain,
     )
-    connection.execute(
-        "UPDATE bank SET bank_time_ms = ?, utr_sequence = ?, account_count = ?, payment_count = ?, "
-        "payment_chain = ?, posting_count = ?, posting_chain = ?, lock_time_ms = ?, balanced_count = ?",
-        written,
-    )
+    write_head(connection, written)
     return written
 
 
-def _write_opened(connection: apsw.Connection, opened: Sequence[Customer | Merchant]) -> None:
+def write_head(connection: apsw.Connection, head: Head) -> None:
+    """Keep the counters, with their hash; within a transaction."""
+    connection.execute(_UPDATE_HEAD, (*head, head_hash(head)))
+
+
+def _write_opened(connection: apsw.Connection, opened: Sequence[Customer | Merchant], chain: bytes) -> bytes:
+    """Write new accounts, each chained to the one before; gives the last hash."""
     if not opened:
-        return
-    customers = [c for c in opened if isinstance(c, Customer)]
-    merchants = [m for m in opened if isinstance(m, Merchant)]
+        return chain
+    rows, chain = chained([_account_row(account) for account in opened], chain, next_account_chain)
+    customers = [row for row, account in zip(rows, opened, strict=True) if isinstance(account, Customer)]
+    merchants = [row for row, account in zip(rows, opened, strict=True) if isinstance(account, Merchant)]
     _write(connection, "INSERT INTO account VALUES (?, ?)", [(o.account_id, o.balance_minor) for o in opened])
-    _write(
-        connection,
-        "INSERT INTO customer VALUES (?, ?, ?, ?, 0, 0)",
-        [(c.account_id, c.customer_id, c.user_id, c.verifier) for c in customers],
-    )
-    _write(
-        connection,
-        "INSERT INTO merchant VALUES (?, ?, ?)",
-        [(m.account_id, m.merchant_id, m.name) for m in merchants],
-    )
+    insert_customer = "INSERT INTO customer VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6)"
+    _write(connection, insert_customer, [(*row, NO_ATTEMPTS) for row in customers])
+    _write(connection, "INSERT INTO merchant VALUES (?, ?, ?, ?)", merchants)
+    return chain
+
+
+def _account_row(account: Customer | Merchant) -> tuple[Any, ...]:
+    if isinstance(account, Customer):
+        return account.account_id, account.customer_id, account.user_id, account.verifier
+    return account.account_id, account.merchant_id, account.name
 
 
 def _write(connection: apsw.Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:

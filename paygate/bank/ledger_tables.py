@@ -1,8 +1,8 @@
 """The ledger's tables in SQLite, and how a row of theirs is found.
 
-Payments and postings are never changed; triggers refuse it, and each row carries a hash over itself and the row
-before it (`ledger_chain.py`). Rows are keyed by an increasing number, so that new ones go to the end of their table;
-payment IDs, which come in any order, live in one index only.
+Payments and postings are never changed; triggers refuse it. They and the accounts carry, in each row, a hash over
+itself and the row before it (`ledger_chain.py`). Rows are keyed by an increasing number, so that new ones go to the
+end of their table; payment IDs, which come in any order, live in one index only.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import apsw
 
+from paygate.audit.row_hash import CHAIN_START
 from paygate.bank.ledger import Customer, Merchant, Payment
-from paygate.bank.ledger_chain import CHAIN_START, PAYMENT_FIELDS, changed, next_payment_chain
+from paygate.bank.ledger_chain import PAYMENT_FIELDS, chain_accounts, changed, next_payment_chain
 from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.record_codec import decode_record
 from paygate.codec.sealed import Terms
@@ -113,8 +114,17 @@ SCHEMA: Final = (
     ALTER TABLE bank ADD COLUMN balanced_count INTEGER NOT NULL DEFAULT 0;
     UPDATE bank SET balanced_count = posting_count; -- until then each balance was written with its posting
     """,
+    """
+    ALTER TABLE customer ADD COLUMN chain BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE customer ADD COLUMN attempts_hash BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE merchant ADD COLUMN chain BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE bank ADD COLUMN account_chain BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE bank ADD COLUMN row_hash BLOB NOT NULL DEFAULT x'';
+    """,
 )
 """The n-th script leads to version n."""
+MIGRATIONS: Final = {5: chain_accounts}
+"""What a version needs besides its script, once that has run."""
 
 # The balances by a query of their own each: a join takes three times as long for one row.
 CUSTOMER_QUERY: Final = (

@@ -9,17 +9,21 @@ payment's when it is replayed (T32).
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from paygate.audit.row_hash import CHAIN_START
 from paygate.bank.bank_clock import LockClock
 from paygate.bank.ledger import BankIdentity, Customer, FindPayment, Merchant, Operation, Outcome, Payment, Posting
 from paygate.bank.ledger_batch import Batch, posting_of
-from paygate.bank.ledger_chain import CHAIN_START, Head, verify
+from paygate.bank.ledger_chain import Head, corrupt, head_hash
+from paygate.bank.ledger_check import LedgerCheck, head_damage
+from paygate.bank.ledger_rows import write_head
 from paygate.bank.ledger_tables import (
     CUSTOMER_QUERY,
     MERCHANT_QUERY,
+    MIGRATIONS,
     SCHEMA,
     customer_of,
     find_customer,
@@ -40,7 +44,8 @@ ABSENT_COUNT_MAX: Final = 16_384
 MERCHANT_COUNT_MAX: Final = 16_384
 """Merchants kept in memory, each of a few hundred bytes: those that are paid would be read for nearly every payment."""
 
-_APPLICATION_ID: Final = 0x50474C47  # "PGLG"
+APPLICATION_ID: Final = 0x50474C47  # "PGLG"
+_INSERT_HEAD: Final = f"INSERT INTO bank VALUES (1, {', '.join('?' * (3 + len(Head._fields) + 1))})"  # noqa: S608
 _READING: Final = frozenset({FindPayment})
 _SIGNED_COUNT_MAX: Final = 1 << limits.RECEIPT_PATH_COUNT_MAX  # what a receipt's path can reach
 
@@ -60,12 +65,17 @@ class SqliteLedger:
         self._absent: set[tuple[str, bytes]] = set()
         # For the same reason, these are as the last batch left them.
         self._merchants: dict[str, Merchant] = {}
-        self._connection = open_database(path, application_id=_APPLICATION_ID, schema=SCHEMA, vfs=vfs)
+        self._connection = open_database(
+            path, application_id=APPLICATION_ID, schema=SCHEMA, migrations=MIGRATIONS, vfs=vfs
+        )
         try:
             with transaction(self._connection):
                 self._head = self._read_head()
+                check = LedgerCheck(self._connection, self._head)
+                for damage in check.damages():
+                    raise corrupt(path, f"{damage.where} {damage.problem}")
                 # By account ID, what the table `account` is to say: all postings are on disk, so it may say it later.
-                self._balances = verify(path, self._connection, self._head)
+                self._balances = check.unwritten_balances()
             self._lock_clock = LockClock(self._head.lock_time_ms)
         except BaseException:
             self._connection.close()
@@ -142,9 +152,10 @@ class SqliteLedger:
     def skip_utrs(self, sequence: int) -> None:
         """Never give out a UTR of this sequence number or a lower one. Raises StoreError."""
         if sequence > self._head.utr_sequence:
+            head = self._head._replace(utr_sequence=sequence)
             with transaction(self._connection):
-                self._connection.execute("UPDATE bank SET utr_sequence = ?", (sequence,))
-            self._head = self._head._replace(utr_sequence=sequence)
+                write_head(self._connection, head)
+            self._head = head
 
     @property
     def utr_sequence(self) -> int:
@@ -161,14 +172,15 @@ class SqliteLedger:
         return find_payment(self._path, self._connection, (gateway_id, payment_id))
 
     def _read_head(self) -> Head:
-        row = self._connection.execute("SELECT * FROM bank").fetchone()
-        if row is None:
-            head = Head(0, 0, 1, 0, CHAIN_START, 0, CHAIN_START, 0, 0)
-            self._connection.execute(
-                "INSERT INTO bank VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*astuple(self._identity), *head)
-            )
+        connection, identity = self._connection, self._identity
+        if connection.execute("SELECT count(*) FROM bank").get == 0:
+            head = Head(0, 0, 1, 0, CHAIN_START, 0, CHAIN_START, 0, 0, CHAIN_START)
+            connection.execute(_INSERT_HEAD, (*astuple(identity), *head, head_hash(head)))
             return head
-        found, head = BankIdentity(*row[1:4]), Head(*row[4:])
-        if found != self._identity:
-            raise StoreError(f"{self._path} is the ledger of {found}, not of {self._identity}")
-        return head
+        if damage := head_damage(connection):
+            raise corrupt(self._path, f"{damage.where} {damage.problem}")
+        row: Any = connection.execute("SELECT * FROM bank").fetchone()
+        found = BankIdentity(*row[1:4])
+        if found != identity:
+            raise StoreError(f"{self._path} is the ledger of {found}, not of {identity}")
+        return Head(*row[4:-1])

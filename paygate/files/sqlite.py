@@ -7,8 +7,9 @@ may get a yes that isn't true (T31). So the first is StoreFull, and all the othe
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import apsw
@@ -43,14 +44,25 @@ class StoreCorrupt(StoreError):
     code = ExitCode.BAD_STATE
 
 
-def open_database(path: Path, *, application_id: int, schema: Sequence[str], vfs: str | None = None) -> apsw.Connection:
+Migrations = Mapping[int, Callable[[apsw.Connection], None]]
+"""By version: what is to be done once its script has run, and SQL can't say."""
+
+
+def open_database(
+    path: Path,
+    *,
+    application_id: int,
+    schema: Sequence[str],
+    migrations: Migrations = MappingProxyType({}),
+    vfs: str | None = None,
+) -> apsw.Connection:
     """The one connection to a database, made with mode 0600 if there is none, and brought up to date.
 
     One that others may read or write is refused (T29).
 
     `schema` is a list of SQL scripts without transactions; the n-th leads to version n, and scripts that were
-    ever used don't change. `application_id` (31 bits) tells whose database it is. `vfs` is the name of
-    a registered apsw VFS, for a simulated disk. Raises StoreError; StateError for a loose file.
+    ever used don't change; `migrations` add to them. `application_id` (31 bits) tells whose database it is.
+    `vfs` is the name of a registered apsw VFS, for a simulated disk. Raises StoreError; StateError for a loose file.
     """
     assert application_id > 0, "0 means none"
     try:
@@ -58,7 +70,7 @@ def open_database(path: Path, *, application_id: int, schema: Sequence[str], vfs
             _create_or_check(path)
         connection = apsw.Connection(str(path), vfs=vfs)
         try:
-            _prepare(connection, path, application_id, schema)
+            _prepare(connection, path, application_id, schema, migrations)
         except BaseException:
             connection.close()
             raise
@@ -123,7 +135,9 @@ def _create_or_check(path: Path) -> None:
         raise StoreError(f"could not make {path}: {error.strerror}", ExitCode.BAD_STATE) from None
 
 
-def _prepare(connection: apsw.Connection, path: Path, application_id: int, schema: Sequence[str]) -> None:
+def _prepare(
+    connection: apsw.Connection, path: Path, application_id: int, schema: Sequence[str], migrations: Migrations
+) -> None:
     connection.set_busy_timeout(0)  # nobody else is to have it open, so there is nobody to wait for
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
     connection.pragma("trusted_schema", False)
@@ -146,8 +160,10 @@ def _prepare(connection: apsw.Connection, path: Path, application_id: int, schem
         # (https://www.sqlite.org/lang_altertable.html).
         connection.pragma("foreign_keys", False)
         with transaction(connection):
-            for script in schema[version:]:
+            for number, script in enumerate(schema[version:], version + 1):
                 connection.execute(script)
+                if number in migrations:
+                    migrations[number](connection)
             if connection.execute("PRAGMA foreign_key_check").fetchone() is not None:
                 raise StoreCorrupt(f"{path} refers to rows that are not there; restore it from a backup")
             connection.pragma("application_id", application_id)

@@ -467,6 +467,7 @@ def test_a_ledger_from_before_lock_time_keeps_its_locks(books: Books) -> None:
         books.pay(number, verifier=WRONG_VERIFIER)
     books.ledger.close()
     connection = apsw.Connection(str(books.path))
+    drop_hashes(connection)
     connection.execute("ALTER TABLE bank DROP COLUMN lock_time_ms")
     connection.execute("ALTER TABLE bank DROP COLUMN balanced_count")
     connection.pragma("user_version", 1)
@@ -480,7 +481,7 @@ def test_a_ledger_from_before_lock_time_keeps_its_locks(books: Books) -> None:
 
 def test_a_ledger_whose_payments_are_made_anew_keeps_them_and_their_guards(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    with of_schema((*SCHEMA[:2], SCHEMA[3])):  # the last column is that of the fourth, which is made anew too
+    with of_schema((*SCHEMA[:2], *SCHEMA[3:])):  # the last columns are those of the later ones, which are made anew too
         books = Books(path)
         posted, declined = books.pay(1), books.pay(2, verifier=WRONG_VERIFIER)
         books.ledger.close()
@@ -517,8 +518,38 @@ def test_a_ledger_that_wrote_each_balance_at_once_is_taken_over(books: Books) ->
     assert books.balance("C-1") == ASHA_MINOR - 8
 
 
+def test_a_ledger_without_a_chain_of_accounts_gets_one(books: Books) -> None:
+    for number in range(3):
+        books.pay(number, verifier=WRONG_VERIFIER)
+    books.pay(3, user_id="ravi", amount_minor=1)
+    hashed = books.query("SELECT account_chain, row_hash FROM bank")
+    accounts = "SELECT account_id, chain, attempts_hash FROM customer"
+    rows = books.query(accounts)
+    assert [row[2] == b"" for row in rows] == [False, True]
+    books.ledger.close()
+    connection = apsw.Connection(str(books.path))
+    drop_hashes(connection)
+    connection.pragma("user_version", 4)
+    connection.close()
+    books.ledger = SqliteLedger(books.path, IDENTITY, RECEIPT_KEY)
+    assert books.query("SELECT account_chain, row_hash FROM bank") == hashed
+    assert books.query(accounts) == rows
+
+
+def drop_hashes(connection: apsw.Connection) -> None:
+    """As before version 5."""
+    for table, columns in (
+        ("customer", "chain attempts_hash"),
+        ("merchant", "chain"),
+        ("bank", "account_chain row_hash"),
+    ):
+        for column in columns.split():
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+
+
 def balance_at_once(connection: apsw.Connection) -> None:
     """As the ledgers before version 4 did with each posting."""
+    drop_hashes(connection)
     connection.execute(
         "UPDATE account SET balance_minor = "
         "(SELECT sum(amount_minor) FROM posting WHERE posting.account_id = account.account_id)"
@@ -691,6 +722,17 @@ def test_a_full_disk_changes_nothing_and_is_got_over(books: Books) -> None:
         "DELETE FROM merchant WHERE account_id = 4",
         "UPDATE bank SET utr_sequence = 0",
         "UPDATE bank SET balanced_count = balanced_count + 2",
+        "UPDATE bank SET bank_time_ms = bank_time_ms + 1",
+        "UPDATE bank SET lock_time_ms = 0",
+        "UPDATE customer SET verifier = zeroblob(32) WHERE account_id = 3",
+        "UPDATE customer SET user_id = 'RAVI' WHERE account_id = 3",
+        "UPDATE customer SET customer_id = 'C-9' WHERE account_id = 3",
+        "UPDATE customer SET failure_count = 2 WHERE account_id = 2",
+        "UPDATE customer SET locked_until_ms = 1 WHERE account_id = 3",
+        "UPDATE customer SET attempts_hash = x'01' WHERE account_id = 3",
+        "UPDATE merchant SET name = 'Coffee' WHERE account_id = 5",
+        "UPDATE merchant SET merchant_id = 'M-201' WHERE account_id = 5",
+        "UPDATE merchant SET account_id = 9 WHERE account_id = 5",
     ],
 )
 def test_a_changed_record_is_noticed_at_start(books: Books, damage: str) -> None:
@@ -727,7 +769,8 @@ def test_postings_that_overdraw_an_account_are_not_served(books: Books) -> None:
         chain = next_posting_chain(chain, row)
         rows.append((*row, chain))
     books.ledger._connection.executemany("INSERT INTO posting VALUES (?, ?, ?, ?, ?)", rows)
-    books.ledger._connection.execute("UPDATE bank SET posting_count = posting_count + 2, posting_chain = ?", (chain,))
+    counters = head._replace(posting_count=head.posting_count + 2, posting_chain=chain)
+    ledger_rows.write_head(books.ledger._connection, counters)
     with pytest.raises(StoreCorrupt, match="account 2 was overdrawn"):
         books.reopen()
 

@@ -1,0 +1,1 @@
+"""What the audits of bank and gateway share: findings, the hashes over rows, the exports and their comparison."""

@@ -1,0 +1,164 @@
+"""Whether every row of a ledger is what was written, and the books balance (T32): at each start, and in an audit."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
+
+import apsw
+
+from paygate.audit.findings import Damage
+from paygate.audit.row_hash import CHAIN_START, row_hash, text_expression
+from paygate.bank.ledger_chain import (
+    ATTEMPT_FIELDS,
+    CUSTOMER_FIELDS,
+    EQUITY_ID,
+    MERCHANT_FIELDS,
+    NO_ATTEMPTS,
+    PAYMENT_FIELDS,
+    Head,
+    next_payment_chain,
+    next_posting_chain,
+)
+from paygate.codec.codes import TransferOutcome
+
+_PAYMENTS: Final = f"SELECT {PAYMENT_FIELDS} FROM payment ORDER BY payment_number"  # noqa: S608  # a constant
+_ATTEMPTS_TEXT: Final = text_expression(ATTEMPT_FIELDS)
+_ACCOUNTS: Final = (
+    f"SELECT account_id, 'customer', {text_expression(CUSTOMER_FIELDS)}, chain, "  # noqa: S608  # constants
+    "CASE WHEN quote(failure_count) || ',' || quote(locked_until_ms) || quote(attempts_hash) = '0,0X''''' "
+    f"THEN NULL ELSE {_ATTEMPTS_TEXT} END, attempts_hash FROM customer "
+    f"UNION ALL SELECT account_id, 'merchant', {text_expression(MERCHANT_FIELDS)}, chain, NULL, NULL FROM merchant "
+    "ORDER BY account_id"
+)
+_HEAD: Final = f"SELECT {text_expression(Head._fields)}, row_hash FROM bank"  # noqa: S608  # a constant
+_CHANGED: Final = "is not what was written"
+_UNREADABLE: Final = "can't be read"
+
+
+def head_damage(connection: apsw.Connection) -> Damage | None:
+    """What is wrong with the counters, which all else is compared with."""
+    rows: list[Any] = connection.execute(_HEAD).fetchall()
+    if [row_hash(CHAIN_START, text) for text, _ in rows] == [hashed for _, hashed in rows]:
+        return None if len(rows) == 1 else Damage("bank", "", "has not one row", "one row")
+    return Damage("bank", "1", _CHANGED, "counters with their hash")
+
+
+class LedgerCheck:
+    """One look at a whole ledger, table after table: what is found in one is compared with those before it."""
+
+    def __init__(self, connection: apsw.Connection, head: Head) -> None:
+        self.posted_count = 0
+        self.payment_count = 0
+        self.posting_count = 0
+        self.account_count = 0
+        self._connection = connection
+        self._head = head
+        self._balances: Counter[int] = Counter()
+        """By account ID, the sums of all postings."""
+        self._written: dict[int, int] = {}
+        """By account ID, the sums that the table `account` must say."""
+
+    def damages(self) -> Iterator[Damage]:
+        """All that is wrong."""
+        yield from self.payments()
+        yield from self.postings()
+        yield from self.accounts()
+        yield from self.balances()
+
+    def unwritten_balances(self) -> dict[int, int]:
+        """The balances that are not what the table `account` says, since later postings changed them."""
+        written = self._written
+        return {account: minor for account, minor in self._balances.items() if written.get(account, 0) != minor}
+
+    def payments(self) -> Iterator[Damage]:
+        """The chain of payments."""
+        chain, number = CHAIN_START, 0
+        try:
+            for *values, row_chain in self._connection.execute(_PAYMENTS):
+                number = values[0]
+                if next_payment_chain(chain, values) != row_chain:
+                    yield Damage("payment", str(number), _CHANGED)
+                chain = row_chain  # so that each damaged row is named, and none behind it
+                self.payment_count += 1
+                self.posted_count += values[6] == TransferOutcome.POSTED
+        except UnicodeDecodeError:
+            yield Damage("payment", str(number + 1), _UNREADABLE)
+            return
+        head = self._head
+        if (number, chain) != (head.payment_count, head.payment_chain):
+            yield Damage("payment", "", "rows are missing at the end", f"{head.payment_count} payments")
+        if head.utr_sequence < self.posted_count:
+            expected = f"a UTR sequence of {self.posted_count} at least"
+            yield Damage("bank", "1", "is wrong: UTRs would be given out again", expected)
+
+    def postings(self) -> Iterator[Damage]:
+        """The chain of postings, and double entry; after `payments`."""
+        chain, number = CHAIN_START, 0
+        transferred_count, sum_minor = 0, 0
+        balances = self._balances
+        query = "SELECT * FROM posting ORDER BY posting_number"
+        try:
+            for *values, row_chain in self._connection.execute(query):
+                number, payment_number, account_id, amount_minor = values
+                if next_posting_chain(chain, values) != row_chain:
+                    yield Damage("posting", str(number), _CHANGED)
+                    if not isinstance(amount_minor, int):
+                        return
+                chain = row_chain
+                self.posting_count += 1
+                balances[account_id] += amount_minor
+                transferred_count += payment_number is not None
+                sum_minor += amount_minor
+                if number == self._head.balanced_count:
+                    self._written = dict(balances)
+                if number % 2 == 0 and sum_minor:  # The halves of a transfer stand side by side.
+                    yield Damage("posting", str(number), "and the one before it do not balance", "a sum of 0")
+                    sum_minor = 0
+        except UnicodeDecodeError:
+            yield Damage("posting", str(number + 1), _UNREADABLE)
+            return
+        head = self._head
+        if (number, chain) != (head.posting_count, head.posting_chain) or number % 2:
+            yield Damage("posting", "", "rows are missing at the end", f"{head.posting_count} postings")
+        if transferred_count != 2 * self.posted_count:
+            expected = f"{2 * self.posted_count} for {self.posted_count} payments that moved money"
+            yield Damage("posting", "", "rows do not agree with the payments", expected)
+
+    def accounts(self) -> Iterator[Damage]:
+        """The chain of customers and merchants, and the hashes of password attempts."""
+        chain = CHAIN_START
+        count = 1  # The first is the bank's own.
+        for account_id, table, text, row_chain, attempts_text, attempts_hash in self._connection.execute(_ACCOUNTS):
+            if row_hash(chain, text) != row_chain:
+                yield Damage(table, str(account_id), _CHANGED)
+            if attempts_text is not None and (
+                attempts_hash == NO_ATTEMPTS or row_hash(CHAIN_START, attempts_text) != attempts_hash
+            ):
+                yield Damage(table, str(account_id), "has password attempts that are not what was written")
+            chain = row_chain
+            count += 1
+        self.account_count = count
+        head = self._head
+        if (count, chain) != (head.account_count, head.account_chain):
+            expected = f"{head.account_count - 1} customers and merchants"
+            yield Damage("account", "", "rows are missing: customers or merchants", expected)
+
+    def balances(self) -> Iterator[Damage]:
+        """The balances that are written against their postings; after `postings`."""
+        count, written = 0, self._written
+        try:
+            for account_id, balance_minor in self._connection.execute("SELECT * FROM account"):
+                count += 1
+                expected_minor = written.get(account_id, 0 if account_id == EQUITY_ID else None)
+                if expected_minor is None:
+                    yield Damage("account", str(account_id), "has no postings", "an opening posting")
+                elif expected_minor != balance_minor or balance_minor.__class__ is not int:
+                    problem = "has a balance that is not the sum of its postings"
+                    yield Damage("account", str(account_id), problem, f"{expected_minor} minor units")
+                if account_id != EQUITY_ID and self._balances[account_id] < 0:
+                    yield Damage("account", str(account_id), "was overdrawn", "0 or more")
+        except UnicodeDecodeError:
+            yield Damage("account", "", f"has a row that {_UNREADABLE}")
+            return
+        if count != self._head.account_count:
+            yield Damage("account", "", "rows are missing", f"{self._head.account_count} accounts")
