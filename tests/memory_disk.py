@@ -10,6 +10,7 @@ if nothing had happened, but it works on a ghost of the files that nobody else s
 There is no shared memory, so WAL needs `locking_mode=EXCLUSIVE`, which paygate's stores have.
 """
 
+import hashlib
 from collections.abc import Callable
 from random import Random
 from typing import Final
@@ -21,6 +22,25 @@ _UNIX_SECTOR_SIZE: Final = 4096
 _UNIX_CHARACTERISTICS: Final = apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE | apsw.SQLITE_IOCAP_SUBPAGE_READ
 # What SQLite's own VFS for Unix says of files.
 _LOG_FLAGS: Final = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_SUPER_JOURNAL
+
+
+def seed_sqlite(seed: bytes) -> None:
+    """Let SQLite draw the same numbers from now on, for all of this process: the salts of its logs come from them."""
+    source = _Seed(hashlib.sha256(seed).digest())
+    apsw.randomness(0)  # forget the seed that it has
+    apsw.randomness(1)  # ask for another, now
+    source.unregister()
+
+
+class _Seed(apsw.VFS):
+    """SQLite asks the VFS that is the default one at that time, and never again."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        super().__init__("seed", "", makedefault=True)
+
+    def xRandomness(self, numbytes: int) -> bytes:
+        return (self._data * (numbytes // len(self._data) + 1))[:numbytes]
 
 
 class MemoryDisk(apsw.VFS):
@@ -67,15 +87,16 @@ class MemoryDisk(apsw.VFS):
 
     def kill(self) -> None:
         """The process dies. What it wrote stays, synced or not."""
-        self._start_again(self._model.image())
+        self.restore(self._model.image())
 
     def cut_power(self, randomness: Random) -> CutReport:
         """The process dies and so does the machine. What was not synced may be lost or torn."""
         image, report = self._model.after_cut(randomness)
-        self._start_again(image)
+        self.restore(image)
         return report
 
-    def _start_again(self, image: Image) -> None:
+    def restore(self, image: Image) -> None:
+        """The process dies, and the next one finds these files."""
         for handle in self._handles:
             handle.is_dead = True
         self._handles.clear()
