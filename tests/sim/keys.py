@@ -1,0 +1,94 @@
+"""The bank's keys in a run, its decoder, and envelopes that are the same bytes for the same seed.
+
+The library's HPKE draws its ephemeral key itself, so clients here seal with the one that makes the spec's vectors,
+which takes the key as an argument; the bank opens with the real one. Argon2id has the least legal parameters, and is
+computed once for each user and password.
+"""
+
+import random
+from collections.abc import Iterable
+from functools import cache
+from typing import Final
+
+from builders import (
+    BANK_ID,
+    CHEAP_PASSWORD_KEY,
+    NOW_MS,
+    PEPPER,
+    ROOT_PUBLIC_KEY,
+    build_signed_key_list,
+    sealing_key,
+)
+from specgen.vector_hpke import seal_x25519
+
+from paygate.bank.decoder import Decoder
+from paygate.client.root import BankRoot
+from paygate.codec import limits
+from paygate.codec.codes import KemId
+from paygate.codec.messages import SealCredentials
+from paygate.codec.record_codec import encode_record
+from paygate.codec.seal import SealingKey, envelope_info, password_key, verifier_of
+from paygate.codec.sealed import CredentialsPlaintext
+
+ROOT: Final = BankRoot(BANK_ID, ROOT_PUBLIC_KEY)
+"""What the customers have pinned."""
+_VALID_MS: Final = 10 * 365 * 86_400_000
+_PADDING: Final = bytes(142)
+
+
+@cache
+def suite_key_of(generation: int) -> SealingKey:
+    """The sealing key that came with the n-th rotation; 0 is the first."""
+    return sealing_key(KemId.X25519, f"generation {generation}")
+
+
+@cache
+def signed_key_list(generation: int, *, with_older: bool) -> bytes:
+    """The key list after the n-th rotation, whose older key may still be in it, behind the new one (T12)."""
+    generations = (generation, generation - 1) if with_older else (generation,)
+    return build_signed_key_list(
+        serial=2 * generation + (1 if with_older else 2),
+        valid_from_ms=NOW_MS - _VALID_MS,
+        valid_until_ms=NOW_MS + _VALID_MS,
+        suite_keys=tuple(suite_key_of(n).public_suite_key() for n in generations),
+    )
+
+
+@cache
+def key_of_password(user_id: str, password: str) -> bytes:
+    """What the client makes of a password."""
+    return password_key(CHEAP_PASSWORD_KEY, BANK_ID, user_id, password)
+
+
+@cache
+def verifier(user_id: str, password: str) -> bytes:
+    """What the bank keeps of a password."""
+    return verifier_of(PEPPER, key_of_password(user_id, password))
+
+
+def seal(request: SealCredentials, source: random.Random) -> bytes:
+    """As `seal_request`, with all randomness from `source`."""
+    encoded = request.user_id.encode()
+    plaintext = CredentialsPlaintext(
+        format_version=1,
+        user_id_size=len(encoded),
+        user_id=encoded.ljust(limits.USER_ID_SIZE_MAX, b"\0"),
+        password_key=key_of_password(request.user_id, request.password),
+        nonce=source.randbytes(16),
+        padding=_PADDING,
+    )
+    info = envelope_info(request.suite_key.key_id, request.terms)
+    steps = seal_x25519(request.suite_key.public_key, source.randbytes(32), info, encode_record(plaintext))
+    return steps["envelope"]
+
+
+class MemoryDecoder(Decoder):
+    """The real decoder with keys that are given to it."""
+
+    def __init__(self, keys: Iterable[SealingKey]) -> None:
+        self._pepper = PEPPER
+        self.hold(keys)
+
+    def hold(self, keys: Iterable[SealingKey]) -> None:
+        """Have these keys from now on and no others."""
+        self._keys = {key.public_suite_key().key_id: key for key in keys}
