@@ -35,6 +35,7 @@ class _WatchedTokens:
         self._store = store
 
     def apply(self, operations: Sequence[Operation], now: Now) -> list[Outcome]:
+        self._world.judge.gateway_applying(self._gateway_id, operations)
         outcomes = self._store.apply(operations, now)
         self._world.judge.gateway_applied(self._gateway_id, self._store, outcomes, now)
         return outcomes

@@ -15,6 +15,7 @@ from paygate.codec.codes import Role
 from paygate.codec.messages import Message
 from paygate.codec.sealed import Terms
 from paygate.gateway.sqlite_tokens import SqliteTokens
+from paygate.gateway.tokens import Operation as TokenOperation
 from paygate.gateway.tokens import Outcome as TokenOutcome
 from paygate.gateway.tokens import Token
 
@@ -40,6 +41,9 @@ class Judge(Protocol):
     def merchant_opened(self, merchant_id: str, amount_minor: int) -> None:
         """A merchant has an account with so much."""
 
+    def secret(self, what: str, secret: bytes) -> None:
+        """I7: this may stand in sealed envelopes and nowhere else."""
+
     def token_issued(self, gateway_id: str, token: Token) -> None:
         """A merchant issued a token, and the gateway's store has it."""
 
@@ -54,11 +58,17 @@ class Judge(Protocol):
     def told(self, client_name: str, payment_id: bytes, outcome: Outcome, receipt: bytes, utr: str, text: str) -> None:
         """A client's program ended with this: a payment or a question. `payment_id` is empty if none was made."""
 
+    def never_sent(self, payment_id: bytes) -> None:
+        """The program was killed after `authorised` and before the payment's record was on disk."""
+
     def gateway_told(self, gateway_id: str, message: Message) -> None:
         """An honest client got this PaymentAck, StatusAck or TokenAck."""
 
     def bank_applied(self, ledger: SqliteLedger, outcomes: Sequence[LedgerOutcome], now: Now) -> None:
         """A batch came back from the bank's store: it is durable."""
+
+    def gateway_applying(self, gateway_id: str, operations: Sequence[TokenOperation]) -> None:
+        """A batch is given to a gateway's store; it may not come back."""
 
     def gateway_applied(self, gateway_id: str, store: SqliteTokens, outcomes: Sequence[TokenOutcome], now: Now) -> None:
         """A batch came back from a gateway's store: it is durable."""

@@ -66,6 +66,14 @@ def verifier(user_id: str, password: str) -> bytes:
     return verifier_of(PEPPER, key_of_password(user_id, password))
 
 
+def secrets_of(user_id: str, *passwords: str) -> list[tuple[str, bytes]]:
+    """What only the customer and the bank's decoder may hold, each with what it is (I7)."""
+    found = [("user ID", user_id.encode())]
+    for password in passwords:
+        found += [("password", password.encode()), ("password key", key_of_password(user_id, password))]
+    return found
+
+
 def seal(request: SealCredentials, source: random.Random) -> bytes:
     """As `seal_request`, with all randomness from `source`."""
     encoded = request.user_id.encode()

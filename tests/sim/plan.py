@@ -69,6 +69,8 @@ class ShoppingPlan:
     """Tries with a wrong passcode before the right one."""
     wrong_password_count: int
     """Payments with a wrong password before the right one."""
+    is_hasty: bool
+    """Whether a payment that the gateway calls refused is followed by another one at once."""
     payment_count_max: int
     """After so many payments of this token that were declined or refused the customer gives up."""
 
@@ -171,5 +173,6 @@ def _draw_shopping(
         source.choice((5, 500, 5_000, 20_000)),
         wrong_passcode_count,
         wrong_password_count,
+        source.random() < 0.3,
         source.randint(1, 4),
     )

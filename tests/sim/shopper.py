@@ -8,6 +8,7 @@ from sim.plan import ShoppingPlan
 
 from paygate.client.payment import Outcome, Payment, PaymentState
 from paygate.client.verdict import IN_FLIGHT_MS_MAX
+from paygate.codec.limits import SESSION_MS
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -59,8 +60,10 @@ class Shopper:
                 return
         if payment_id in self._machine.files:
             self._follow(self._machine.record(payment_id))
-        else:
-            self._pay_later()
+            return
+        if payment_id in self._world.authorised_us:
+            self._world.never_sent(payment_id)
+        self._pay_later()
 
     def _pay_later(self) -> None:
         # Without a payment made, a few tries more: a token may be in flight, or a link broken.
@@ -73,19 +76,27 @@ class Shopper:
         """Go on from what is written down of the last payment."""
         if record.state is PaymentState.PAID:
             return
-        if record.is_settled or self._is_refused_for_good(record):
+        if record.is_settled or self._is_refused(record):
             self._ask_count = 0
+            if not record.is_settled:
+                # T8: it was the gateway's word, so it is asked again when all is well.
+                again_us = self._world.healed_us + self._machine.source.randrange(ASK_MS_MAX) * MS
+                if self._world.agenda.now_us < again_us:
+                    self._world.agenda.at(again_us, lambda: self._ask(record.payment_id))
             self._pay_later()
             return
         wait_ms = min(500 << min(self._ask_count, 8), ASK_MS_MAX)
         self._ask_count += 1
         self._world.agenda.later(wait_ms * MS, lambda: self._ask(record.payment_id))
 
-    def _is_refused_for_good(self, record: Payment) -> bool:
-        """Whether the gateway said that it did not forward it, when nothing could be on its way any more."""
-        over_us = self._world.authorised_us[record.payment_id] + (30_000 + IN_FLIGHT_MS_MAX) * MS
+    def _is_refused(self, record: Payment) -> bool:
+        """Whether the gateway said that it did not forward it, when nothing could be on its way any more.
+
+        Some customers do not wait for so long.
+        """
+        over_us = self._world.authorised_us[record.payment_id] + (SESSION_MS + IN_FLIGHT_MS_MAX) * MS
         asked_us = self._world.refused_us.get(record.payment_id, 0)
-        return record.state is PaymentState.REFUSED and asked_us > max(over_us, self._world.healed_us)
+        return record.state is PaymentState.REFUSED and (asked_us > over_us or self.plan.is_hasty)
 
     def _ask(self, payment_id: bytes) -> None:
         if self._world.agenda.now_us > self._world.last_ask_us:

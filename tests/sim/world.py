@@ -23,7 +23,7 @@ from sim.client import CustomerMachine
 from sim.faults import Conditions, Fault, FaultKind, draw_conditions
 from sim.gateway import GatewayMachine
 from sim.judge import Judge
-from sim.keys import verifier
+from sim.keys import secrets_of, verifier
 from sim.network import End, Network
 from sim.plan import BANK, Plan, draw_plan
 from sim.server import Machine, Process
@@ -116,11 +116,11 @@ class World:
         self.network = Network(self.agenda, self.randomness, self.conditions.weather, self._sent)
         bank_image, gateway_image = _empty_stores()
         self.bank = BankMachine(self, bank_image, _skew(source))
-        self.gateways: dict[str, GatewayMachine] = {}
-        """The honest ones, by gateway ID."""
+        self.gateway_of: dict[str, GatewayMachine] = {}
+        """The honest gateways, by ID."""
         for gateway in self.plan.gateways:
             if not gateway.is_evil:
-                self.gateways[gateway.gateway_id] = GatewayMachine(self, gateway, gateway_image, _skew(source))
+                self.gateway_of[gateway.gateway_id] = GatewayMachine(self, gateway, gateway_image, _skew(source))
         self.customers: dict[str, CustomerMachine] = {
             customer.name: CustomerMachine(self, customer, _skew(source)) for customer in self.plan.customers
         }
@@ -129,7 +129,12 @@ class World:
             make_evil(self)
 
     @property
-    def is_calm(self) -> bool:
+    def gateways(self) -> list[GatewayMachine]:
+        """The honest ones."""
+        return list(self.gateway_of.values())
+
+    @property
+    def is_faultless(self) -> bool:
         """Whether nothing fails and nobody lies."""
         return self.conditions.is_calm and self.plan.is_honest
 
@@ -157,7 +162,7 @@ class World:
 
     def machines(self) -> list[Machine]:
         """All servers' machines."""
-        return [self.bank, *self.gateways.values()]
+        return [self.bank, *self.gateway_of.values()]
 
     def digest(self) -> str:
         """A hash over all that happened up to now."""
@@ -180,10 +185,12 @@ class World:
         )
         for customer in plan.customers:
             judge.account_opened(customer.name, customer.user_id, customer.amount_minor)
+            for what, secret in secrets_of(customer.user_id, customer.password, customer.wrong_password):
+                judge.secret(f"{customer.name}'s {what}", secret)
         for merchant in plan.merchants:
             judge.merchant_opened(merchant.merchant_id, merchant.amount_minor)
         for token in plan.tokens:
-            gateway = self.gateways.get(token.gateway_id)
+            gateway = self.gateway_of.get(token.gateway_id)
             if gateway is None:
                 judge.token_issued(token.gateway_id, token.token)
                 continue
@@ -243,7 +250,7 @@ class World:
             self.bank.rotate_keys(int(fault.share * OVERLAP_US_MAX))
 
     def _machine(self, target: str) -> Machine:
-        return self.gateways.get(target, self.bank)
+        return self.gateway_of.get(target, self.bank)
 
     def _live_end(self, fault: Fault) -> End | None:
         """One end of a connection that is up with the target."""
@@ -293,6 +300,11 @@ class World:
         self.counts[f"told {result.outcome.value}"] += 1
         self.note(f"{client_name} {result.outcome.value} {result.payment_id.hex()} {result.utr} {result.text}")
         self.judge.told(client_name, result.payment_id, result.outcome, result.receipt, result.utr, result.text)
+
+    def never_sent(self, payment_id: bytes) -> None:
+        """A program died before its payment was written down."""
+        self.counts["payments never sent"] += 1
+        self.judge.never_sent(payment_id)
 
     def note_cut(self, name: str, report: CutReport) -> None:
         """What a power cut did to a disk."""
