@@ -1,0 +1,207 @@
+"""The model's own view of one honest gateway: what it acknowledged, held against the ledger's books and its store."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sim.invariants import Invariant, Violation
+from sim.model_ledger import LedgerModel, PaymentRow
+
+from paygate.codec.codes import PaymentStatus, Reason, TokenStatus, TransferOutcome
+from paygate.codec.messages import Message, PaymentAck, StatusAck, TokenAck
+from paygate.codec.record_codec import encode_record
+from paygate.gateway.tokens import (
+    CheckToken,
+    FindPayment,
+    Payment,
+    PaymentBegun,
+    PaymentFound,
+    PaymentSettled,
+    Token,
+    TokenChecked,
+    TokenState,
+)
+
+_QUESTION_REFUSED = frozenset({Reason.PASSCODE, Reason.TOKEN_LOCKED, Reason.STORE_UNAVAILABLE})
+"""In a StatusAck these refuse the question and say nothing of the payment."""
+
+
+class TokensModel:
+    """One gateway, as it must be."""
+
+    def __init__(self, gateway_id: str, ledger: LedgerModel) -> None:
+        self.gateway_id = gateway_id
+        self.tokens: dict[str, Token] = {}
+        """By transaction ID, as they were issued."""
+        self.payments: dict[bytes, Payment] = {}
+        """By payment ID: every payment that was acknowledged as begun or ended."""
+        self._ledger = ledger
+        self._refused: set[bytes] = set()  # payments of which it said that no money can have moved
+        self._cancelled: set[str] = set()
+        self._wrong_counts: dict[str, int] = {}  # by transaction ID, as they were last answered
+        self._applying: set[str] = set()  # tokens in a batch that is being applied: a crash leaves it open what it did
+
+    def issue(self, token: Token) -> None:
+        """A merchant's token was taken in."""
+        self.tokens[token.transaction_id] = token
+
+    def cancel(self, transaction_id: str) -> None:
+        """A merchant's withdrawal of an unpaid token was taken in."""
+        self._cancelled.add(transaction_id)
+
+    # -- after a commit --------------------------------------------------------------------------------
+
+    def applied(self, store: Any, outcomes: Sequence[Any]) -> None:
+        """A batch was applied."""
+        must_count = False
+        for outcome in outcomes:
+            if isinstance(outcome, PaymentBegun):
+                if outcome.is_new and outcome.payment is not None:
+                    self._begun(outcome.payment)
+            elif isinstance(outcome, PaymentSettled):
+                if outcome.is_changed and outcome.payment is not None:
+                    self._settled(outcome.payment)
+            elif isinstance(outcome, TokenChecked):
+                if outcome.status is TokenStatus.VALID and outcome.token is not None:
+                    self._check_free(outcome.token.transaction_id, "acknowledged as valid")
+                must_count |= outcome.is_changed
+            elif isinstance(outcome, PaymentFound):
+                # A right passcode sets the count back.
+                must_count |= outcome.refusal is Reason.PASSCODE or any(self._wrong_counts.values())
+        if must_count:
+            self._wrong_counts = {t.transaction_id: t.wrong_passcode_count for t in store.tokens()}
+        self._applying.clear()
+
+    def applying(self, operations: Sequence[Any]) -> None:
+        """A batch is about to be applied; if the gateway dies meanwhile, nobody hears what became of it."""
+        passcodes = (CheckToken, FindPayment)
+        self._applying.update(o.transaction_id for o in operations if isinstance(o, passcodes))
+
+    def _begun(self, payment: Payment) -> None:
+        terms = payment.terms
+        self._check_free(terms.transaction_id, "reserved for another payment")
+        if payment.payment_id in self.payments:
+            raise Violation(Invariant.I2, f"{self._name(payment)} was begun twice")
+        token = self.tokens.get(terms.transaction_id)
+        # A merchant's line may be taken in by a batch that nobody heard of.
+        if token is not None and _price(token) != (terms.merchant_id, terms.amount_minor, terms.currency):
+            raise Violation(Invariant.AUTHORITY, f"{self._name(payment)} was begun under other terms than its token's")
+        self.payments[payment.payment_id] = payment
+
+    def _check_free(self, transaction_id: str, done: str) -> None:
+        row = self._ledger.debits.get((self.gateway_id, transaction_id))
+        if row is not None:
+            text = f"token {transaction_id} of {self.gateway_id} was {done} after payment {row.payment_id.hex()}"
+            raise Violation(Invariant.I4, f"{text} had debited it")
+
+    def _settled(self, payment: Payment) -> None:
+        row = self._ledger.rows.get((self.gateway_id, payment.payment_id))
+        self._check_settled(payment, row)
+        self.payments[payment.payment_id] = payment
+
+    def _check_settled(self, payment: Payment, row: PaymentRow | None) -> None:
+        if payment.outcome is TransferOutcome.MISMATCH:
+            same = (encode_record(payment.terms), payment.envelope_hash)
+            if row is not None and (row.terms, row.envelope_hash) == same:
+                raise Violation(Invariant.I4, f"{self._name(payment)} was settled as a mismatch with itself")
+            return
+        if row is None:
+            raise Violation(Invariant.I4, f"{self._name(payment)} was settled, and the ledger has no such payment")
+        if (payment.outcome, payment.receipt, payment.utr) != (row.outcome, row.receipt, row.utr or ""):
+            raise Violation(Invariant.I4, f"{self._name(payment)} was settled with the outcome of another payment")
+
+    # -- after a recovery ------------------------------------------------------------------------------
+
+    def recovered(self, store: Any) -> None:
+        """The gateway died and its store was opened anew."""
+        there = {payment.payment_id: payment for payment in store.payments()}
+        for payment_id, payment in self.payments.items():
+            found = there.get(payment_id)
+            if found is None:
+                raise Violation(Invariant.I3, f"{self._name(payment)} was begun, and after the recovery it is gone")
+            if payment.outcome is not None and found != payment:
+                raise Violation(Invariant.I3, f"{self._name(payment)} was settled, and the recovery changed it")
+            if (found.terms, found.envelope_hash) != (payment.terms, payment.envelope_hash):
+                raise Violation(Invariant.I3, f"{self._name(payment)} has other terms after the recovery")
+        for payment_id, found in there.items():
+            if found.outcome is not None:
+                self._check_settled(found, self._ledger.rows.get((self.gateway_id, payment_id)))
+        self.payments = there
+        self._tokens_recovered({token.transaction_id: token for token in store.tokens()})
+        in_flight = {payment.payment_id for payment in store.payments_in_flight()}
+        open_ids = {payment.payment_id for payment in there.values() if payment.outcome is None}
+        if in_flight != open_ids:
+            raise Violation(Invariant.I3, f"{self.gateway_id}: the payments in flight were not all found")
+
+    def _tokens_recovered(self, there: dict[str, Token]) -> None:
+        for transaction_id in self.tokens:
+            token = there.get(transaction_id)
+            if token is None:
+                raise Violation(Invariant.I3, f"token {transaction_id} of {self.gateway_id} is gone")
+            if transaction_id in self._cancelled and token.state is not TokenState.CANCELLED:
+                raise Violation(Invariant.I3, f"token {transaction_id} was cancelled, and is {token.state.value}")
+            before = self._wrong_counts.get(transaction_id, 0)
+            if token.wrong_passcode_count < before and transaction_id not in self._applying:
+                text = f"{before} wrong passcodes of token {transaction_id} were answered"
+                raise Violation(Invariant.I3, f"{text}, and {token.wrong_passcode_count} are counted")
+            self._wrong_counts[transaction_id] = token.wrong_passcode_count
+        self._applying.clear()
+
+    # -- what it tells its clients ---------------------------------------------------------------------
+
+    def told(self, message: Message) -> None:
+        """It said this on a client's link."""
+        if isinstance(message, PaymentAck | StatusAck):
+            self._told_payment(message)
+        elif isinstance(message, TokenAck) and message.status is TokenStatus.PAID:
+            key = self._ledger.utrs.get(message.utr)
+            if key is None or key[0] != self.gateway_id:
+                text = f"{self.gateway_id} calls a token paid under UTR {message.utr}, which its ledger does not hold"
+                raise Violation(Invariant.I4, text)
+
+    def _told_payment(self, message: PaymentAck | StatusAck) -> None:
+        key = (self.gateway_id, message.payment_id)
+        if message.status in (PaymentStatus.PAID, PaymentStatus.DECLINED):
+            row = self._ledger.check_final(message.receipt, f"gateway {self.gateway_id}")
+            if row.key != key or row.is_posted is not (message.status is PaymentStatus.PAID):
+                raise Violation(Invariant.I4, f"{self.gateway_id} answers with the outcome of another payment")
+        elif message.status is PaymentStatus.REFUSED:
+            is_of_payment = isinstance(message, PaymentAck) or message.reason not in _QUESTION_REFUSED
+            if is_of_payment and message.reason is not Reason.PAYMENT_MISMATCH:
+                self._refused.add(message.payment_id)
+                self._check_not_debited(message.payment_id)
+        elif message.status is PaymentStatus.UNKNOWN and message.payment_id in self.payments:
+            raise Violation(Invariant.I3, f"{self.gateway_id} does not know a payment that it had begun")
+
+    def _check_not_debited(self, payment_id: bytes) -> None:
+        row = self._ledger.rows.get((self.gateway_id, payment_id))
+        if row is not None and row.is_posted:
+            text = f"{self.gateway_id} says that payment {payment_id.hex()} was not forwarded, and it is posted"
+            raise Violation(Invariant.I4, text)
+
+    # -- at the end ------------------------------------------------------------------------------------
+
+    def finish(self, store: Any) -> None:
+        """All is healed and quiet: I4, and I9 at the gateway."""
+        for payment_id in self._refused:
+            self._check_not_debited(payment_id)
+        in_flight = store.payments_in_flight()
+        if in_flight:
+            names = ", ".join(self._name(payment) for payment in in_flight)
+            raise Violation(Invariant.I9, f"still in flight: {names}")
+        debits = self._ledger.debits
+        for token in store.tokens():
+            row = debits.get((self.gateway_id, token.transaction_id))
+            is_paid = token.state is TokenState.PAID
+            if is_paid is not (row is not None):
+                held = "no debit" if row is None else "a debit"
+                text = f"token {token.transaction_id} of {self.gateway_id} is {token.state.value}"
+                raise Violation(Invariant.I4, f"{text}, and the ledger holds {held} for it")
+            if row is not None and (token.payment_id, token.utr) != (row.payment_id, row.utr):
+                raise Violation(Invariant.I4, f"token {token.transaction_id} is paid by another payment than its debit")
+
+    def _name(self, payment: Payment) -> str:
+        return f"payment {payment.payment_id.hex()} of {self.gateway_id}"
+
+
+def _price(token: Token) -> tuple[str, int, str]:
+    return token.merchant_id, token.amount_minor, token.currency
