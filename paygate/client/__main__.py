@@ -24,7 +24,10 @@ from paygate.client.show import (
     statement_text,
 )
 from paygate.client.terminal import EndedBySignal
+from paygate.clock import system_now
 from paygate.escape import escape_line
+from paygate.files.state_dir import StateError
+from paygate.net.signals import Alarm, hold_signals
 
 
 def main() -> int:
@@ -38,7 +41,14 @@ def main() -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
-    commands = {"pay": pay, "status": _status, "list": _list, "receipts": _receipts, "verify": _verify}
+    commands = {
+        "pay": pay,
+        "status": _status,
+        "retry": _retry,
+        "list": _list,
+        "receipts": _receipts,
+        "verify": _verify,
+    }
     return commands[options.command](options)
 
 
@@ -49,12 +59,40 @@ def _status(options: argparse.Namespace) -> int:
         PaygateClient(state_dir=options.state, status_command=status_command(options.state), capture=capture) as client,
     ):
         is_all = options.payment == "all"
+        _forget_envelopes(client)
         asked = client.payments(open_only=True) if is_all else [client.store.load(options.payment)]
         _refuse_other_roots(asked, options)
         if not asked and not options.json:
-            put("No payment waits for an outcome.")
+            put("No payment waits for an outcome. What `list` does not show was never sent, so it moved no money.")
         results = [_ask(client, payment, options, is_one_of_all=is_all) for payment in asked]
     return _gravest(results)
+
+
+def _retry(options: argparse.Namespace) -> int:
+    """Goes on with a payment that a crash or a lost link cut off (PG-CLI-2)."""
+    with (
+        capturing(options.capture, PROGRAM) as capture,
+        PaygateClient(
+            state_dir=options.state,
+            make_alarm=Alarm,
+            status_command=status_command(options.state),
+            capture=capture,
+        ) as client,
+    ):
+        _forget_envelopes(client)
+        payment = client.store.load(options.payment)
+        _refuse_other_roots([payment], options)
+        with hold_signals():  # R11: a payment is under way.
+            result = client.retry(payment.payment_id, gateway=options.gateway)
+            _tell(client, payment, result, options)
+    return result.outcome.exit_code
+
+
+def _forget_envelopes(client: PaygateClient) -> None:
+    try:
+        client.forget_envelopes()
+    except StateError:
+        client.store.check()  # A record that is damaged is told when it is asked for.
 
 
 def _refuse_other_roots(payments: list[Payment], options: argparse.Namespace) -> None:
@@ -67,6 +105,15 @@ def _refuse_other_roots(payments: list[Payment], options: argparse.Namespace) ->
 
 def _ask(client: PaygateClient, payment: Payment, options: argparse.Namespace, *, is_one_of_all: bool) -> PaymentResult:
     result = client.status(payment.payment_id, gateway=options.gateway)
+    is_no_news = is_one_of_all and payment.state is PaymentState.REFUSED and result.outcome is Outcome.REFUSED
+    _tell(client, payment, result, options, refusal_text(payment, system_now().wall_ms) if is_no_news else "")
+    return result
+
+
+def _tell(
+    client: PaygateClient, payment: Payment, result: PaymentResult, options: argparse.Namespace, text: str = ""
+) -> None:
+    """Show a result, with `text` in place of its own words, and see to its receipt."""
     path = None
     if result.outcome is Outcome.PAID:
         try:
@@ -77,11 +124,9 @@ def _ask(client: PaygateClient, payment: Payment, options: argparse.Namespace, *
     if options.json:
         put_json(result_fields(result, payment=payment, receipt_file=path))
     else:
-        is_no_news = is_one_of_all and payment.state is PaymentState.REFUSED and result.outcome is Outcome.REFUSED
-        put(f"{payment.payment_id.hex()}: {escape_line(refusal_text(payment) if is_no_news else result.text)}")
+        put(f"{payment.payment_id.hex()}: {escape_line(text or result.text)}")
         if path is not None:
             put(f"Receipt: {escape_line(str(path))}")
-    return result
 
 
 def _gravest(results: list[PaymentResult]) -> int:

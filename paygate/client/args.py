@@ -39,9 +39,15 @@ _STATUS_CODES: Final = {
     ExitCode.NO_CONNECTION: "the gateway could not be reached; money may have moved, ask again",
     ExitCode.CANCELLED: "interrupted; money may have moved, ask again",
     ExitCode.UNTRUSTED: "a key, signature or receipt does not hold; believe nothing that was shown",
-    ExitCode.REFUSED: "the payment was never sent, or the gateway says, unproven, that it did not forward it",
+    ExitCode.REFUSED: "not paid: it was never sent, another payment has paid its token, or the gateway says, unproven, "
+    "that it did not forward it",
     **_BAD_STATE,
     **_BUG,
+}
+_RETRY_CODES: Final = {
+    **_STATUS_CODES,
+    ExitCode.OK: "paid, with the bank's receipt",
+    ExitCode.OUTCOME_UNKNOWN: "no final answer yet; money may have moved, ask with `status`",
 }
 _LIST_CODES: Final = {
     ExitCode.OK: "all were shown",
@@ -50,6 +56,16 @@ _LIST_CODES: Final = {
     **_BAD_STATE,
     **_BUG,
 }
+_STATUS_TEXT: Final = """
+
+A payment is written down before it is sent, so one that a crash left is here, and what `list` does not show was never
+sent. Asking never moves money. While the outcome is open, paying the token again is safe as well: the bank posts a
+payment once, and one payment of a token at most."""
+_RETRY_TEXT: Final = """
+
+It asks first. If the gateway does not know the payment and its session (30 seconds) still lasts, the very same bytes
+are sent again, under the same payment ID: that is safe, the bank posts a payment ID once. Later no gateway takes it
+any more, and this only asks. Then `pay` the token again: safe too, the bank posts one payment of a token at most."""
 _VERIFY_CODES: Final = {
     ExitCode.OK: "the receipt holds",
     ExitCode.USAGE: "wrong command line, or a file can't be read",
@@ -70,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_pay(commands)
     _add_status(commands)
+    _add_retry(commands)
     _add_common(_command(commands, "list", "show the payments that this client has sent", _LIST_CODES))
     words = "show the payments that the bank has settled, paid or declined, and the files of their receipts"
     _add_common(_command(commands, "receipts", words, _LIST_CODES))
@@ -113,7 +130,8 @@ def _add_pay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    status = _command(commands, "status", "ask what became of payments; never moves money", _STATUS_CODES)
+    words = "ask what became of payments; never moves money"
+    status = _command(commands, "status", words, _STATUS_CODES, _STATUS_TEXT)
     status.add_argument(
         "payment",
         nargs="?",
@@ -123,14 +141,25 @@ def _add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="which payment; `all` (default): every one that was sent and has no receipt from the bank, a "
         "refused one for a day; the exit code is the gravest",
     )
-    status.add_argument(
+    _add_asked(status)
+
+
+def _add_retry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    words = "go on with a payment that a crash or a lost link cut off"
+    retry = _command(commands, "retry", words, _RETRY_CODES, _RETRY_TEXT)
+    retry.add_argument("payment", type=_one_payment_id, metavar="PAYMENT_ID", help="which payment")
+    _add_asked(retry)
+
+
+def _add_asked(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--gateway", type=_gateway, metavar="HOST:PORT", help="ask here (default: where the payment was sent)"
     )
-    status.add_argument(
+    command.add_argument(
         "--bank-root", type=Path, metavar="FILE", help="refuse payments made with another root key than this one"
     )
-    _add_common(status)
-    add_capture(status)
+    _add_common(command)
+    add_capture(command)
 
 
 def _add_root(parser: argparse.ArgumentParser) -> None:
@@ -159,12 +188,13 @@ def _command(
     name: str,
     words: str,
     exit_codes: Mapping[ExitCode, str],
+    text: str = "",
 ) -> argparse.ArgumentParser:
     # Abbreviations would make today's `--pass` mean something else when an option is added.
     return commands.add_parser(
         name,
         help=words,
-        description=f"{words[:1].upper()}{words[1:]}.",
+        description=f"{words[:1].upper()}{words[1:]}.{text}",
         epilog="exit codes:\n" + "\n".join(f"  {int(code):>2}  {text}" for code, text in exit_codes.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -177,14 +207,16 @@ def _gateway(text: str) -> str:
 
 
 def _payment_id(text: str) -> bytes | str:
-    if text == "all":
-        return text
+    return text if text == "all" else _one_payment_id(text)
+
+
+def _one_payment_id(text: str) -> bytes:
     try:
         data = bytes.fromhex(text)
     except ValueError:
         data = b""
     if len(data) != limits.PAYMENT_ID_SIZE:
-        raise argparse.ArgumentTypeError(f"expected {2 * limits.PAYMENT_ID_SIZE} hexadecimal digits, or all")
+        raise argparse.ArgumentTypeError(f"expected {2 * limits.PAYMENT_ID_SIZE} hexadecimal digits")
     return data
 
 

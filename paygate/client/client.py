@@ -18,11 +18,13 @@ from paygate.client.receipt_file import receipt_file_text, verify_receipt_file, 
 from paygate.client.root import BankRoot, parse_root
 from paygate.client.session import ENCODER_ARGV, LoopAlarm, Session, SessionAlarm
 from paygate.client.states import State
+from paygate.client.verdict import settled_by
 from paygate.clock import Now, system_now
 from paygate.codec.codes import KemId, TokenStatus
 from paygate.codec.errors import LocalProtocolError
 from paygate.codec.fields import IDENTIFIER, PASSCODE
 from paygate.codec.sealed import ReceiptStatement
+from paygate.files.state_dir import StateError
 from paygate.net.addresses import parse_host_port
 from paygate.net.capture import CaptureFile
 from paygate.net.loop import Loop
@@ -244,14 +246,23 @@ class PaygateClient:
         """
         self._check_use()
         payment = self.store.load(payment_id)
-        self._end_session()
-        core = Core.question(
-            payment,
-            serial_min=self.store.serial_min(payment.root),
-            randomness=self._randomness,
-            status_command=self._status_command,
-        )
-        return self._finish(self._start(core, gateway or payment.gateway, None), None)
+        result = self._proven_by_another(payment)
+        return result or self._ask(Core.question, payment, gateway, None)
+
+    def retry(
+        self, payment_id: bytes, *, gateway: str | None = None, on_wait: Callable[[], None] | None = None
+    ) -> PaymentResult:
+        """Go on with a payment that a crash cut off: ask, and send the very same bytes again if it got lost.
+
+        That is safe however often (T1): payment ID, terms and envelope are those of the first time, so it is posted
+        once at most. After its session no gateway takes it any more; then this is `status`. It lasts 30 seconds at
+        most, and a program holds its signals meanwhile (R11). Raises as `status` does.
+        """
+        self._check_use()
+        payment = self.store.load(payment_id)
+        if payment.credentials(self._clock().wall_ms) is None:
+            return self.status(payment_id, gateway=gateway)
+        return self._proven_by_another(payment) or self._ask(Core.again, payment, gateway, on_wait)
 
     def payments(self, *, open_only: bool = False) -> list[Payment]:
         """The payments on disk, oldest first. Raises StateError.
@@ -261,6 +272,23 @@ class PaygateClient:
         self._check_use()
         now_wall_ms = self._clock().wall_ms
         return [p for p in self.store.load_all() if not open_only or p.is_open(now_wall_ms)]
+
+    def open_payments(self, transaction_id: str) -> list[Payment]:
+        """Earlier payments of this token that were sent and have no receipt, as `payments`. Raises StateError."""
+        root = self._root
+        return [
+            payment
+            for payment in self.payments(open_only=True)
+            if payment.terms.transaction_id == transaction_id and root in (None, payment.root)
+        ]
+
+    def forget_envelopes(self) -> None:
+        """Take out of the records what a crash left in them for `retry`, once its session is over. Raises StateError.
+
+        The program does it at each start; whoever uses the library does it at theirs.
+        """
+        self._check_use()
+        self.store.forget_envelopes(self._clock().wall_ms)
 
     def save_receipt(self, payment_id: bytes, path: Path | None = None) -> Path:
         """Write the receipt of a paid or declined payment as a file that stands alone, and give its path.
@@ -291,6 +319,35 @@ class PaygateClient:
         _check_thread()
         if self._is_closed:
             raise LocalProtocolError("the client is closed; make another")
+
+    def _ask(
+        self,
+        make_core: Callable[..., Core],
+        payment: Payment,
+        gateway: str | None,
+        on_wait: Callable[[], None] | None,
+    ) -> PaymentResult:
+        self._end_session()
+        core = make_core(
+            payment,
+            serial_min=self.store.serial_min(payment.root),
+            randomness=self._randomness,
+            status_command=self._status_command,
+        )
+        return self._finish(self._start(core, gateway or payment.gateway, None), on_wait)
+
+    def _proven_by_another(self, payment: Payment) -> PaymentResult | None:
+        """What a receipt that this client has for another payment of the token proves of an open one."""
+        if payment.is_settled:
+            return None
+        try:
+            others = self.store.load_all()
+        except StateError:
+            return None  # One damaged record is no reason not to ask for another.
+        result = settled_by(payment, others, self._status_command)
+        if result is not None:
+            self.store.save(payment.after(result, self._clock().wall_ms))
+        return result
 
     def _start(self, core: Core, gateway: str, encoder_argv: Sequence[str] | None) -> Session:
         address = parse_host_port(gateway)

@@ -3,7 +3,9 @@
 Strategy: the shell tells what happened (`connected`, `receive_data`, `authorise`, `sealed`, `saved`, `time_up`, ...)
 and performs the effects that come back, in their order. A table says what may happen when. The line that matters
 runs between SAVING and SENT: before it, every end means that no money has moved; after it, only the bank's proof
-settles a payment, and whatever is not proven, a refusal too, is told as that and can be asked for again (T8).
+settles a payment, and whatever is not proven, a refusal too, is told as that and can be asked for again (T8). While
+the session lasts, a payment that the gateway does not know is sent again, byte for byte: by this process after a broken
+link, or by `Core.again` after a crash. It is the same payment then, so it moves money once at most (T1).
 
 A token is acknowledged only when the bank's keys are proven too, so nobody types a password for nothing (R3).
 """
@@ -22,13 +24,12 @@ from paygate.client.states import TRANSITIONS, Event, State
 from paygate.client.verdict import NOTHING_SENT, TrustedKeys, judge, settled, token_result, unknown_text
 from paygate.clock import Now
 from paygate.codec import limits
-from paygate.codec.codes import KemId, KeysStatus, Role, TokenStatus
+from paygate.codec.codes import KemId, KeysStatus, PaymentStatus, Role, TokenStatus
 from paygate.codec.errors import LocalProtocolError
 from paygate.codec.fields import PASSWORD, USER_ID
 from paygate.codec.messages import (
     BankKeys,
     BankKeysQuery,
-    EncryptedCredentials,
     Error,
     Message,
     PaymentAnswer,
@@ -57,7 +58,7 @@ class BadInput(ValueError):
 
 
 class Core:
-    """One session for one token, or one question about an earlier payment (`Core.question`)."""
+    """One session for one token; or a question about an earlier payment (`question`), or its repeat (`again`)."""
 
     def __init__(
         self,
@@ -92,12 +93,12 @@ class Core:
         self._kem_id = kem_id
         self._status_command = status_command
         self._asks_once = False
+        self._is_again = False
         self._link: Link | None = None
         self._keys_answer: BankKeys | None = None
         self._keys: list[TrustedKeys] = []
         self._suite_key: SuiteKey | None = None
         self._terms: Terms | None = None
-        self._credentials: EncryptedCredentials | None = None
         self._session_ms = QUESTION_MS
         self._retry_count = 0
         self._deadline_ms: int | None = None  # what it means follows from the state, see `_deadline_due`
@@ -127,6 +128,26 @@ class Core:
         core._asks_once = True
         return core
 
+    @classmethod
+    def again(
+        cls,
+        payment: Payment,
+        *,
+        serial_min: int,
+        randomness: random.Random,
+        status_command: str = "paygate-client status",
+    ) -> "Core":
+        """A core that goes on with a payment after a crash (PG-CLI-2).
+
+        It asks first, sends the same bytes again only if the gateway does not know the payment, and then asks on as
+        the session that was cut off would have.
+        """
+        core = cls.question(payment, serial_min=serial_min, randomness=randomness, status_command=status_command)
+        core._asks_once = False
+        core._is_again = True
+        core._session_ms = limits.SESSION_MS
+        return core
+
     # -- what the shell tells --------------------------------------------------------------------------
 
     def start(self, now: Now) -> list[Effect]:
@@ -146,7 +167,7 @@ class Core:
             self._step(Event.GIVEN_UP)
             why = f"The record of this payment was changed: {error}."
             return self._end(self._open_outcome(Outcome.UNTRUSTED, why), now)
-        return [StartSession(QUESTION_MS), Connect()]
+        return [StartSession(self._session_ms), Connect()]
 
     def connected(self, now: Now) -> list[Effect]:
         """The connection is up."""
@@ -225,11 +246,6 @@ class Core:
             gateway=self._gateway,
             root=self._root,
             signed_key_list=self._keys[0].signed,
-        )
-        self._credentials = EncryptedCredentials(
-            session_id=self._terms.session_id,
-            payment_id=self._terms.payment_id,
-            authorised_at_ms=self._terms.authorised_at_ms,
             key_id=self._suite_key.key_id,
             envelope=envelope,
         )
@@ -245,9 +261,7 @@ class Core:
         self._step(Event.SAVED)
         if self.state is State.ENDED:
             return []
-        assert self._link is not None
-        assert self._credentials is not None
-        self._link.send_request(self._credentials)
+        self._send_credentials()
         return self._output()
 
     def save_failed(self, text: str, now: Now) -> list[Effect]:
@@ -266,8 +280,9 @@ class Core:
         if self.result is not None:
             return []
         seconds = f"{round(self._session_ms / 1_000)} seconds"
-        if self._asks_once:
-            why = f"The gateway did not answer within {seconds}; the payment's outcome is not known."
+        if self._asks_once or self._is_again:
+            what = "give a final answer" if self._is_again else "answer"
+            why = f"The gateway did not {what} within {seconds}; the payment's outcome is not known."
             return self._end(self._open_outcome(Outcome.UNKNOWN, why), now)
         if was_sent:
             why = f"Session ended after {seconds}; the payment was sent; its outcome is not known yet."
@@ -397,6 +412,13 @@ class Core:
         assert self.payment is not None
         result = judge(answer, self.payment, self._keys, now.wall_ms, self._status_command)
         if result.outcome is Outcome.UNKNOWN:
+            may_send = not self._asks_once and self.payment.credentials(now.wall_ms) is not None
+            if may_send and answer.status is PaymentStatus.UNKNOWN:
+                # What was sent before got lost with its link, or is a repeat of this (PG-PAY-5).
+                self._step(Event.SENT_AGAIN)
+                self._send_credentials()
+                self._deadline_ms = None
+                return []
             return self._not_final(result, now)
         self._step(Event.FINAL)
         return self._end(result, now)
@@ -420,6 +442,14 @@ class Core:
             self._ask_status(now)
             return self._output()
         return self._lost("the gateway does not answer", now)
+
+    def _send_credentials(self) -> None:
+        assert self._link is not None
+        assert self.payment is not None
+        # Whoever asked for this looked at the time.
+        credentials = self.payment.credentials(self.payment.terms.authorised_at_ms)
+        assert credentials is not None
+        self._link.send_request(credentials)
 
     def _ask_status(self, now: Now) -> None:
         assert self._link is not None
@@ -458,7 +488,6 @@ class Core:
         if self.result is not None:
             return []
         self.result = result
-        self._credentials = None
         effects = self._drop_link()
         if self.payment is None:
             return effects

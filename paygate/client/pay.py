@@ -19,12 +19,13 @@ from paygate.client.payment import Outcome, PaymentResult
 from paygate.client.receipt_file import check_can_be_written
 from paygate.client.root import read_root
 from paygate.client.secret_input import read_line_from_fd, read_line_from_file
-from paygate.client.show import complain, put, put_json, result_fields, token_text
+from paygate.client.show import complain, earlier_text, put, put_json, result_fields, token_text
 from paygate.client.terminal import Terminal
 from paygate.client.verdict import NOTHING_SENT
 from paygate.codec.codes import KemId
 from paygate.codec.fields import IDENTIFIER
 from paygate.escape import escape_line
+from paygate.files.state_dir import StateError
 from paygate.hardening import protect_process
 from paygate.net.signals import Alarm, hold_signals
 
@@ -94,6 +95,8 @@ class _Pay:
         if transaction_id and not IDENTIFIER.is_legal(transaction_id):
             # Told before a passcode is typed for nothing.
             raise PaygateExit(f"transaction ID: expected {IDENTIFIER.expected}", ExitCode.USAGE)
+        if transaction_id:
+            self._tell_earlier(transaction_id)
         if transaction_id and not passcode:
             passcode = self._ask("Passcode: ", is_hidden=True)
         if not transaction_id or not passcode:
@@ -118,6 +121,21 @@ class _Pay:
             )
         except BadInput as error:
             raise PaygateExit(str(error), ExitCode.USAGE) from None
+
+    def _tell_earlier(self, transaction_id: str) -> None:
+        """What a crash or a lost link left open of this token, before anybody pays it again."""
+        try:
+            self._client.forget_envelopes()
+            earlier = self._client.open_payments(transaction_id)
+        except StateError as error:
+            complain(PROGRAM, str(error))  # Of a record that is not this payment's.
+            return
+        for payment in earlier:
+            text = earlier_text(payment, status_command(self._options.state))
+            if self._terminal is not None:
+                self._terminal.say(escape_line(text))
+            else:
+                complain(PROGRAM, text)
 
     def _credentials(self, password: str | None) -> tuple[str | None, str | None]:
         user_id = self._options.user

@@ -8,6 +8,7 @@ from paygate.cli import ExitCode
 from paygate.client.root import BankRoot
 from paygate.codec import limits
 from paygate.codec.codes import Reason
+from paygate.codec.messages import EncryptedCredentials
 from paygate.codec.money import format_amount
 from paygate.codec.seal import verify_key_list
 from paygate.codec.sealed import KeyList, Terms
@@ -22,6 +23,8 @@ class Outcome(Enum):
     """The gateway's word that it did not forward it; once something was sent, that proves nothing (T8)."""
     NOT_FORWARDED = "not-forwarded"
     """Our own knowledge: it was written down and never sent."""
+    NOT_POSTED = "not-posted"
+    """Another payment of its token has the bank's receipt for paid, and the bank posts a token at most once (T5)."""
     UNKNOWN = "unknown"
     UNTRUSTED = "untrusted"
     TIMED_OUT = "timed-out"
@@ -42,6 +45,7 @@ _EXIT_CODES: Final = {
     Outcome.DECLINED: ExitCode.DECLINED,
     Outcome.REFUSED: ExitCode.REFUSED,
     Outcome.NOT_FORWARDED: ExitCode.REFUSED,
+    Outcome.NOT_POSTED: ExitCode.REFUSED,
     Outcome.UNKNOWN: ExitCode.OUTCOME_UNKNOWN,
     Outcome.UNTRUSTED: ExitCode.UNTRUSTED,
     Outcome.TIMED_OUT: ExitCode.SESSION_TIMED_OUT,
@@ -62,6 +66,14 @@ is true never gets a proof, so without an end each would be asked for as long as
 """
 
 
+BANK_TAKES_MS_MAX: Final = 2 * limits.AUTHORISED_AT_SKEW_MS_MAX
+"""How long after its authorisation, by this machine's clock, a bank may still take a payment at most (T6, PG-CLI-5).
+
+The bank takes it for five minutes by its own clock. That may be five minutes behind ours, or it would not have taken
+the payment at first either.
+"""
+
+
 class PaymentState(Enum):
     """What the client's own record says of a payment."""
 
@@ -73,6 +85,8 @@ class PaymentState(Enum):
     """Sent, and not forwarded by the gateway's word; a receipt that comes later wins (T8)."""
     NOT_FORWARDED = "not-forwarded"
     """Never sent: our own knowledge."""
+    NOT_POSTED = "not-posted"
+    """Another payment of its token is paid, by the bank's receipt; this one was not and will not be (T5)."""
 
 
 _STATE_AFTER: Final = {
@@ -80,6 +94,7 @@ _STATE_AFTER: Final = {
     Outcome.DECLINED: PaymentState.DECLINED,
     Outcome.REFUSED: PaymentState.REFUSED,
     Outcome.NOT_FORWARDED: PaymentState.NOT_FORWARDED,
+    Outcome.NOT_POSTED: PaymentState.NOT_POSTED,
 }
 """Every other outcome leaves a payment as it is: only what is known is written down."""
 
@@ -105,7 +120,11 @@ class PaymentResult:
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """One payment as it is kept on disk from before it is sent. It holds no user ID and no password (R4)."""
+    """One payment as it is kept on disk from before it is sent.
+
+    It holds user ID and password in no form but the envelope's, which only the bank opens (R4), and that no longer than
+    the session in which the same bytes may be sent again (PG-CLI-2).
+    """
 
     terms: Terms
     envelope_hash: bytes
@@ -124,6 +143,10 @@ class Payment:
     receipt: bytes = field(default=b"", repr=False)
     ended_ms: int = 0
     """When the state was last changed, by this machine's wall clock; 0 while it is as it was sent."""
+    key_id: bytes = bytes(limits.KEY_ID_SIZE)
+    """Which of the bank's keys the envelope was sealed for; zeros once that is forgotten."""
+    envelope: bytes = field(default=b"", repr=False)
+    """For sending the very same payment again; empty once its session is over or its state is another than PENDING."""
 
     @property
     def payment_id(self) -> bytes:
@@ -133,12 +156,12 @@ class Payment:
     @property
     def is_settled(self) -> bool:
         """Whether the bank's proof or our own knowledge says what became of it; nothing changes it any more (T8)."""
-        return self.state in (PaymentState.PAID, PaymentState.DECLINED, PaymentState.NOT_FORWARDED)
+        return self.state not in (PaymentState.PENDING, PaymentState.REFUSED)
 
     @property
     def money_may_have_moved(self) -> bool:
         """Whether money has moved by it or may have: false only with the bank's proof, or if it never left."""
-        return self.state not in (PaymentState.DECLINED, PaymentState.NOT_FORWARDED)
+        return self.state in (PaymentState.PAID, PaymentState.PENDING, PaymentState.REFUSED)
 
     @property
     def asked_until_ms(self) -> int:
@@ -166,6 +189,33 @@ class Payment:
         """Wall time at which its session is over at the latest."""
         return self.terms.authorised_at_ms + limits.SESSION_MS
 
+    @property
+    def bank_takes_until_ms(self) -> int:
+        """Wall time from which on the bank takes it no more, wherever it was held back (BANK_TAKES_MS_MAX)."""
+        return self.terms.authorised_at_ms + BANK_TAKES_MS_MAX
+
+    def credentials(self, now_wall_ms: int) -> EncryptedCredentials | None:
+        """The very bytes that were sent, for sending them again; None once the gateway would take them no more."""
+        if not self.envelope or now_wall_ms >= self.session_end_ms:
+            return None
+        terms = self.terms
+        return EncryptedCredentials(
+            terms.session_id, terms.payment_id, terms.authorised_at_ms, self.key_id, self.envelope
+        )
+
+    def without_envelope(self) -> "Payment":
+        """The payment once its envelope is of no use any more."""
+        return replace(self, key_id=bytes(limits.KEY_ID_SIZE), envelope=b"")
+
+    def is_same_token(self, other: "Payment") -> bool:
+        """Whether both are for one token: the bank posts one of its payments at most (T5)."""
+        mine, theirs = self.terms, other.terms
+        return (self.root, mine.gateway_id, mine.transaction_id) == (
+            other.root,
+            theirs.gateway_id,
+            theirs.transaction_id,
+        )
+
     def key_list(self) -> KeyList:
         """The key list it was sealed under, checked again. Raises BadKeyList.
 
@@ -180,7 +230,7 @@ class Payment:
         if state is None or state is self.state or self.is_settled:
             return self
         return replace(
-            self,
+            self.without_envelope(),
             state=state,
             reason=result.reason,
             utr=result.utr,

@@ -1,8 +1,9 @@
 """The payments that this client has sent, one readable file each, and the key list serials that it has seen.
 
 A payment is on disk before its credentials leave, so that whatever happens to the client afterwards, somebody can
-still ask what became of the money. User ID and password are never in here (R4); the token's passcode is, since a
-status query needs it, so the files are private (T29).
+still ask what became of the money. User ID and password are in here only as the gateway gets them, in the envelope that
+nobody but the bank opens (R4), and only until the session is over in which it may be sent again; the token's passcode
+is, since a status query needs it, so the files are private (T29).
 
     payments/PAYMENT_ID.json    serials/BANK_ID-KEY.txt    receipts/UTR.json or receipts/PAYMENT_ID.json
 """
@@ -22,15 +23,27 @@ from paygate.client.root import BadRoot, BankRoot, parse_root
 from paygate.clock import parse_utc, utc_text
 from paygate.codec import limits
 from paygate.codec.codes import Reason
-from paygate.codec.fields import HASH, MERCHANT_NAME_OR_EMPTY, PASSCODE, RECEIPT_OR_EMPTY, UTR_OR_EMPTY, Blob, Field
+from paygate.codec.fields import (
+    HASH,
+    KEY_ID,
+    MERCHANT_NAME_OR_EMPTY,
+    PASSCODE,
+    RECEIPT_OR_EMPTY,
+    UTR_OR_EMPTY,
+    Blob,
+    Field,
+)
 from paygate.codec.jsonform import BadJson, from_json, to_json
-from paygate.codec.seal import key_id_of
+from paygate.codec.seal import envelope_hash, key_id_of
 from paygate.codec.sealed import Terms
 from paygate.files.state_dir import StateDir, StateError, check_private
 from paygate.net.addresses import AddressError, parse_host_port
 
-FORMAT: Final = "paygate payment 1"
+FORMAT: Final = "paygate payment 2"
+_FORMAT_BEFORE: Final = "paygate payment 1"
+"""Knew nothing of sending again; read, and never written any more."""
 _SIGNED_KEY_LIST: Final = Blob(1, limits.BODY_SIZE_MAX)
+_ENVELOPE_OR_EMPTY: Final = Blob(0, limits.ENVELOPE_SIZE_MAX)
 _FIELD_NAMES: Final = (
     "format",
     "state",
@@ -45,7 +58,10 @@ _FIELD_NAMES: Final = (
     "utr",
     "receipt",
     "ended",
+    "key_id",
+    "envelope",
 )
+_FIELD_COUNT_BEFORE: Final = len(_FIELD_NAMES) - 2
 
 
 class PendingStore:
@@ -108,6 +124,15 @@ class PendingStore:
         self.check()
         names = sorted(p.name for p in self._payments.path.glob("*.json") if not p.name.startswith("."))
         return sorted((self._load(name) for name in names), key=lambda p: (p.terms.authorised_at_ms, p.payment_id))
+
+    def forget_envelopes(self, now_wall_ms: int) -> None:
+        """Take out of the records the envelopes that a crash left and whose session is over. Raises StateError."""
+        for payment in self.load_all():
+            if payment.envelope and payment.credentials(now_wall_ms) is None:
+                name = _name_of(payment.payment_id)
+                with self._locked(self._payments):
+                    # Another client may have got its outcome meanwhile.
+                    self._payments.write_atomic(name, payment_to_json(self._load(name).without_envelope()))
 
     def serial_min(self, root: BankRoot) -> int:
         """The highest key list serial seen under this root key; 0 at first (T10). Raises StateError."""
@@ -183,6 +208,8 @@ def payment_to_json(payment: Payment) -> bytes:
         "utr": payment.utr,
         "receipt": payment.receipt.hex(),
         "ended": utc_text(payment.ended_ms) if payment.ended_ms else "",
+        "key_id": payment.key_id.hex(),
+        "envelope": payment.envelope.hex(),
     }
     assert tuple(fields) == _FIELD_NAMES
     return json_text(fields)
@@ -190,7 +217,7 @@ def payment_to_json(payment: Payment) -> bytes:
 
 def payment_from_json(data: bytes) -> Payment:
     """Read a payment's file. Raises BadJson naming the field."""
-    fields = read_json(data, FORMAT, _FIELD_NAMES)
+    fields = _read_fields(data)
     reason = Reason.__members__.get(_text(fields, "reason"))
     if reason is None:
         raise BadJson("reason", f"one of {', '.join(Reason.__members__)}")
@@ -210,7 +237,13 @@ def payment_from_json(data: bytes) -> Payment:
         reason=reason,
         utr=text_in(fields, "utr", UTR_OR_EMPTY),
         receipt=bytes_in(fields, "receipt", RECEIPT_OR_EMPTY),
+        key_id=bytes_in(fields, "key_id", KEY_ID),
+        envelope=bytes_in(fields, "envelope", _ENVELOPE_OR_EMPTY),
     )
+    if payment.envelope and (
+        state is not PaymentState.PENDING or envelope_hash(payment.envelope) != payment.envelope_hash
+    ):
+        raise BadJson("envelope", "the one whose hash the record has while it is pending, and none otherwise")
     if bool(payment.receipt) is not (state in (PaymentState.PAID, PaymentState.DECLINED)):
         raise BadJson("receipt", "a receipt with paid and declined and none otherwise")
     ended = _text(fields, "ended")
@@ -218,6 +251,19 @@ def payment_from_json(data: bytes) -> Payment:
         return replace(payment, ended_ms=parse_utc(ended) if ended else 0)
     except ValueError:
         raise BadJson("ended", "a UTC time such as 2026-12-31T23:59:59Z, or nothing") from None
+
+
+def _read_fields(data: bytes) -> dict[str, Any]:
+    try:
+        return read_json(data, FORMAT, _FIELD_NAMES)
+    except BadJson as error:
+        if error.path != "format":
+            raise
+        try:
+            fields = read_json(data, _FORMAT_BEFORE, _FIELD_NAMES[:_FIELD_COUNT_BEFORE])
+        except BadJson as error_before:
+            raise (error if error_before.path == "format" else error_before) from None
+    return {**fields, "key_id": bytes(limits.KEY_ID_SIZE).hex(), "envelope": ""}
 
 
 # -- reading and writing fields, shared with the receipt file ---------------------------------------------

@@ -142,11 +142,26 @@ def receipt_text(payment: Payment, path: "os.PathLike[str]") -> str:
     return f"{payment_text(payment)}  {escape_line(os.fspath(path))}"
 
 
-def refusal_text(payment: Payment) -> str:
+def refusal_text(payment: Payment, now_wall_ms: int) -> str:
     """One quiet line for a refusal that was told before: an honest one stays unproven for ever."""
     reason = payment.reason.name if payment.reason else "not known to it"
     until = utc_text(payment.asked_until_ms)
-    return f"still refused, by the gateway's word ({reason}), without the bank's proof; `all` asks until {until}"
+    taken = utc_text(payment.bank_takes_until_ms)
+    is_over = now_wall_ms >= payment.bank_takes_until_ms
+    bank = f"the bank {'takes it no more since' if is_over else 'would take it until'} {taken}"
+    word = f"still refused, by the gateway's word ({reason}), without the bank's proof"
+    return f"{word}; {bank}; `all` asks until {until}"
+
+
+def earlier_text(payment: Payment, status_command: str) -> str:
+    """One line for an earlier payment of the token that is to be paid now, which has no receipt yet."""
+    payment_id = payment.payment_id.hex()
+    when = utc_text(payment.terms.authorised_at_ms)
+    return (
+        f"an earlier payment of this token is {payment.state.value}: {payment_id}, {payment.amount_text}, of {when}; "
+        "paying again can't pay it twice (the bank posts one payment of a token at most); "
+        f"what became of it says: {status_command} {payment_id}"
+    )
 
 
 def statement_fields(statement: ReceiptStatement) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Event(Enum):
     SEAL_FAILED = "the encoder failed"
     SAVED = "the payment is on disk"
     SAVE_FAILED = "the payment could not be written down"
+    SENT_AGAIN = "the gateway does not know it, so the same bytes are sent again"
     FINAL = "an answer that ends the session"
     NOT_FINAL = "an answer that leaves the outcome open"
     GIVEN_UP = "asking goes on no longer"
@@ -69,6 +70,7 @@ TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
     State.ASKING_STATUS: {
         Event.FINAL: State.ENDED,
         Event.NOT_FINAL: State.ASKING_STATUS,
+        Event.SENT_AGAIN: State.SENT,
         Event.LOST: State.RECONNECTING,
         Event.GIVEN_UP: State.ENDED,
         Event.TIME_UP: State.ENDED,

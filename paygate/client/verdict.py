@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from paygate.client.payment import Outcome, Payment, PaymentResult, PaymentState
+from paygate.clock import utc_text
 from paygate.codec.codes import PaymentStatus, Reason, TokenStatus, TransferOutcome
 from paygate.codec.messages import PaymentAnswer, StatusAck, TokenAck
 from paygate.codec.seal import BadReceipt, SealError, match_receipt, verify_receipt
@@ -12,6 +13,7 @@ from paygate.codec.sealed import KeyList, ReceiptStatement
 
 IN_FLIGHT_MS_MAX: Final = 10_000
 """After a session's end a gateway that never saw the payment will not see it any more: no frame takes longer."""
+_PAY_ANEW: Final = "Pay the token anew if it is still to be paid."
 NOTHING_SENT: Final = "Nothing was sent to the bank; no money has moved."
 """Told only while the credentials have not left this machine: from then on nobody but the bank can prove it (T8)."""
 
@@ -31,9 +33,15 @@ class TrustedKeys:
     key_list: KeyList
 
 
+AGAIN_IS_SAFE: Final = (
+    "Asking, `retry` and paying this token again are safe: the bank posts a payment once, and one of a token at most."
+)
+"""T1, T5, PG-CLI-4: what a customer in doubt may do, told wherever there is doubt."""
+
+
 def unknown_text(payment: Payment, why: str, status_command: str) -> str:
     """The words for a payment that was sent and whose outcome is not known."""
-    return f"{why} Money may have moved. Ask with: {_question(payment, status_command)}"
+    return f"{why} Money may have moved. Ask with: {_question(payment, status_command)}. {AGAIN_IS_SAFE}"
 
 
 def _question(payment: Payment, status_command: str) -> str:
@@ -44,8 +52,10 @@ def settled(payment: Payment, status_command: str) -> PaymentResult:
     """What the record of a settled payment says, without anybody's word: the receipt in it is checked again."""
     assert payment.is_settled
     if payment.state is PaymentState.NOT_FORWARDED:
-        text = "This payment was written down and never sent; no money has moved by it."
+        text = f"This payment was written down and never sent; no money has moved by it. {_PAY_ANEW}"
         return PaymentResult(Outcome.NOT_FORWARDED, text, payment_id=payment.payment_id)
+    if payment.state is PaymentState.NOT_POSTED:
+        return _not_posted(payment)
     status = PaymentStatus.PAID if payment.state is PaymentState.PAID else PaymentStatus.DECLINED
     answer = StatusAck(payment.payment_id, status, payment.reason, payment.utr, payment.receipt)
     try:
@@ -54,6 +64,24 @@ def settled(payment: Payment, status_command: str) -> PaymentResult:
         text = unknown_text(payment, f"The record of this payment was changed: {error}.", status_command)
         return PaymentResult(Outcome.UNTRUSTED, text, money_may_have_moved=True, payment_id=payment.payment_id)
     return _proven(answer, payment, used)
+
+
+def settled_by(payment: Payment, others: Sequence[Payment], status_command: str) -> PaymentResult | None:
+    """What a receipt for another payment of the same token proves of this one: that it was not posted (T5)."""
+    for other in others:
+        is_another = other.is_same_token(payment) and other.payment_id != payment.payment_id
+        is_paid = is_another and other.state is PaymentState.PAID
+        if is_paid and settled(other, status_command).outcome is Outcome.PAID:
+            return _not_posted(payment)
+    return None
+
+
+def _not_posted(payment: Payment) -> PaymentResult:
+    text = (
+        "This payment was not made; no money has moved by it, nor will it: another payment of this token is paid, by "
+        "the bank's receipt, and the bank posts one payment of a token at most."
+    )
+    return PaymentResult(Outcome.NOT_POSTED, text, payment_id=payment.payment_id)
 
 
 def judge(
@@ -81,14 +109,16 @@ def judge(
     if answer.status is PaymentStatus.REFUSED:
         if isinstance(answer, StatusAck) and answer.reason in _QUESTION_REFUSED:
             return unknown(Outcome.UNKNOWN, f"The gateway did not answer the question: {answer.reason.meaning}.")
-        return _refused(_why_refused(answer), answer, payment, status_command)
+        return _refused(_why_refused(answer), answer, payment, now_wall_ms, status_command)
     if answer.status is PaymentStatus.PENDING:
         return unknown(Outcome.UNKNOWN, "The payment was sent; the bank has not answered the gateway yet.")
     # A gateway keeps no record of what it refused; a payment that it has refused is on its way no more.
     is_over = now_wall_ms >= payment.session_end_ms + IN_FLIGHT_MS_MAX
     if is_over or payment.state is PaymentState.REFUSED:
-        return _refused("it does not know the payment", answer, payment, status_command)
-    return unknown(Outcome.UNKNOWN, "The gateway does not know the payment yet; it may still be on its way.")
+        return _refused("it does not know the payment", answer, payment, now_wall_ms, status_command)
+    over = utc_text(payment.session_end_ms + IN_FLIGHT_MS_MAX)
+    why = f"The gateway does not know the payment yet; it may still be on its way until {over}."
+    return unknown(Outcome.UNKNOWN, why)
 
 
 def _prove(answer: PaymentAnswer, payment: Payment, keys: Sequence[TrustedKeys]) -> TrustedKeys:
@@ -142,16 +172,23 @@ def _why_refused(answer: PaymentAnswer) -> str:
     return f"{why} (UTR {answer.utr})" if answer.utr else why
 
 
-def _refused(why: str, answer: PaymentAnswer, payment: Payment, status_command: str) -> PaymentResult:
+def _refused(why: str, answer: PaymentAnswer, payment: Payment, now_wall_ms: int, status_command: str) -> PaymentResult:
     # T8: the credentials have left, so a gateway that lies may have forwarded them and hide the bank's answer.
     text = (
         f"The gateway says that it did not forward this payment: {why}. "
         "That is its word, without the bank's proof that no money has moved. "
-        f"Ask again with: {_question(payment, status_command)}"
     )
+    until = utc_text(payment.bank_takes_until_ms)
+    if now_wall_ms >= payment.bank_takes_until_ms:
+        # PG-CLI-5: as definite as it gets without a signature, and so is what to do.
+        text += f"Since {until} the bank takes it no more, so by that word it is not paid and will not be. "
+    else:
+        text += f"The bank takes it until {until} at the latest. Ask again with: {_question(payment, status_command)}. "
+    # The reason's own words tell whoever must not pay again.
+    text += AGAIN_IS_SAFE if answer.reason is not Reason.TOKEN_PAID else ""
     return PaymentResult(
         Outcome.REFUSED,
-        text,
+        text.rstrip(),
         money_may_have_moved=True,
         reason=answer.reason,
         utr=answer.utr,

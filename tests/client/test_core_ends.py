@@ -196,11 +196,10 @@ def test_reconnecting_backs_off_and_goes_on_until_the_session_ends() -> None:
     assert told[0] != told[1]  # two clients of one lost gateway don't come back at the same instants
 
 
-@pytest.mark.parametrize("status", [PaymentStatus.UNKNOWN, PaymentStatus.PENDING])
-def test_an_open_answer_is_asked_again_once_a_second_until_there_is_a_final_one(status: PaymentStatus) -> None:
+def test_an_open_answer_is_asked_again_once_a_second_until_there_is_a_final_one() -> None:
     world = World().send().lose_link().connect().reply(keys(build_signed_key_list()))
     for _ in range(3):
-        world.reply(unproven(world.payment, status, cls=StatusAck))
+        world.reply(unproven(world.payment, PaymentStatus.PENDING, cls=StatusAck))
         world.expect_state(State.ASKING_STATUS)
         world.pass_time(POLL_MS - 1)
         assert not world.gateway.asked

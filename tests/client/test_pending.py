@@ -174,7 +174,7 @@ CHANGES: list[tuple[str, Callable[[dict[str, object]], object]]] = [
     ("merchant_name", lambda f: f.update(merchant_name=3)),
     ("no fields but", lambda f: f.update(note="hello")),
     ("passcode", lambda f: f.pop("passcode")),
-    ("format", lambda f: f.update(format="paygate payment 2")),
+    ("format", lambda f: f.update(format="paygate payment 3")),
 ]
 
 
