@@ -21,6 +21,9 @@ CHECKPOINT_PAGE_COUNT = 1000
 """Pages in the write-ahead log after which it is copied into the database; SQLite's own default."""
 
 
+_LOG_PIECE_SIZE = 1 << 20
+
+
 class StoreError(PaygateExit):
     """The database can't be used, or the state of it is unknown. Stop at once, and retry nothing."""
 
@@ -72,6 +75,8 @@ def open_database(
         try:
             _prepare(connection, path, application_id, schema, migrations)
         except BaseException:
+            # Closing would copy the log into the database, and so ask the disk again that has just failed (T31).
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             connection.close()
             raise
     except apsw.Error as error:
@@ -143,6 +148,7 @@ def _prepare(
     connection.pragma("trusted_schema", False)
     connection.pragma("locking_mode", "EXCLUSIVE")  # before WAL, which then needs no shared memory
     owner, version = connection.pragma("application_id"), connection.pragma("user_version")
+    _write_log_anew(connection)  # nobody else has the database open now that it was read
     is_new = connection.execute("SELECT count(*) FROM sqlite_schema").get == 0 and owner == version == 0
     if owner != application_id and not is_new:
         raise StoreError(f"{path} is another program's database; move it away", ExitCode.BAD_STATE)
@@ -173,6 +179,30 @@ def _prepare(
     # be answered by it until it is. A checkpoint syncs the log before anything else, so a full disk is no matter.
     with contextlib.suppress(apsw.FullError):
         connection.wal_checkpoint("main")
+
+
+def _write_log_anew(connection: apsw.Connection) -> None:
+    """Write the bytes of the write-ahead log that a former process left once more, and sync them (T31).
+
+    After a failed fsync Linux holds what was written for kept: every process sees it, no later fsync puts it on disk,
+    and a power cut takes it away. A start that answered by such a commit would so take back what it told; and one that
+    copied it into the database would leave a log that is older than the database, and damages it when it is read.
+    """
+    flags = [apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_READWRITE, 0]
+    try:
+        log = apsw.VFSFile(connection.open_vfs, connection.filename_wal, flags)
+    except apsw.CantOpenError:
+        return  # There is none.
+    try:
+        # These bytes have their room already; where even that is not enough, what was never synced is synced below.
+        with contextlib.suppress(apsw.FullError):
+            size = log.xFileSize()
+            for offset in range(0, size, _LOG_PIECE_SIZE):
+                log.xWrite(log.xRead(min(_LOG_PIECE_SIZE, size - offset), offset), offset)
+            if size:
+                log.xSync(apsw.SQLITE_SYNC_NORMAL)
+    finally:
+        log.xClose()
 
 
 def _checkpoint(connection: apsw.Connection, name: str, page_count: int) -> int:

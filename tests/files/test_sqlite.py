@@ -366,3 +366,54 @@ def test_what_a_start_finds_in_the_log_is_on_disk_before_anybody_is_told(is_full
     disk.is_full = False
     connection.close()
     disk.close()
+
+
+def test_what_a_failed_fsync_left_in_the_log_is_written_anew_before_anybody_is_told() -> None:
+    """After a failed fsync all see what was written, no later sync keeps it, and a power cut takes it (T31).
+
+    Found by the simulator (seed 82: a failed fsync, a restart and a power cut damaged the ledger).
+    """
+    disk = MemoryDisk("failed")
+
+    def open_it(name: str = "failed") -> apsw.Connection:
+        return open_database(Path("a.db"), application_id=APPLICATION_ID, schema=SCHEMA, vfs=name)
+
+    connection = open_it()
+    with transaction(connection):
+        insert(connection, 1)
+    disk.fsync_fails = True
+    with pytest.raises(StoreFsyncFailed), transaction(connection):
+        insert(connection, 2)
+    disk.kill()
+    connection.close()
+
+    disk.fsync_fails = False
+    connection = open_it()
+    found = values(connection)
+    assert found == [1, 2]
+    for seed in range(30):
+        after_cut = MemoryDisk("cut", disk.image())
+        after_cut.cut_power(Random(seed))
+        other = open_it("cut")
+        assert values(other) == found, f"cut {seed}"
+        assert other.pragma("integrity_check") == "ok"
+        other.close()
+        after_cut.close()
+    connection.close()
+    disk.close()
+
+
+def test_a_start_whose_fsync_fails_asks_the_disk_once(tmp_path: Path) -> None:
+    """T31: closing after the error would copy the log into the database, and sync again."""
+    disk = MemoryDisk("failing-start")
+    connection = open_database(Path("a.db"), application_id=APPLICATION_ID, schema=SCHEMA, vfs=disk.name)
+    with transaction(connection):
+        insert(connection, 1)
+    disk.kill()
+    connection.close()
+    disk.fsync_fails = True
+    before = disk.sync_count
+    with pytest.raises(StoreFsyncFailed):
+        open_database(Path("a.db"), application_id=APPLICATION_ID, schema=SCHEMA, vfs=disk.name)
+    assert disk.sync_count == before + 1
+    disk.close()
