@@ -169,7 +169,11 @@ class _AccountFile(Generic[D]):
         self._file.rewrite(self._accounts.rows())
 
     def close(self) -> None:
-        self._file.close()
+        """Close the file, whatever its disk does: it is no part of the truth, and the next start heals it."""
+        try:
+            self._file.close()
+        except OSError as error:
+            self._log(f"lines that were added to {self._accounts.layout.file_name} could not be kept ({error})")
 
     def _tell_known(self, key: str) -> None:
         bad = FieldProblem(self._accounts.layout.columns[0].name, "a new one", key)

@@ -44,7 +44,8 @@ def file_named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename, error.filename2 = str(path), None
+        error.filename = str(path)
+        del error.filename2  # None in its place would be told as a second name
         raise
 
 

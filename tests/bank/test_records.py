@@ -1,5 +1,6 @@
 """The bank's text records: intake of lines, passwords, balances in place, healing from the ledger."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from paygate.bank.record_lines import MERCHANTS_LAYOUT, TRANSACTIONS_LAYOUT, USE
 from paygate.bank.records import BankRecords, export_records
 from paygate.codec.messages import MakeVerifier
 from paygate.files.sqlite import StoreFull
-from paygate.files.text_records import Layout
+from paygate.files.text_records import Layout, SharedFile
 
 CANARY = "correct-horse-battery-staple"
 
@@ -372,3 +373,17 @@ def test_export_writes_all_records(office: Office, tmp_path: Path) -> None:
     for layout in (USERS_LAYOUT, MERCHANTS_LAYOUT, TRANSACTIONS_LAYOUT):
         assert (target / layout.file_name).read_text() == office.text(layout)
         assert (target / layout.file_name).stat().st_mode & 0o077 == 0
+
+
+def test_a_file_that_fails_when_it_is_closed_ends_nothing_and_is_told(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: SharedFile) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(self.path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedFile, "_save_untaken", failing)
+        office.records.close()
+    assert office.told("lines that were added to Merchant.txt could not be kept ([Errno 5] Input/output error:")
+    assert office.told("lines that were added to NetbankingUsers.txt could not be kept")
+    office.records = office.open()

@@ -42,6 +42,7 @@ def test_an_error_without_a_name_gets_one() -> None:
     with pytest.raises(OSError, match="output") as caught, file_named(PLACE / "x"):
         raise OSError(errno.EIO, "Input/output error")
     assert caught.value.filename == "state/x"
+    assert str(caught.value) == "[Errno 5] Input/output error: 'state/x'"
 
 
 def test_what_is_no_regular_file(tmp_path: Path) -> None:
