@@ -54,20 +54,19 @@ class GatewayProcess(Process):
         super().__init__(machine, core, store, lambda effects: None)
         self._watched_store = store
         self._bank_end: End | None = None
+        self._is_waiting = False  # to connect
         self._backoff = Backoff(RECONNECT_BASE_MS, RECONNECT_MS_MAX, machine.source)
         self._connect()
 
     def _connect(self) -> None:
+        self._is_waiting = False
         self._bank_end = self.machine.world.network.connect(self, BANK)
 
     def _connect_later(self) -> None:
-        self._bank_end = None
-        delay_us = self._backoff.next_delay_ms() * MS
-        self.machine.world.agenda.later(delay_us, lambda: self.machine.run(self, self._connect_if_wanted))
-
-    def _connect_if_wanted(self) -> None:
-        if self._bank_end is None and self.core.bank_is_wanted:
-            self._connect()
+        if self._bank_end is None and not self._is_waiting and self.core.bank_is_wanted:
+            self._is_waiting = True
+            delay_us = self._backoff.next_delay_ms() * MS
+            self.machine.world.agenda.later(delay_us, lambda: self.machine.run(self, self._connect))
 
     def on_connected(self, end: End) -> None:
         if end is not self._bank_end:
@@ -81,7 +80,8 @@ class GatewayProcess(Process):
         if end in self._link_ids:
             super().on_closed(end, reason)
         if end is self._bank_end:
-            self._connect_later()
+            self._bank_end = None
+            self._connect_later()  # or after the tick in which the core hears of it
 
     def look_at_lines(self) -> None:
         """Take in what merchants wrote."""
@@ -109,6 +109,7 @@ class GatewayProcess(Process):
     def after_tick(self) -> None:
         if self.core.bank.is_open:
             self._backoff.reset()
+        self._connect_later()
 
 
 class GatewayMachine(Machine):

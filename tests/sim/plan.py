@@ -93,6 +93,11 @@ class Plan:
         """Whether nobody lies."""
         return not self.has_evil_client and not any(gateway.is_evil for gateway in self.gateways)
 
+    @property
+    def has_ending_tokens(self) -> bool:
+        """Whether any token expires or is withdrawn, maybe between a customer's look and yes."""
+        return any(one.token.expires_ms is not None or one.cancelled_ms is not None for one in self.tokens)
+
 
 def draw_plan(source: random.Random) -> Plan:
     """A world that is small enough for things to meet, and different each time."""

@@ -8,6 +8,7 @@ from sim.plan import ShoppingPlan
 
 from paygate.client.payment import Outcome, Payment, PaymentState
 from paygate.client.verdict import IN_FLIGHT_MS_MAX
+from paygate.codec.codes import TokenStatus
 from paygate.codec.limits import SESSION_MS
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ class Shopper:
         if not was_killed:
             self._told(program)
             result = program.core.result
-            if result is not None and result.outcome in _DONE:
+            token = program.core.token
+            is_over = token is not None and token.status is TokenStatus.EXPIRED
+            if is_over or (result is not None and result.outcome in _DONE):
                 return
         if payment_id in self._machine.files:
             self._follow(self._machine.record(payment_id))
@@ -67,8 +70,8 @@ class Shopper:
 
     def _pay_later(self) -> None:
         # Without a payment made, a few tries more: a token may be in flight, or a link broken.
-        if self._payment_count < self.plan.payment_count_max and self._try_count < 2 * self.plan.payment_count_max + 6:
-            self._world.agenda.later(self._machine.source.randrange(500, 8_000) * MS, self._pay)
+        if self._payment_count < self.plan.payment_count_max and self._try_count < 2 * self.plan.payment_count_max + 3:
+            self._world.agenda.later(self._machine.source.randrange(500, 16_000) * MS, self._pay)
 
     # -- asking ----------------------------------------------------------------------------------------
 

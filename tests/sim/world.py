@@ -135,8 +135,8 @@ class World:
 
     @property
     def is_faultless(self) -> bool:
-        """Whether nothing fails and nobody lies."""
-        return self.conditions.is_calm and self.plan.is_honest
+        """Whether nothing fails, nobody lies and no token ends: then what is authorised rightly is paid."""
+        return self.conditions.is_calm and self.plan.is_honest and not self.plan.has_ending_tokens
 
     def randomness(self, name: str) -> random.Random:
         """A source of its own for each name, so that one who draws more changes nothing for the others."""
