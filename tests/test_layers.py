@@ -33,7 +33,7 @@ PARTS: Final[dict[str, set[str]]] = {
     "codec": {"making"},
     "net": set(),  # knows no paygate type: bytes in, bytes out (R22)
     "cli": {"clock", "escape"},
-    "audit": {"cli", "clock", "codec", "files"},  # what the servers' audits share
+    "audit": {"cli", "clock", "codec", "files", "making"},  # what the servers' audits share
     "files": {"cli", "escape"},  # text and databases; what the records mean is the roles' business
     "link_states": {"codec"},
     "link_events": {"codec"},
@@ -77,6 +77,9 @@ THIRD_PARTY: Final[dict[str, set[str]]] = {
         "bank.ledger_chain",  # the hash chain over them
         "bank.ledger_check",  # looks at all of them
         "gateway.token_tables",  # the tokens' tables
+        "gateway.token_chain",  # the hashes over them
+        "gateway.token_check",  # looks at all of them
+        "gateway.token_schema",  # makes them what they are
     },
     "hdrh": {"bench.latency"},  # latency histograms
     "iso8583": {"bench.peers.iso8583_server"},  # is measured

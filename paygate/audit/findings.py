@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 RESTORE: Final = "restore it from a backup"
 """What mends a store that is not what was written."""
@@ -26,6 +26,34 @@ class Damage(NamedTuple):
     def where(self) -> str:
         """Its name: `payment 7`."""
         return f"{self.table} {self.row}".rstrip()
+
+
+class Unreadable(Exception):
+    """A row holds text that is none, so that the database can't give it."""
+
+    def __init__(self, damage: Damage) -> None:
+        super().__init__(damage.where)
+        self.damage = damage
+
+
+def readable(table: str, rows: Iterable[Any]) -> Iterator[Any]:
+    """The rows of a query on a table that begin with their number. Raises Unreadable."""
+    number = 0
+    try:
+        for row in rows:
+            number = row[0]
+            yield row
+    except UnicodeDecodeError:
+        raise Unreadable(Damage(table, f"after {number}", "can't be read")) from None
+
+
+def damages_of(*steps: Callable[[], Iterator[Damage]]) -> Iterator[Damage]:
+    """What the steps of a check find, one after another."""
+    for step in steps:
+        try:
+            yield from step()
+        except Unreadable as bad:
+            yield bad.damage
 
 
 @dataclass(frozen=True, slots=True)

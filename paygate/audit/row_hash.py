@@ -1,16 +1,57 @@
 """Hashes over a table's rows: in a chain, so that no row can change or go, or of a row alone (T32).
 
-A row is hashed as the text that SQLite's own quote() makes of its values, behind the hash that it hangs on. So the
-check reads one value for a row instead of all of them, for half the time, and a value that is damaged beyond reading
-is hashed like any other.
+There are two forms. A payment's row is hashed value by value, which is the faster to write. Rows that are written
+seldom are hashed as the text that SQLite's own quote() makes of their values: a check then reads one value for a row
+instead of all of them, for half the time.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, Final
 
+from paygate.making import compiled_function
+
+_SIZE_COUNT: Final = 2_048  # larger than nearly all values
 CHAIN_START: Final = bytes(32)
 """Stands for the row before the first."""
+
+NextChain = Callable[[bytes, Sequence[Any]], bytes]
+"""A row's hash: SHA-256 over the hash of the row before and this row's values, each behind its size.
+
+A blob is hashed as it is, everything else as its text.
+"""
+
+
+class _Sizes(dict[int, bytes]):
+    """Sizes as they are hashed, looked up where they would be made for each value."""
+
+    def __missing__(self, size: int) -> bytes:
+        return size.to_bytes(4)
+
+
+def next_chain_of(table: str, columns: Sequence[str], blobs: Set[str]) -> NextChain:
+    """The hash of a table's rows, written out for its columns: in a loop over them it takes a third longer."""
+    lines = ["def next_chain(chain_before, values):", f"    {', '.join(columns)} = values"]
+    pieces = ["chain_before"]
+    for column in columns:
+        # A blob's class is looked at all the same: a damaged row may hold anything.
+        condition = f"if {column}.__class__ is not bytes: " if column in blobs else ""
+        lines.append(f"    {condition}{column} = str({column}).encode()")
+        pieces += [f"_sizes[len({column})]", column]
+    lines.append(f"    return _sha256(_join(({', '.join(pieces)}))).digest()")
+    objects = {"_sizes": _Sizes((n, n.to_bytes(4)) for n in range(_SIZE_COUNT)), "_sha256": hashlib.sha256}
+    return compiled_function("next_chain", "\n".join(lines) + "\n", {**objects, "_join": b"".join}, table)
+
+
+def chained(
+    rows: Sequence[tuple[Any, ...]], chain: bytes, next_chain: NextChain
+) -> tuple[list[tuple[Any, ...]], bytes]:
+    """The rows, each with its hash, and the last hash."""
+    with_hashes = []
+    for row in rows:
+        chain = next_chain(chain, row)
+        with_hashes.append((*row, chain))
+    return with_hashes, chain
 
 
 def row_hash(before: bytes, text: bytes) -> bytes:

@@ -4,19 +4,16 @@ Each row carries a hash over itself and the row before it, so a row that was cha
 the counters of the table `bank` tell when rows are missing at the end. `ledger_check.py` looks at all of it.
 """
 
-import hashlib
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import apsw
 
 from paygate.audit.findings import RESTORE
-from paygate.audit.row_hash import CHAIN_START, row_hash, row_text, text_expression
+from paygate.audit.row_hash import CHAIN_START, next_chain_of, row_hash, row_text, text_expression
 from paygate.files.sqlite import StoreCorrupt
-from paygate.making import compiled_function
 
-_SIZE_COUNT: Final = 2_048  # larger than nearly all values
 EQUITY_ID: Final = 1
 """The bank's own account, which is in every ledger: what was paid in is owed from it, so it alone is below zero."""
 PAYMENT_FIELDS: Final = (
@@ -24,12 +21,6 @@ PAYMENT_FIELDS: Final = (
     "bank_time_ms, receipt, chain"
 )
 """A payment's columns in the order in which they are hashed; the hash is the last."""
-
-NextChain = Callable[[bytes, Sequence[Any]], bytes]
-"""A row's hash: SHA-256 over the hash of the row before and this row's values, each behind its size.
-
-A blob is hashed as it is, everything else as its text.
-"""
 
 
 class Head(NamedTuple):
@@ -59,44 +50,12 @@ NO_ATTEMPTS: Final = b""
 """The hash of a customer without failures: few have any, and so the others cost no room."""
 
 
-class _Sizes(dict[int, bytes]):
-    """Sizes as they are hashed, looked up where they would be made for each value."""
-
-    def __missing__(self, size: int) -> bytes:
-        return size.to_bytes(4)
-
-
-def _next_chain_of(table: str, columns: Sequence[str], blobs: Set[str]) -> NextChain:
-    """The hash of a table's rows, written out for its columns: in a loop over them it takes a third longer."""
-    lines = ["def next_chain(chain_before, values):", f"    {', '.join(columns)} = values"]
-    pieces = ["chain_before"]
-    for column in columns:
-        # A blob's class is looked at all the same: a damaged row may hold anything.
-        condition = f"if {column}.__class__ is not bytes: " if column in blobs else ""
-        lines.append(f"    {condition}{column} = str({column}).encode()")
-        pieces += [f"_sizes[len({column})]", column]
-    lines.append(f"    return _sha256(_join(({', '.join(pieces)}))).digest()")
-    objects = {"_sizes": _Sizes((n, n.to_bytes(4)) for n in range(_SIZE_COUNT)), "_sha256": hashlib.sha256}
-    return compiled_function("next_chain", "\n".join(lines) + "\n", {**objects, "_join": b"".join}, table)
-
-
-next_payment_chain: Final = _next_chain_of(
+next_payment_chain: Final = next_chain_of(
     "payment", PAYMENT_FIELDS.split(", ")[:-1], {"payment_id", "terms", "envelope_hash", "receipt"}
 )
-next_posting_chain: Final = _next_chain_of(
+next_posting_chain: Final = next_chain_of(
     "posting", ("posting_number", "payment_number", "account_id", "amount_minor"), frozenset()
 )
-
-
-def chained(
-    rows: Sequence[tuple[Any, ...]], chain: bytes, next_chain: NextChain
-) -> tuple[list[tuple[Any, ...]], bytes]:
-    """The rows, each with its hash, and the last hash."""
-    with_hashes = []
-    for row in rows:
-        chain = next_chain(chain, row)
-        with_hashes.append((*row, chain))
-    return with_hashes, chain
 
 
 def next_account_chain(chain_before: bytes, values: Sequence[Any]) -> bytes:

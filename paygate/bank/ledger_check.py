@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import apsw
 
-from paygate.audit.findings import Damage
+from paygate.audit.findings import Damage, damages_of, readable
 from paygate.audit.row_hash import CHAIN_START, row_hash, text_expression
 from paygate.bank.ledger_chain import (
     ATTEMPT_FIELDS,
@@ -32,7 +32,6 @@ _ACCOUNTS: Final = (
 )
 _HEAD: Final = f"SELECT {text_expression(Head._fields)}, row_hash FROM bank"  # noqa: S608  # a constant
 _CHANGED: Final = "is not what was written"
-_UNREADABLE: Final = "can't be read"
 
 
 def head_damage(connection: apsw.Connection) -> Damage | None:
@@ -60,10 +59,7 @@ class LedgerCheck:
 
     def damages(self) -> Iterator[Damage]:
         """All that is wrong."""
-        yield from self.payments()
-        yield from self.postings()
-        yield from self.accounts()
-        yield from self.balances()
+        return damages_of(self.payments, self.postings, self.accounts, self.balances)
 
     def unwritten_balances(self) -> dict[int, int]:
         """The balances that are not what the table `account` says, since later postings changed them."""
@@ -73,17 +69,13 @@ class LedgerCheck:
     def payments(self) -> Iterator[Damage]:
         """The chain of payments."""
         chain, number = CHAIN_START, 0
-        try:
-            for *values, row_chain in self._connection.execute(_PAYMENTS):
-                number = values[0]
-                if next_payment_chain(chain, values) != row_chain:
-                    yield Damage("payment", str(number), _CHANGED)
-                chain = row_chain  # so that each damaged row is named, and none behind it
-                self.payment_count += 1
-                self.posted_count += values[6] == TransferOutcome.POSTED
-        except UnicodeDecodeError:
-            yield Damage("payment", str(number + 1), _UNREADABLE)
-            return
+        for *values, row_chain in readable("payment", self._connection.execute(_PAYMENTS)):
+            number = values[0]
+            if next_payment_chain(chain, values) != row_chain:
+                yield Damage("payment", str(number), _CHANGED)
+            chain = row_chain  # so that each damaged row is named, and none behind it
+            self.payment_count += 1
+            self.posted_count += values[6] == TransferOutcome.POSTED
         head = self._head
         if (number, chain) != (head.payment_count, head.payment_chain):
             yield Damage("payment", "", "rows are missing at the end", f"{head.payment_count} payments")
@@ -97,26 +89,22 @@ class LedgerCheck:
         transferred_count, sum_minor = 0, 0
         balances = self._balances
         query = "SELECT * FROM posting ORDER BY posting_number"
-        try:
-            for *values, row_chain in self._connection.execute(query):
-                number, payment_number, account_id, amount_minor = values
-                if next_posting_chain(chain, values) != row_chain:
-                    yield Damage("posting", str(number), _CHANGED)
-                    if not isinstance(amount_minor, int):
-                        return
-                chain = row_chain
-                self.posting_count += 1
-                balances[account_id] += amount_minor
-                transferred_count += payment_number is not None
-                sum_minor += amount_minor
-                if number == self._head.balanced_count:
-                    self._written = dict(balances)
-                if number % 2 == 0 and sum_minor:  # The halves of a transfer stand side by side.
-                    yield Damage("posting", str(number), "and the one before it do not balance", "a sum of 0")
-                    sum_minor = 0
-        except UnicodeDecodeError:
-            yield Damage("posting", str(number + 1), _UNREADABLE)
-            return
+        for *values, row_chain in readable("posting", self._connection.execute(query)):
+            number, payment_number, account_id, amount_minor = values
+            if next_posting_chain(chain, values) != row_chain:
+                yield Damage("posting", str(number), _CHANGED)
+                if not isinstance(amount_minor, int):
+                    return
+            chain = row_chain
+            self.posting_count += 1
+            balances[account_id] += amount_minor
+            transferred_count += payment_number is not None
+            sum_minor += amount_minor
+            if number == self._head.balanced_count:
+                self._written = dict(balances)
+            if number % 2 == 0 and sum_minor:  # The halves of a transfer stand side by side.
+                yield Damage("posting", str(number), "and the one before it do not balance", "a sum of 0")
+                sum_minor = 0
         head = self._head
         if (number, chain) != (head.posting_count, head.posting_chain) or number % 2:
             yield Damage("posting", "", "rows are missing at the end", f"{head.posting_count} postings")
@@ -128,7 +116,7 @@ class LedgerCheck:
         """The chain of customers and merchants, and the hashes of password attempts."""
         chain = CHAIN_START
         count = 1  # The first is the bank's own.
-        for account_id, table, text, row_chain, attempts_text, attempts_hash in self._connection.execute(_ACCOUNTS):
+        for account_id, table, text, row_chain, attempts_text, attempts_hash in self._accounts():
             if row_hash(chain, text) != row_chain:
                 yield Damage(table, str(account_id), _CHANGED)
             if attempts_text is not None and (
@@ -146,19 +134,19 @@ class LedgerCheck:
     def balances(self) -> Iterator[Damage]:
         """The balances that are written against their postings; after `postings`."""
         count, written = 0, self._written
-        try:
-            for account_id, balance_minor in self._connection.execute("SELECT * FROM account"):
-                count += 1
-                expected_minor = written.get(account_id, 0 if account_id == EQUITY_ID else None)
-                if expected_minor is None:
-                    yield Damage("account", str(account_id), "has no postings", "an opening posting")
-                elif expected_minor != balance_minor or balance_minor.__class__ is not int:
-                    problem = "has a balance that is not the sum of its postings"
-                    yield Damage("account", str(account_id), problem, f"{expected_minor} minor units")
-                if account_id != EQUITY_ID and self._balances[account_id] < 0:
-                    yield Damage("account", str(account_id), "was overdrawn", "0 or more")
-        except UnicodeDecodeError:
-            yield Damage("account", "", f"has a row that {_UNREADABLE}")
-            return
+        query = "SELECT * FROM account"
+        for account_id, balance_minor in readable("account", self._connection.execute(query)):
+            count += 1
+            expected_minor = written.get(account_id, 0 if account_id == EQUITY_ID else None)
+            if expected_minor is None:
+                yield Damage("account", str(account_id), "has no postings", "an opening posting")
+            elif expected_minor != balance_minor or balance_minor.__class__ is not int:
+                problem = "has a balance that is not the sum of its postings"
+                yield Damage("account", str(account_id), problem, f"{expected_minor} minor units")
+            if account_id != EQUITY_ID and self._balances[account_id] < 0:
+                yield Damage("account", str(account_id), "was overdrawn", "0 or more")
         if count != self._head.account_count:
             yield Damage("account", "", "rows are missing", f"{self._head.account_count} accounts")
+
+    def _accounts(self) -> Iterator[Any]:
+        return readable("account", self._connection.execute(_ACCOUNTS))

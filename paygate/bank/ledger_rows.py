@@ -6,13 +6,13 @@ from typing import Any, Final
 
 import apsw
 
+from paygate.audit.row_hash import chained
 from paygate.bank.ledger import Customer, Merchant
 from paygate.bank.ledger_chain import (
     HEAD_FIELDS,
     NO_ATTEMPTS,
     Head,
     attempts_hash,
-    chained,
     head_hash,
     next_account_chain,
     next_payment_chain,

@@ -98,7 +98,7 @@ STAGES: Final[dict[str, dict[str, Targets]]] = {
         ),
         "store": ("paygate.bank.sqlite_ledger:SqliteLedger.apply",),
         "receipts": ("paygate.codec.seal:sign_receipts",),
-        "chain": ("paygate.bank.ledger_chain:chained",),
+        "chain": ("paygate.audit.row_hash:chained",),
         "records": ("paygate.bank.records:BankRecords.note", "paygate.bank.records:BankRecords.write"),
     },
     "decoder": {

@@ -32,6 +32,7 @@ from paygate.gateway.payment import (
     with_state,
 )
 from paygate.gateway.token_tables import (
+    AS_ISSUED,
     Changes,
     FlightRow,
     TokenRow,
@@ -211,8 +212,8 @@ class SqliteTokens:
                 changes.issued.append(token_row(number, token))
             else:
                 number = before[0]
-                if changed != before[2]:
-                    changes.tokens.append((*changed, number))
+            if changed != (AS_ISSUED if before is None else before[2]):
+                changes.states.append((number, *changed))
             if token.state is _PAID and token.payment_id in ended_number:
                 changes.paid.append((number, ended_number[token.payment_id]))
             tokens.append((number, token, changed))

@@ -1,14 +1,17 @@
 """The gateway's tables, and how tokens and payments become rows of them and come back.
 
+What is written of a token when it is issued, and of a payment when it has ended, is never changed; triggers refuse it,
+and each row carries a hash over itself and the row before it (`token_chain.py`).
+
 A payment in flight is a row of `in_flight`, which is small however many payments there were, and so cheap to write to
 and to read at start. With its final outcome it goes to `payment` and is never changed again. Its row in `in_flight`
 counts for nothing from then on: whether a payment is in flight is said by its number, which is not in `payment`. That
 row is not deleted, which would write its page once more, but is the place of a later payment; what is left of such rows
 goes at the next start.
 
-A payment does not write its token's row. That a token is in flight is said by `in_flight` and nowhere else, and that it
-is paid by `paid`, whose rows are a tenth as long: a longer row of a token would also push others off its page. Only a
-token that a merchant's file brought as paid says so itself.
+That a token is in flight is said by `in_flight` and nowhere else, and that it is paid by `paid`, whose rows are a tenth
+as long as a token's. What else becomes of one, wrong passcodes and a cancelled, expired or paid one that a merchant's
+file brought, is a row of `token_state`; most have none.
 
 Rows are keyed by an increasing number, so that new ones go to the end of their table; the payment IDs, which come in
 any order, live in one index only.
@@ -21,172 +24,39 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
+from paygate.audit.findings import RESTORE
 from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.sealed import Terms
-from paygate.files.sqlite import open_database, read_rows, transaction
+from paygate.files.sqlite import StoreCorrupt, open_database, read_rows, transaction
+from paygate.gateway.token_chain import with_hashes, write_head
+from paygate.gateway.token_check import TokenCheck
+from paygate.gateway.token_schema import APPLICATION_ID, MIGRATIONS, SCHEMA
 from paygate.gateway.tokens import Payment, Token, TokenState
 from paygate.making import maker_of
-
-_APPLICATION_ID: Final = 0x50474757  # "PGGW"
-_SCHEMA: Final = (
-    """
-    CREATE TABLE token (
-        token_number INTEGER PRIMARY KEY,
-        transaction_id TEXT NOT NULL UNIQUE,
-        passcode TEXT NOT NULL,
-        merchant_id TEXT NOT NULL,
-        merchant_name TEXT NOT NULL,
-        amount_minor INTEGER NOT NULL CHECK (amount_minor > 0),
-        currency TEXT NOT NULL,
-        expires_ms INTEGER,
-        state TEXT NOT NULL CHECK (state IN ('unpaid', 'in-flight', 'paid', 'cancelled', 'expired')),
-        payment_id BLOB,
-        utr TEXT NOT NULL,
-        wrong_passcode_count INTEGER NOT NULL,
-        locked_until_ms INTEGER NOT NULL,
-        CHECK (state <> 'in-flight' OR payment_id IS NOT NULL),
-        CHECK ((state = 'paid') = (utr <> ''))
-    ) STRICT;
-    CREATE TABLE payment (
-        payment_number INTEGER PRIMARY KEY,
-        payment_id BLOB NOT NULL UNIQUE,
-        transaction_id TEXT NOT NULL REFERENCES token (transaction_id),
-        terms BLOB NOT NULL,
-        envelope_hash BLOB NOT NULL,
-        begun_ms INTEGER NOT NULL,
-        outcome INTEGER,
-        reason INTEGER NOT NULL,
-        utr TEXT NOT NULL,
-        receipt BLOB NOT NULL,
-        ended_ms INTEGER,
-        CHECK ((outcome IS NULL) = (ended_ms IS NULL))
-    ) STRICT;
-    CREATE INDEX payment_in_flight ON payment (payment_number) WHERE outcome IS NULL;
-    """,
-    """
-    -- What is in flight has a table of its own. SQLite makes a table of an IN list at every row that is checked.
-    CREATE TABLE in_flight (
-        payment_number INTEGER PRIMARY KEY,
-        payment_id BLOB NOT NULL,
-        transaction_id TEXT NOT NULL,
-        terms BLOB NOT NULL,
-        envelope_hash BLOB NOT NULL,
-        begun_ms INTEGER NOT NULL
-    ) STRICT;
-    INSERT INTO in_flight
-        SELECT payment_number, payment_id, transaction_id, terms, envelope_hash, begun_ms
-        FROM payment WHERE outcome IS NULL;
-    DROP INDEX payment_in_flight;
-    DELETE FROM payment WHERE outcome IS NULL;
-    CREATE TABLE token_of_2 (
-        token_number INTEGER PRIMARY KEY,
-        transaction_id TEXT NOT NULL UNIQUE,
-        passcode TEXT NOT NULL,
-        merchant_id TEXT NOT NULL,
-        merchant_name TEXT NOT NULL,
-        amount_minor INTEGER NOT NULL CHECK (amount_minor > 0),
-        currency TEXT NOT NULL,
-        expires_ms INTEGER,
-        state TEXT NOT NULL CHECK (state = 'unpaid' OR state = 'paid' OR state = 'cancelled' OR state = 'expired'),
-        payment_id BLOB,
-        utr TEXT NOT NULL,
-        wrong_passcode_count INTEGER NOT NULL,
-        locked_until_ms INTEGER NOT NULL,
-        CHECK (state = 'paid' OR payment_id IS NULL),
-        CHECK ((state = 'paid') = (utr <> ''))
-    ) STRICT;
-    INSERT INTO token_of_2
-        SELECT token_number, transaction_id, passcode, merchant_id, merchant_name, amount_minor, currency, expires_ms,
-            CASE state WHEN 'in-flight' THEN 'unpaid' ELSE state END,
-            CASE state WHEN 'paid' THEN payment_id END,
-            utr, wrong_passcode_count, locked_until_ms
-        FROM token;
-    DROP TABLE token;
-    ALTER TABLE token_of_2 RENAME TO token;
-    """,
-    """
-    -- Places for payments in flight, each used again once its payment is in the payment table.
-    CREATE TABLE in_flight_of_3 (
-        place INTEGER PRIMARY KEY,
-        payment_number INTEGER NOT NULL,
-        payment_id BLOB NOT NULL,
-        transaction_id TEXT NOT NULL,
-        terms BLOB NOT NULL,
-        envelope_hash BLOB NOT NULL,
-        begun_ms INTEGER NOT NULL
-    ) STRICT;
-    INSERT INTO in_flight_of_3
-        SELECT NULL, payment_number, payment_id, transaction_id, terms, envelope_hash, begun_ms FROM in_flight;
-    DROP TABLE in_flight;
-    ALTER TABLE in_flight_of_3 RENAME TO in_flight;
-    """,
-    """
-    -- Which payment paid a token. What the terms say is not said again of a payment in flight.
-    CREATE TABLE paid (
-        token_number INTEGER PRIMARY KEY REFERENCES token,
-        payment_number INTEGER NOT NULL REFERENCES payment
-    ) STRICT;
-    INSERT INTO paid SELECT token_number, payment_number FROM token JOIN payment USING (payment_id);
-    CREATE TABLE token_of_4 (
-        token_number INTEGER PRIMARY KEY,
-        transaction_id TEXT NOT NULL UNIQUE,
-        passcode TEXT NOT NULL,
-        merchant_id TEXT NOT NULL,
-        merchant_name TEXT NOT NULL,
-        amount_minor INTEGER NOT NULL CHECK (amount_minor > 0),
-        currency TEXT NOT NULL,
-        expires_ms INTEGER,
-        state TEXT NOT NULL CHECK (state = 'unpaid' OR state = 'paid' OR state = 'cancelled' OR state = 'expired'),
-        utr TEXT NOT NULL,
-        wrong_passcode_count INTEGER NOT NULL,
-        locked_until_ms INTEGER NOT NULL,
-        CHECK ((state = 'paid') = (utr <> ''))
-    ) STRICT;
-    INSERT INTO token_of_4
-        SELECT token_number, transaction_id, passcode, merchant_id, merchant_name, amount_minor, currency, expires_ms,
-            CASE WHEN token_number IN (SELECT token_number FROM paid) THEN 'unpaid' ELSE state END,
-            CASE WHEN token_number IN (SELECT token_number FROM paid) THEN '' ELSE utr END,
-            wrong_passcode_count, locked_until_ms
-        FROM token;
-    DROP TABLE token;
-    ALTER TABLE token_of_4 RENAME TO token;
-    CREATE TABLE in_flight_of_4 (
-        place INTEGER PRIMARY KEY,
-        payment_number INTEGER NOT NULL,
-        terms BLOB NOT NULL,
-        envelope_hash BLOB NOT NULL,
-        begun_ms INTEGER NOT NULL
-    ) STRICT;
-    INSERT INTO in_flight_of_4 SELECT place, payment_number, terms, envelope_hash, begun_ms FROM in_flight;
-    DROP TABLE in_flight;
-    ALTER TABLE in_flight_of_4 RENAME TO in_flight;
-    """,
-)
-"""The n-th script leads to version n."""
 
 _TOKEN_FIELDS: Final = ", ".join(
     (
         *("token.token_number", "token.transaction_id", "passcode", "merchant_id", "merchant_name", "amount_minor"),
-        *("currency", "expires_ms", "state", "token.utr", "wrong_passcode_count", "locked_until_ms"),
+        *("currency", "expires_ms", "state", "token_state.utr", "wrong_passcode_count", "locked_until_ms"),
         *("payment.payment_id", "payment.utr"),
     )
 )
-_PAID_BY: Final = (
+_BECAME: Final = (
+    "LEFT JOIN token_state ON token_state.token_number = token.token_number "
     "LEFT JOIN paid ON paid.token_number = token.token_number "
     "LEFT JOIN payment ON payment.payment_number = paid.payment_number"
 )
 _PAYMENT_FIELDS: Final = "terms, envelope_hash, begun_ms, outcome, reason, utr, receipt, ended_ms"
 _TOKENS_OF: Final = (
     f"SELECT {_TOKEN_FIELDS} FROM carray(?) "  # noqa: S608  # a constant
-    f"CROSS JOIN token ON token.transaction_id = value {_PAID_BY}"
+    f"CROSS JOIN token ON token.transaction_id = value {_BECAME}"
 )
 _PAYMENTS_OF: Final = f"SELECT {_PAYMENT_FIELDS} FROM carray(?) CROSS JOIN payment ON payment_id = value"  # noqa: S608  # a constant
 _HAS_ENDED: Final = "EXISTS (SELECT 1 FROM payment WHERE payment.payment_number = in_flight.payment_number)"
-_FLIGHTS: Final = "SELECT * FROM in_flight ORDER BY payment_number"
-_FIRST_ENDED: Final = f"SELECT 1 FROM in_flight WHERE {_HAS_ENDED} LIMIT 1"  # noqa: S608  # a constant
+_FLIGHTS: Final = "SELECT place, payment_number, terms, envelope_hash, begun_ms FROM in_flight ORDER BY payment_number"
 _DELETE_ENDED: Final = f"DELETE FROM in_flight WHERE {_HAS_ENDED}"  # noqa: S608  # a constant
-_TOKENS: Final = f"SELECT {_TOKEN_FIELDS} FROM token {_PAID_BY} ORDER BY token.token_number"  # noqa: S608  # a constant
+_TOKENS: Final = f"SELECT {_TOKEN_FIELDS} FROM token {_BECAME} ORDER BY token.token_number"  # noqa: S608  # a constant
 _PAYMENTS: Final = (
     f"SELECT payment_number, {_PAYMENT_FIELDS} FROM payment "  # noqa: S608  # a constant
     "UNION ALL SELECT payment_number, terms, envelope_hash, begun_ms, NULL, 0, '', x'', NULL FROM in_flight "
@@ -208,34 +78,43 @@ _make_token: Final = maker_of(Token)
 _make_payment: Final = maker_of(Payment)
 _STATE_OF: Final = {state.value: state for state in TokenState}
 _UNPAID_TEXT: Final = TokenState.UNPAID.value
+AS_ISSUED: Final[Row] = (_UNPAID_TEXT, "", 0, 0)
+"""What `token_changes` says of a token that has no row in `token_state`."""
 _TEXT_OF: Final = {state: state.value for state in TokenState}
 
 
 class Changes(NamedTuple):
-    """The rows that one transaction writes; each list is empty at first."""
+    """The rows that one transaction writes, but for their hashes; each list is empty at first."""
 
     issued: list[Row]
-    """Rows of new tokens, whole."""
-    tokens: list[Row]
-    """What may change of a token (`token_changes`), and its number."""
+    """Rows of new tokens."""
+    states: list[Row]
+    """Numbers of tokens, each with what may change of it (`token_changes`)."""
     begun: list[FlightRow]
     """Payments that were not there before, and are in flight."""
     ended: list[Row]
-    """Rows of payments with their final outcome, whole."""
+    """Rows of payments with their final outcome, in the order in which they are chained."""
     paid: list[Row]
     """Numbers of tokens, each with that of the payment which paid it."""
 
 
 class TokenTables:
-    """The database; nothing is kept of it in memory."""
+    """The database; nothing is kept of it in memory but the ends of its chains."""
 
     def __init__(self, path: Path, *, vfs: str | None = None) -> None:
-        """Open or make it. Raises StoreError."""
-        self._connection = open_database(path, application_id=_APPLICATION_ID, schema=_SCHEMA, vfs=vfs)
+        """Open or make it, and check that every row is what was written (T32). Raises StoreError."""
+        self._connection = open_database(
+            path, application_id=APPLICATION_ID, schema=SCHEMA, migrations=MIGRATIONS, vfs=vfs
+        )
         try:
-            if next(read_rows(self._connection, _FIRST_ENDED), None) is not None:
-                with transaction(self._connection):
-                    self._connection.execute(_DELETE_ENDED)
+            with transaction(self._connection):
+                check = TokenCheck(self._connection)
+                for damage in check.damages():
+                    raise StoreCorrupt(f"{path} is damaged: {damage.where} {damage.problem}; {RESTORE}")
+                self._head = check.head
+                if not check.is_head_written:
+                    write_head(self._connection, self._head)
+                self._connection.execute(_DELETE_ENDED)
         except BaseException:
             self._connection.close()
             raise
@@ -273,19 +152,24 @@ class TokenTables:
 
     def write(self, changes: Changes) -> None:
         """One durable transaction. Raises StoreError."""
+        rows, head = with_hashes(self._head, changes)
         with transaction(self._connection):
-            for rows, statement in zip(changes, _STATEMENTS, strict=True):
-                if len(rows) == 1:
-                    self._connection.execute(statement, rows[0])
-                elif rows:
-                    self._connection.executemany(statement, rows)
+            for statement, of_statement in zip(_STATEMENTS, rows, strict=True):
+                if len(of_statement) == 1:
+                    self._connection.execute(statement, of_statement[0])
+                elif of_statement:
+                    self._connection.executemany(statement, of_statement)
+            # With every payment it would be one more page; of those that have ended since, `in_flight` tells.
+            if changes.issued:
+                write_head(self._connection, head)
+        self._head = head
 
 
 _STATEMENTS: Final = (
-    "INSERT INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    "UPDATE token SET state = ?, utr = ?, wrong_passcode_count = ?, locked_until_ms = ? WHERE token_number = ?",
-    "INSERT OR REPLACE INTO in_flight VALUES (?, ?, ?, ?, ?)",
-    "INSERT INTO payment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "INSERT INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "INSERT OR REPLACE INTO token_state VALUES (?, ?, ?, ?, ?, ?)",
+    "INSERT OR REPLACE INTO in_flight VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "INSERT INTO payment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "INSERT INTO paid VALUES (?, ?)",
 )
 """In the order of `Changes`."""
@@ -302,12 +186,11 @@ def token_row(number: int, token: Token) -> Row:
         token.amount_minor,
         token.currency,
         token.expires_ms,
-        *token_changes(token),
     )
 
 
 def token_changes(token: Token) -> Row:
-    """What of a token's row may change. One that a payment has, or paid, is kept as the unpaid one that it was."""
+    """What may change of a token, as `token_state` has it. One that a payment has or paid is the unpaid one it was."""
     if token.payment_id is None:
         return _TEXT_OF[token.state], token.utr, token.wrong_passcode_count, token.locked_until_ms
     return _UNPAID_TEXT, "", token.wrong_passcode_count, token.locked_until_ms
@@ -346,7 +229,8 @@ def flight_of(row: FlightRow) -> Payment:
 
 def _token_of(row: Row) -> TokenRow:
     number, transaction_id, passcode, merchant_id, merchant_name, amount_minor, currency, expires_ms = row[:8]
-    changes = state_text, utr, wrong_passcode_count, locked_until_ms = row[8:12]
+    changes = row[8:12] if row[8] is not None else AS_ISSUED
+    state_text, utr, wrong_passcode_count, locked_until_ms = changes
     payment_id, payment_utr = row[12:]
     if payment_id is None:
         state = _STATE_OF[state_text]

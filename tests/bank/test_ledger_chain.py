@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import pytest
 
-from paygate.bank.ledger_chain import CHAIN_START, NextChain, chained, next_payment_chain, next_posting_chain
+from paygate.audit.row_hash import CHAIN_START, NextChain, chained
+from paygate.bank.ledger_chain import next_payment_chain, next_posting_chain
 
 PAYMENT: Final = (7, "GW1", b"\0" * 16, "TX-7", b"terms", b"h" * 32, 1, 0, "PGBKP12026010200000001", 0, b"r" * 520)
 POSTING: Final = (14, 7, 3, -125_000)

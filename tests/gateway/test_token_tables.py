@@ -17,7 +17,7 @@ from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.sealed import Terms
 from paygate.files.sqlite import StoreFull
-from paygate.gateway import sqlite_tokens, token_tables
+from paygate.gateway import sqlite_tokens, token_schema, token_tables
 from paygate.gateway.sqlite_tokens import SqliteTokens
 from paygate.gateway.tokens import (
     BeginPayment,
@@ -169,7 +169,7 @@ def test_each_row_is_written_once_a_batch(store: SqliteTokens) -> None:
     store.apply([CheckToken("TX-1", PASSCODE), FindPayment(first, "TX-1", PASSCODE)], NOW)
     assert written == []
     store.apply([CheckToken("TX-1", "wrong"), CheckToken("TX-1", "wrong"), begin("TX-2", first)], NOW)
-    assert written == ["token", "in_flight"]
+    assert written == ["token_state", "in_flight"]
     written.clear()
     # Declined and begun again: in flight before and after, so its token's row stays as it is.
     store.apply([settle(first, TransferOutcome.DECLINED), begin("TX-2", second)], NOW)
@@ -179,7 +179,7 @@ def test_each_row_is_written_once_a_batch(store: SqliteTokens) -> None:
     assert written == ["payment", "paid"]
     written.clear()
     store.apply([CheckToken("TX-2", "wrong")], NOW)
-    assert written == ["token"]
+    assert written == ["token_state"]
 
 
 # -- earlier versions ------------------------------------------------------------------------------------
@@ -223,8 +223,8 @@ def test_a_database_of_version_1_is_taken_over(tmp_path: Path, disk: FailingDisk
         Payment(terms[2], ENVELOPE_HASH, NOW_MS, TransferOutcome.DECLINED, Reason.FUNDS, "", b"no", NOW_MS + 2),
     ]
     connection = apsw.Connection(str(path))
-    connection.pragma("application_id", token_tables._APPLICATION_ID)
-    connection.execute(token_tables._SCHEMA[0])
+    connection.pragma("application_id", token_schema.APPLICATION_ID)
+    connection.execute(token_schema.SCHEMA[0])
     connection.pragma("user_version", 1)
     for t in tokens:
         connection.execute(INSERT_TOKEN_OF_2, (None, *token_values(t)))
@@ -251,8 +251,8 @@ def test_a_database_of_version_2_is_taken_over(tmp_path: Path, disk: FailingDisk
     path = tmp_path / "tokens.sqlite"
     flights = [build_terms(transaction_id=name, payment_id=of) for name, of in zip(NAMES, PAYMENT_IDS, strict=False)]
     connection = apsw.Connection(str(path))
-    connection.pragma("application_id", token_tables._APPLICATION_ID)
-    for script in token_tables._SCHEMA[:2]:
+    connection.pragma("application_id", token_schema.APPLICATION_ID)
+    for script in token_schema.SCHEMA[:2]:
         connection.execute(script)
     connection.pragma("user_version", 2)
     for number, name in enumerate(NAMES, 1):
@@ -293,8 +293,8 @@ def test_a_database_of_version_3_is_taken_over(tmp_path: Path, disk: FailingDisk
         Payment(terms[2], ENVELOPE_HASH, NOW_MS, TransferOutcome.DECLINED, Reason.FUNDS, "", b"no", NOW_MS + 2),
     ]
     connection = apsw.Connection(str(path))
-    connection.pragma("application_id", token_tables._APPLICATION_ID)
-    for script in token_tables._SCHEMA[:3]:
+    connection.pragma("application_id", token_schema.APPLICATION_ID)
+    for script in token_schema.SCHEMA[:3]:
         connection.execute(script)
     connection.pragma("user_version", 3)
     for number, t in enumerate(tokens, 11):
@@ -322,6 +322,57 @@ def test_a_database_of_version_3_is_taken_over(tmp_path: Path, disk: FailingDisk
     assert before[0][2] == replace(in_flight, state=TokenState.PAID, utr=UTR)
     store = reopened(store, path)
     assert everything(store) == before
+    store.close()
+
+
+def test_a_database_of_version_4_is_taken_over_and_chained(tmp_path: Path, disk: FailingDisk) -> None:
+    path = tmp_path / "tokens.sqlite"
+    _, second, third = PAYMENT_IDS
+    tokens = [
+        build_token(transaction_id="TX-paid", state=TokenState.PAID, payment_id=second, utr=UTR),
+        build_token(transaction_id="TX-tried", wrong_passcode_count=5, locked_until_ms=NOW_MS + 9),
+        build_token(transaction_id="TX-by-file", state=TokenState.PAID, utr=UTR[::-1]),
+        build_token(transaction_id="TX-in-flight", state=TokenState.IN_FLIGHT, payment_id=third),
+        build_token(transaction_id="TX-it's", merchant_name="Asha's Books"),
+    ]
+    names = ("TX-paid", "TX-paid", "TX-in-flight")
+    terms = [build_terms(transaction_id=name, payment_id=of) for name, of in zip(names, PAYMENT_IDS, strict=True)]
+    payments = [
+        Payment(terms[0], ENVELOPE_HASH, NOW_MS, TransferOutcome.DECLINED, Reason.FUNDS, "", b"no", NOW_MS + 2),
+        Payment(terms[1], ENVELOPE_HASH, NOW_MS, TransferOutcome.POSTED, Reason.NONE, UTR, b"receipt", NOW_MS + 1),
+        Payment(terms[2], ENVELOPE_HASH, NOW_MS),
+    ]
+    connection = apsw.Connection(str(path))
+    connection.pragma("application_id", token_schema.APPLICATION_ID)
+    for script in token_schema.SCHEMA[:4]:
+        connection.execute(script)
+    connection.pragma("user_version", 4)
+    for number, t in enumerate(tokens, 1):
+        state = ("unpaid", "") if t.payment_id else (t.state.value, t.utr)
+        row = (*token_tables.token_row(number, t), *state, t.wrong_passcode_count, t.locked_until_ms)
+        connection.execute("INSERT INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    for number in (1, 2):
+        connection.execute(INSERT_PAYMENT, (number, *payment_values(payments[number - 1])))
+    connection.execute("INSERT INTO paid VALUES (1, 2)")
+    values = (encode_record(terms[2]), ENVELOPE_HASH, NOW_MS)
+    connection.execute("INSERT INTO in_flight VALUES (1, 3, ?, ?, ?)", values)
+    connection.close()
+    path.chmod(0o600)
+
+    store = SqliteTokens(path, vfs=VFS_NAME)
+    assert everything(store) == (tokens, payments, payments[2:])
+    store.apply([settle(third), CheckToken("TX-it's", "wrong")], NOW)
+    before = everything(store)
+    store = reopened(store, path)
+    assert everything(store) == before
+    for sql in (
+        "UPDATE token SET passcode = '0'",
+        "DELETE FROM token",
+        "UPDATE payment SET utr = ''",
+        "DELETE FROM payment",
+    ):
+        with pytest.raises(apsw.ConstraintError, match="never"):
+            store._tables._connection.execute(sql)
     store.close()
 
 
