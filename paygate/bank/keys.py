@@ -186,19 +186,30 @@ def retire_key(directory: Path, key_id: bytes, now_wall_ms: int) -> KeyList:
     old = load_key_list(directory)
     kept = tuple(key for key in old.suite_keys if key.key_id != key_id)
     if len(kept) == len(old.suite_keys):
+        # A kill between list and key leaves the key: off the list, and not destroyed.
+        if _destroy_sealing_key(directory, key_id):
+            return old
         known = ", ".join(key.key_id.hex() for key in old.suite_keys)
         raise StateError(f"the key list has no key {key_id.hex()}; it has {known}")
     retired = next(key for key in old.suite_keys if key.key_id == key_id)
     if not any(key.kem_id is retired.kem_id for key in kept):
         raise StateError(f"{key_id.hex()} is the last {retired.kem_id.name} key; rotate first")
     key_list = _sign_next(directory, old, kept, now_wall_ms)
+    _destroy_sealing_key(directory, key_id)
+    return key_list
+
+
+def _destroy_sealing_key(directory: Path, key_id: bytes) -> bool:
+    """Remove a sealing key's file; gives whether there was one. Raises StateError."""
     decoder_directory = directory / _DECODER_DIRECTORY
     try:
-        (decoder_directory / _sealing_key_name(retired)).unlink(missing_ok=True)
+        paths = list(decoder_directory.glob(f"{key_id.hex()}.*.key"))
+        for path in paths:
+            path.unlink(missing_ok=True)
         fsync_directory(decoder_directory)
     except OSError as error:
         raise StateError(f"could not remove the key from {decoder_directory}: {error.strerror}") from None
-    return key_list
+    return bool(paths)
 
 
 def _sign_next(directory: Path, old: KeyList, suite_keys: Sequence[SuiteKey], now_wall_ms: int) -> KeyList:

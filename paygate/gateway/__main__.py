@@ -20,7 +20,7 @@ from paygate.files.text_records import FieldProblem
 from paygate.gateway.bank_side import GatewayIdentity
 from paygate.gateway.record_lines import TOKENS_LAYOUT, parse_token, token_row
 from paygate.gateway.server import PROGRAM, GatewayOptions, serve, take_in_now
-from paygate.gateway.settings import read_link_key, write_identity
+from paygate.gateway.settings import read_link_key, refuse_second, write_identity
 from paygate.gateway.tokens import Token, TokenState
 
 DEFAULT_STATE: Final = "var/gateway"
@@ -130,8 +130,10 @@ def _init(arguments: argparse.Namespace) -> int:
     state = StateDir(arguments.state)
     state.create()
     state.open()
-    write_identity(state, GatewayIdentity(arguments.gateway_id, arguments.bank_id, link_key))
+    refuse_second(state)
+    # The identity last, since it says that there is a gateway: a kill before it leaves none, and `init` can be run again.
     state.write_atomic(TOKENS_LAYOUT.file_name, tokens)
+    write_identity(state, GatewayIdentity(arguments.gateway_id, arguments.bank_id, link_key))
     state.close()
     _say(f"{PROGRAM}: made {arguments.state}")
     return ExitCode.OK

@@ -15,9 +15,17 @@ STORE_NAME: Final = "tokens.sqlite"
 _LINK_KEY_SIZE: Final = 32
 
 
+def refuse_second(state: StateDir) -> None:
+    """Raises StateError if there is a gateway already."""
+    if (state.path / SETTINGS_NAME).exists():
+        raise StateError(f"a gateway exists in {state.path}; give another directory")
+
+
 def write_identity(state: StateDir, identity: GatewayIdentity) -> None:
-    """Keep a new gateway's identity. Raises StateError if there is one already."""
-    state.write_secret(LINK_KEY_NAME, f"{identity.link_key.hex()}\n".encode())
+    """Keep a new gateway's identity, which says that there is one. Raises StateError if there is one already."""
+    refuse_second(state)
+    # Without settings there is no gateway: a key beside them is what a killed `init` left, and a copy of the bank's.
+    state.write_secret(LINK_KEY_NAME, f"{identity.link_key.hex()}\n".encode(), overwrite=True)
     settings = {"gateway_id": identity.gateway_id, "bank_id": identity.bank_id}
     state.write_atomic(SETTINGS_NAME, f"{json.dumps(settings, indent=2)}\n".encode())
 

@@ -143,6 +143,20 @@ def test_a_retired_key_is_off_the_list_and_destroyed(state: Path) -> None:
     assert not {key.key_id for key in old.suite_keys} & load_sealing_keys(state).keys()
 
 
+def test_a_key_whose_retirement_was_killed_half_way_is_destroyed_by_the_same_command(state: Path) -> None:
+    (old, _) = load_key_list(state).suite_keys
+    (name,) = [path.name for path in (state / "decoder").glob(f"{old.key_id.hex()}.*")]
+    secret = (state / "decoder" / name).read_bytes()
+    rotate_keys(state, NOW_MS)
+    serial = retire_key(state, old.key_id, NOW_MS).serial
+    # As a kill leaves it: the list is signed without the key, whose file is still there.
+    (state / "decoder" / name).write_bytes(secret)
+    assert retire_key(state, old.key_id, NOW_MS).serial == serial
+    assert not (state / "decoder" / name).exists()
+    with pytest.raises(StateError, match="has no key"):
+        retire_key(state, old.key_id, NOW_MS)
+
+
 def test_the_last_key_of_a_suite_and_an_unknown_one_are_not_retired(state: Path) -> None:
     (key, _) = load_key_list(state).suite_keys
     with pytest.raises(StateError, match="rotate first"):

@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -124,6 +126,23 @@ def test_init_does_not_overwrite_a_gateway(state: Path) -> None:
     again = ("init", "--state", state, "--gateway-id", "OTHER", "--bank-id", BANK_ID, "--link-key", key)
     refused(again, ExitCode.BAD_STATE, "exists")
     assert {path.name: path.read_bytes() for path in state.iterdir() if path.name != "lock"} == before
+
+
+@pytest.mark.parametrize("point", ["gateway.init.secret.before", "gateway.init.secret.after"])
+def test_a_killed_init_leaves_no_gateway_and_can_be_run_again(tmp_path: Path, point: str) -> None:
+    make_state(tmp_path)
+    data, state = tmp_path / "data", tmp_path / "second"
+    data.mkdir()
+    (data / "PaymentTokensData.txt").write_text(LINE)
+    init = ["init", "--gateway-id", GATEWAY_ID, "--bank-id", BANK_ID, "--link-key", str(tmp_path / "gw.link-key")]
+    init += ["--state", str(state), "--from", str(data)]
+    command = [sys.executable, "-m", "crash.launch", "gateway", "--die-at", point, "--", *init]
+    killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (state / "gateway.json").exists()
+    done = run_gateway(*init)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert TRANSACTION_ID in run_gateway("list", "--state", state).stdout
 
 
 def test_init_copies_a_folders_tokens(tmp_path: Path) -> None:

@@ -1,0 +1,164 @@
+"""Which processes die at what, in which rounds of which case: drawn from a seed, until all that is wanted is in."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+from crash.points import POINTS, points_of
+from crash.system import Death
+
+ROUND_COUNT: Final = 4
+"""Rounds of one case: later ones begin with what the earlier ones left."""
+PAIRED: Final = (("bank", "gateway"), ("gateway", "client"), ("bank", "client"))
+_REACH: Final = 0.7
+"""Of the hits that a round without deaths has, so many are sure to come."""
+_CREDENTIALS_SENT: Final = Death("client", "client.pay.send.after", 3)
+"""Hello, queries, credentials: so a customer is in doubt, and asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One system's life. Its text replays it, but for the order in which processes happen to run."""
+
+    seed: int
+    rounds: tuple[tuple[Death, ...], ...]
+
+    def __str__(self) -> str:
+        return "/".join((str(self.seed), *(",".join(map(str, deaths)) or "-" for deaths in self.rounds)))
+
+    @classmethod
+    def parse(cls, text: str) -> "Case":
+        """What `str` gave. Raises ValueError."""
+        seed, *rounds = text.split("/")
+        deaths = tuple(tuple(Death.parse(word) for word in one.split(",")) if one != "-" else () for one in rounds)
+        for death in (death for one in deaths for death in one):
+            if death.system_call is None and death.point not in POINTS:
+                raise ValueError(f"there is no point {death.point}; 'python -m crash.launch --list' tells all")
+        return cls(int(seed), deaths)
+
+
+@dataclass(slots=True)
+class Drawing:
+    """Draws deaths and cases. `hits`: how often a round without deaths comes past each point."""
+
+    randomness: random.Random
+    hits: Mapping[str, int]
+
+    def death(self, name: str, *, is_sure: bool = False) -> Death:
+        """A death at a point: at any of its hits, or with `is_sure` at its first."""
+        point = POINTS[name]
+        who = {"decoder": "bank", "encoder": "client"}.get(point.program, point.program)
+        if point.reached_by not in ("serve", "pay", "status"):
+            who = "operator"
+        count_max = max(1, int(self.hits.get(name, 1) * _REACH))
+        return Death(who, name, 1 if is_sure else self.randomness.randint(1, count_max))
+
+    def rounds_for(self, names: Sequence[str], *, is_sure: bool = False) -> list[tuple[Death, ...]]:
+        """Rounds in which all of these points have a death: one of each server, two of clients, one command."""
+        kinds = ("bank", "gateway", "client", "status", "operator")
+        waiting: dict[str, list[Death]] = {kind: [] for kind in kinds}
+        for name in names:
+            death = self.death(name, is_sure=is_sure)
+            waiting["status" if POINTS[name].reached_by == "status" else death.program].append(death)
+        for deaths in waiting.values():
+            self.randomness.shuffle(deaths)
+        rounds = []
+        while any(waiting.values()):
+            chosen = [waiting[kind].pop() for kind in ("bank", "gateway", "operator") if waiting[kind]]
+            if waiting["status"]:
+                # The first dies in doubt, the other one as it asks.
+                chosen += [_CREDENTIALS_SENT, waiting["status"].pop()]
+            else:
+                chosen += [waiting["client"].pop() for _ in range(min(2, len(waiting["client"])))]
+            rounds.append(tuple(chosen))
+        return rounds
+
+    def fill_up(self, kill_count: int) -> list[tuple[Death, ...]]:
+        """Rounds of random points with so many deaths in all."""
+        bank, gateway = points_of("bank", "serve"), points_of("gateway", "serve")
+        client = points_of("client", "pay")
+        rounds = []
+        while kill_count > 0:
+            names = [self.randomness.choice(bank), self.randomness.choice(gateway), *self.randomness.sample(client, 2)]
+            rounds.append(tuple(map(self.death, names)))
+            kill_count -= len(names)
+        return rounds
+
+    def cases(self, rounds: Sequence[tuple[Death, ...]]) -> list[Case]:
+        """Cases of these rounds, each with a seed of its own."""
+        # A command that makes keys is in a case once at most, since a list holds only so many.
+        shuffled = list(rounds)
+        self.randomness.shuffle(shuffled)
+        plain = [r for r in shuffled if not any("-keys" in d.point for d in r)]
+        keys = [r for r in shuffled if any("-keys" in d.point for d in r)]
+        cases = []
+        while plain or keys:
+            one = [plain.pop() for _ in range(min(ROUND_COUNT - bool(keys), len(plain)))]
+            if keys:
+                one.insert(self.randomness.randint(0, len(one)), keys.pop())
+            cases.append(Case(self.randomness.getrandbits(32), tuple(one)))
+        return cases
+
+
+def all_points() -> list[str]:
+    """Every point, in the order of the table."""
+    return list(POINTS)
+
+
+def all_pairs() -> Iterator[tuple[str, str]]:
+    """Every pair of points of two different programs that run side by side: servers, and paying clients."""
+    of = {
+        "bank": points_of("bank", "serve"),
+        "gateway": points_of("gateway", "serve"),
+        "client": points_of("client", "pay"),
+    }
+    for left, right in PAIRED:
+        yield from product(of[left], of[right])
+
+
+def rounds_of_pairs(drawing: Drawing, pairs: Sequence[tuple[str, str]], *, is_sure: bool) -> list[tuple[Death, ...]]:
+    """Rounds in which both of each pair die; a round takes as many pairs as its bank, gateway and two clients make."""
+    left = dict.fromkeys(pairs)
+    clients_of: dict[str, list[str]] = {}
+    for one, other in pairs:
+        if POINTS[other].program == "client":
+            clients_of.setdefault(one, []).append(other)
+    rounds = []
+    while left:
+        one, other = next(iter(left))
+        names = [one, other] if POINTS[other].program != "client" else [one]
+        wanted = [c for server in names for c in clients_of.get(server, ()) if (server, c) in left]
+        # Those that both servers want come first.
+        clients = sorted(dict.fromkeys(wanted), key=wanted.count, reverse=True)[:2]
+        for server in names:
+            left.pop((server, other), None)
+            for client in clients:
+                left.pop((server, client), None)
+        left.pop((one, other), None)
+        rounds.append(tuple(drawing.death(name, is_sure=is_sure) for name in (*names, *clients)))
+    return rounds
+
+
+def system_call_deaths(calls: Mapping[tuple[str, str], int], count_max: int | None) -> list[Death]:
+    """A death at every call that was recorded, or at so many of them. `calls`: how many, by program and call."""
+    deaths = [
+        Death(program, f"call:{call}", number)
+        for (program, call), count in sorted(calls.items())
+        for number in range(1, count + 1)
+    ]
+    if count_max is None or len(deaths) <= count_max:
+        return deaths
+    return [deaths[index * len(deaths) // count_max] for index in range(count_max)]
+
+
+def rounds_of_calls(drawing: Drawing, deaths: Sequence[Death]) -> list[tuple[Death, ...]]:
+    """Rounds with one of these deaths for each program."""
+    waiting = {name: [d for d in deaths if d.program == name] for name in ("bank", "gateway", "client")}
+    rounds = []
+    for of_program in waiting.values():
+        drawing.randomness.shuffle(of_program)
+    while any(waiting.values()):
+        rounds.append(tuple(waiting[name].pop() for name in waiting if waiting[name]))
+    return rounds
