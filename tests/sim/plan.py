@@ -116,12 +116,14 @@ def draw_plan(source: random.Random) -> Plan:
         for n in range(source.randint(6, 18))
     ]
     is_clumsy = source.random() < 0.4
-    shopping = [
-        _draw_shopping(source, token, customers, active_ms, is_clumsy=is_clumsy)
-        for token in tokens
+    shopping = []
+    for token in tokens:
         # Some tokens two or three shoppers want at once (T5).
-        for _ in range(1 if source.random() < 0.85 else source.randint(2, 3))
-    ]
+        count = 1 if source.random() < 0.85 else source.randint(2, 3)
+        shopping += [
+            _draw_shopping(source, token, customers, active_ms, is_clumsy=is_clumsy, is_alone=count == 1)
+            for _ in range(count)
+        ]
     shopping.sort(key=lambda one: one.start_ms)
     has_evil_client = source.random() < 0.2
     return Plan(
@@ -167,9 +169,18 @@ def _draw_token(
 
 
 def _draw_shopping(
-    source: random.Random, token: TokenPlan, customers: list[CustomerPlan], active_ms: int, *, is_clumsy: bool
+    source: random.Random,
+    token: TokenPlan,
+    customers: list[CustomerPlan],
+    active_ms: int,
+    *,
+    is_clumsy: bool,
+    is_alone: bool,
 ) -> ShoppingPlan:
     wrong_passcode_count = source.choice((0, 0, 1, 6)) if is_clumsy else 0
+    if not is_alone:
+        # Who locks a token keeps those who know its passcode from asking for a quarter of an hour (T16).
+        wrong_passcode_count = min(wrong_passcode_count, 1)
     wrong_password_count = source.choice((0, 0, 1, 3)) if is_clumsy else 0
     return ShoppingPlan(
         source.choice(customers),

@@ -235,7 +235,7 @@ class Machine:
         assert process is not None
         self.world.network.stop_listening(self.name)
         self.world.network.vanish(process, is_silent=False, source=self.source)
-        # SQLite passes over a disk that fails when it copies its log at the close; a VFS in Python shows it all the same.
+        # SQLite passes over a disk that fails while it copies its log at the close; a VFS in Python shows it.
         with contextlib.suppress(apsw.Error):
             self.store.close()
         self.store = None
@@ -276,9 +276,12 @@ class Machine:
             if not self._deaths:
                 self.disk.on_operation = None
             self._died(loses_power, down_us)
-        except StoreError as error:
-            is_full = isinstance(error, StoreFull) and (self.disk.is_full or self.disk.room_size is not None)
-            if not (self._disk_fails or is_full):
+        except (StoreError, apsw.Error) as error:
+            # As at the close, when a store could not be opened and its connection is closed.
+            first = error.__context__ if isinstance(error, apsw.Error) else error
+            is_full = isinstance(first, StoreFull) and (self.disk.is_full or self.disk.room_size is not None)
+            is_failed = isinstance(first, StoreError) and self._disk_fails
+            if not (is_failed or is_full):
                 raise
             # T31: it stops at once. Whoever mends the disk does so before it is started again.
             self.disk.fsync_fails = self._disk_fails = False

@@ -61,6 +61,9 @@ class Shopper:
             is_over = token is not None and token.status is TokenStatus.EXPIRED
             if is_over or (result is not None and result.outcome in _DONE):
                 return
+        if payment_id in self._machine.files and was_killed:
+            self._ask_later(payment_id)  # whatever the record says, nobody was told
+            return
         if payment_id in self._machine.files:
             self._follow(self._machine.record(payment_id))
             return
@@ -88,9 +91,12 @@ class Shopper:
                     self._world.agenda.at(again_us, lambda: self._ask(record.payment_id))
             self._pay_later()
             return
+        self._ask_later(record.payment_id)
+
+    def _ask_later(self, payment_id: bytes) -> None:
         wait_ms = min(500 << min(self._ask_count, 8), ASK_MS_MAX)
         self._ask_count += 1
-        self._world.agenda.later(wait_ms * MS, lambda: self._ask(record.payment_id))
+        self._world.agenda.later(wait_ms * MS, lambda: self._ask(payment_id))
 
     def _is_refused(self, record: Payment) -> bool:
         """Whether the gateway said that it did not forward it, when nothing could be on its way any more.
@@ -110,11 +116,13 @@ class Shopper:
     def _answered(self, program: ClientProgram, was_killed: bool) -> None:
         assert program.core.payment is not None
         payment_id = program.core.payment.payment_id
-        if not was_killed:
-            self._told(program)
-            result = program.core.result
-            if result is not None and result.outcome is Outcome.REFUSED:
-                self._world.refused_us[payment_id] = self._world.agenda.now_us
+        if was_killed:
+            self._ask_later(payment_id)
+            return
+        self._told(program)
+        result = program.core.result
+        if result is not None and result.outcome is Outcome.REFUSED:
+            self._world.refused_us[payment_id] = self._world.agenda.now_us
         self._follow(self._machine.record(payment_id))
 
     def _told(self, program: ClientProgram) -> None:
