@@ -130,7 +130,8 @@ class Model:
         self.ledger.check_attempts(bank.store)
         for gateway in gateways:
             self._gateway(gateway.name).finish(gateway.store)
-        self.clients.finish({gateway.name for gateway in gateways}, is_faultless=world.is_faultless)
+        honest_tokens = {(name, token) for name, gateway in self.gateways.items() for token in gateway.tokens}
+        self.clients.finish(honest_tokens, is_faultless=world.is_faultless)
         check_quiet(bank, gateways)
         check_audit(bank, gateways)
         for gateway in gateways:

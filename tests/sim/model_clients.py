@@ -1,9 +1,10 @@
 """The model's view of the customers: what each was told, and whether it is so."""
 
+import re
 from typing import Final
 
 from sim.invariants import Invariant, Violation
-from sim.model_ledger import Authorisation, LedgerModel, PaymentKey
+from sim.model_ledger import Authorisation, LedgerModel, PaymentKey, TokenKey
 
 from paygate.client.payment import Outcome
 from paygate.codec.codes import TransferOutcome
@@ -15,7 +16,7 @@ OPEN: Final = frozenset({Outcome.UNKNOWN, Outcome.UNTRUSTED, Outcome.NO_CONNECTI
 """What is no definite answer, if money may have moved."""
 EVIL: Final = "evil"
 """What the names of those begin with who lie: they may pay, and are owed no answer."""
-_NO_MONEY: Final = "no money has moved"
+_NO_MONEY: Final = re.compile("(?<!proof that )no money has moved", re.IGNORECASE)
 """The words that promise it."""
 
 
@@ -61,7 +62,7 @@ class ClientsModel:
             assert before is not None
             said = f"{client_name} was told {before.value} of payment {payment_id.hex()}"
             raise Violation(Invariant.I3, f"{said}, and now {outcome.value}")
-        if _NO_MONEY in text.lower() and outcome is not Outcome.PAID:
+        if _NO_MONEY.search(text) and outcome is not Outcome.PAID:
             self._unmoved[payment_id] = f"{client_name} said so"
             self._check_unmoved(payment_id)
         if outcome not in OPEN or payment_id in self._unmoved:
@@ -95,13 +96,16 @@ class ClientsModel:
 
     # -- at the end ------------------------------------------------------------------------------------
 
-    def finish(self, honest_gateways: set[str], *, is_faultless: bool) -> None:
-        """All is healed and quiet: everybody has a definite answer (I9), and it is so."""
+    def finish(self, honest_tokens: set[TokenKey], *, is_faultless: bool) -> None:
+        """All is healed and quiet: everybody has a definite answer (I9), and it is so.
+
+        A gateway that lies may keep its customers in doubt, and no more than that; it may name an honest one as itself.
+        """
         for payment_id in self._unmoved:
             self._check_unmoved(payment_id)
         for payment_id, authorisation in self.payments.items():
-            if authorisation.terms.gateway_id not in honest_gateways:
-                continue  # A gateway that lies may keep its customers in doubt, and no more than that.
+            if _token(authorisation.terms) not in honest_tokens:
+                continue
             name = f"{authorisation.client_name}'s payment {payment_id.hex()}"
             outcome = self.definite.get(payment_id)
             if outcome is None:
@@ -133,5 +137,5 @@ def _key(terms: Terms) -> PaymentKey:
     return terms.gateway_id, terms.payment_id
 
 
-def _token(terms: Terms) -> tuple[str, str]:
+def _token(terms: Terms) -> TokenKey:
     return terms.gateway_id, terms.transaction_id

@@ -206,7 +206,7 @@ class Story:
 
     def finish_clients(self, *, is_faultless: bool = False) -> None:
         """The end, for customers."""
-        self.model.clients.finish({GATEWAY_ID}, is_faultless=is_faultless)
+        self.model.clients.finish({(GATEWAY_ID, "TX-1")}, is_faultless=is_faultless)
 
     def finish_gateway(self) -> None:
         """The end, for the gateway."""
