@@ -254,6 +254,10 @@ def load_sealing_keys(directory: Path) -> dict[bytes, SealingKey]:
             key = SealingKey.from_private_bytes(kem_ids[match[2]], _read_hex(decoder, name))
         except ValueError:
             raise _bad_key(decoder, name) from None
+        except StateError:
+            if not (decoder.path / name).exists():
+                continue  # It was just retired, and is off the list already.
+            raise
         key_id = key.public_suite_key().key_id
         if key_id.hex() != match[1]:
             raise _bad_key(decoder, name)
@@ -313,7 +317,12 @@ def find_link_key(directory: Path, gateway_id: str) -> bytes | None:
     if not IDENTIFIER.is_legal(gateway_id):
         return None
     gateways = StateDir(directory / _GATEWAY_DIRECTORY)
-    if not (gateways.path / f"{gateway_id}.key").exists():
+    path = gateways.path / f"{gateway_id}.key"
+    try:
+        is_there = path.exists()
+    except OSError as error:
+        raise StateError(f"could not look at {path}: {error.strerror}") from None
+    if not is_there:
         return None
     return _read_hex(gateways, f"{gateway_id}.key", LINK_KEY_SIZE)
 

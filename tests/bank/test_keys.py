@@ -1,6 +1,8 @@
 """Keys on disk: what init makes, rotation, retirement, link keys, loose modes."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from paygate.cli import ExitCode, PaygateExit
 from paygate.codec import limits
 from paygate.codec.codes import KemId
 from paygate.codec.seal import BadKeyList, choose_suite_key, key_id_of, verify_key_list
-from paygate.files.state_dir import StateError
+from paygate.files.state_dir import StateDir, StateError
 
 
 @pytest.fixture
@@ -157,6 +159,22 @@ def test_a_key_whose_retirement_was_killed_half_way_is_destroyed_by_the_same_com
         retire_key(state, old.key_id, NOW_MS)
 
 
+def test_a_key_that_is_retired_while_keys_are_loaded_is_left_out(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, kept = (key.key_id for key in load_key_list(state).suite_keys)
+    rotate_keys(state, NOW_MS)
+    real = StateDir.read_secret
+
+    def read_secret(self: StateDir, name: str) -> bytes:
+        if name.startswith(old.hex()):
+            monkeypatch.setattr(StateDir, "read_secret", real)
+            retire_key(state, old, NOW_MS)
+        return real(self, name)
+
+    monkeypatch.setattr(StateDir, "read_secret", read_secret)
+    keys = load_sealing_keys(state).keys()
+    assert (old in keys, kept in keys, len(keys)) == (False, True, 3)
+
+
 def test_the_last_key_of_a_suite_and_an_unknown_one_are_not_retired(state: Path) -> None:
     (key, _) = load_key_list(state).suite_keys
     with pytest.raises(StateError, match="rotate first"):
@@ -243,6 +261,17 @@ def test_a_loose_link_key_is_refused(state: Path, tmp_path: Path) -> None:
     add_gateway(state, "GW1", tmp_path / "gw.key")
     (state / "gateways" / "GW1.key").chmod(0o644)
     with pytest.raises(StateError, match="chmod 600"):
+        find_link_key(state, "GW1")
+
+
+def test_a_link_key_that_can_not_be_looked_at_is_no_stranger_and_ends_no_bank(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_path: Path) -> bool:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "exists", broken)
+    with pytest.raises(StateError, match=r"could not look at .*GW1\.key: Input/output error"):
         find_link_key(state, "GW1")
 
 
