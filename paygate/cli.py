@@ -123,15 +123,26 @@ def run(program: str, main: Callable[[], int]) -> int:
         # Never OK: for the client that would say "paid".
         _write_line(f"{program}: the reader of the output went away, so the output is incomplete")
         return ExitCode.INTERNAL
+    except OSError as error:
+        if error.filename is None:
+            return _end_of_bug(program, error)
+        # A file that nobody foresaw the failure of; the system's own words on one are safe.
+        text = f"could not use {os.fsdecode(error.filename)}: {error.strerror}"
+        _write_line(f"{program}: {text}; check the disk, and that this user may use it")
+        return ExitCode.BAD_STATE
     except Exception as error:
-        if os.environ.get("PAYGATE_DEBUG") == "1":
-            traceback.print_exc()
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        # The system's own words on a file or an address are safe, and they are what the user needs.
-        what = str(error) if isinstance(error, OSError) else f"{type(error).__name__} in {place.name}"
-        _write_line(f"{program}: internal error: {what} (PAYGATE_DEBUG=1 shows where, perhaps with secrets)")
-        return ExitCode.INTERNAL
+        return _end_of_bug(program, error)
     return code
+
+
+def _end_of_bug(program: str, error: Exception) -> ExitCode:
+    if os.environ.get("PAYGATE_DEBUG") == "1":
+        traceback.print_exc()
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    # The system's own words on an address are safe, and they are what the user needs.
+    what = str(error) if isinstance(error, OSError) else f"{type(error).__name__} in {place.name}"
+    _write_line(f"{program}: internal error: {what} (PAYGATE_DEBUG=1 shows where, perhaps with secrets)")
+    return ExitCode.INTERNAL
 
 
 def drop_stdout() -> None:

@@ -62,9 +62,15 @@ def test_a_debugger_may_ask_for_the_traceback(
     assert "Traceback" in capfd.readouterr().err
 
 
-def test_the_systems_own_words_are_shown(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run("p", lambda: raises(FileNotFoundError(2, "No such file or directory", "keys"))) == 70
-    assert "No such file or directory: 'keys'" in capfd.readouterr().err
+def test_a_file_that_fails_is_named_with_the_systems_own_words(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("p", lambda: raises(OSError(5, "Input/output error", "keys"))) == ExitCode.BAD_STATE
+    expected = "p: could not use keys: Input/output error; check the disk, and that this user may use it\n"
+    assert capfd.readouterr().err == expected
+
+
+def test_the_systems_own_words_on_anything_else_are_shown_too(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("p", lambda: raises(OSError(24, "Too many open files"))) == ExitCode.INTERNAL
+    assert "internal error: [Errno 24] Too many open files (" in capfd.readouterr().err
 
 
 def test_usage_errors_of_argparse_pass_through() -> None:

@@ -86,10 +86,8 @@ class PendingStore:
 
     def check(self) -> None:
         """Raises StateError if the directory is not there, or holds no client's state, or has a loose mode."""
-        try:
+        with _used(self.path):
             is_there, is_clients = self.path.is_dir(), self._payments.path.is_dir()
-        except OSError as error:
-            raise StateError(f"could not use the state directory {self.path}: {error.strerror}") from None
         if not is_there:
             raise StateError(f"there is no state directory {self.path}; give the one that was paid with")
         if not is_clients:
@@ -115,14 +113,17 @@ class PendingStore:
         _check_payment_id(payment_id)
         self.check()
         name = _name_of(payment_id)
-        if not (self._payments.path / name).exists():
+        with _used(self._payments.path):
+            is_there = (self._payments.path / name).exists()
+        if not is_there:
             raise PaygateExit(f"there is no payment {payment_id.hex()} in {self.path}", ExitCode.USAGE)
         return self._load(name)
 
     def load_all(self) -> list[Payment]:
         """All payments, oldest first. Raises StateError at the first file that is not right, or as `check`."""
         self.check()
-        names = sorted(p.name for p in self._payments.path.glob("*.json") if not p.name.startswith("."))
+        with _used(self._payments.path):
+            names = sorted(p.name for p in self._payments.path.glob("*.json") if not p.name.startswith("."))
         return sorted((self._load(name) for name in names), key=lambda p: (p.terms.authorised_at_ms, p.payment_id))
 
     def forget_envelopes(self, now_wall_ms: int) -> None:
@@ -137,8 +138,9 @@ class PendingStore:
     def serial_min(self, root: BankRoot) -> int:
         """The highest key list serial seen under this root key; 0 at first (T10). Raises StateError."""
         name = _serial_name(root)
-        if not (self._serials.path / name).exists():
-            return 0
+        with _used(self._serials.path):
+            if not (self._serials.path / name).exists():
+                return 0
         text = self._serials.read_secret(name).decode("ascii", "replace").strip()
         if not (text.isascii() and text.isdigit()):
             raise StateError(f"{self._serials.path / name} does not hold a serial number; restore it from a backup")
@@ -172,24 +174,29 @@ class PendingStore:
         return payment
 
     def _check_private(self) -> None:
-        try:
+        with _used(self.path):
             status = self.path.stat()
-        except OSError as error:
-            raise StateError(f"could not use the state directory {self.path}: {error.strerror}") from None
         check_private(self.path, status, 0o700)
 
     @contextlib.contextmanager
     def _locked(self, directory: StateDir) -> Iterator[None]:
         # Of the directory itself, so no lock file is left. Held for one small write.
-        try:
+        with _used(directory.path):
             fd = os.open(directory.path, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            raise StateError(f"could not use the state directory {directory.path}: {error.strerror}") from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(fd)
+
+
+@contextlib.contextmanager
+def _used(directory: Path) -> Iterator[None]:
+    """Raises StateError for what the system says of a directory of the client's state, or of what is in it."""
+    try:
+        yield
+    except OSError as error:
+        raise StateError(f"could not use the state directory {directory}: {error.strerror}") from None
 
 
 def payment_to_json(payment: Payment) -> bytes:

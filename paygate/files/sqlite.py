@@ -6,6 +6,7 @@ may get a yes that isn't true (T31). So the first is StoreFull, and all the othe
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -133,9 +134,12 @@ def _create_or_check(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
-        for file in (path, path.with_name(f"{path.name}-wal")):
-            if file.exists():
-                check_private(file, file.stat(), 0o600)
+        try:
+            for file in (path, path.with_name(f"{path.name}-wal")):
+                if file.exists():
+                    check_private(file, file.stat(), 0o600)
+        except OSError as error:
+            raise StoreError(f"could not look at {path}: {error.strerror}", ExitCode.BAD_STATE) from None
     except OSError as error:
         raise StoreError(f"could not make {path}: {error.strerror}", ExitCode.BAD_STATE) from None
 
@@ -210,14 +214,29 @@ def _checkpoint(connection: apsw.Connection, name: str, page_count: int) -> int:
     if page_count >= CHECKPOINT_PAGE_COUNT:
         # Committed already, so a full disk here must not look like a transaction that failed: the log just
         # grows on, until there is no room for it either.
-        with contextlib.suppress(apsw.FullError, apsw.BusyError):
+        try:
             connection.wal_checkpoint(name)
+        except (apsw.FullError, apsw.BusyError):
+            pass
+        except apsw.IOError as error:
+            if not _is_over_quota(error, connection):
+                raise
     return apsw.SQLITE_OK
+
+
+def _is_over_quota(error: apsw.IOError, connection: apsw.Connection) -> bool:
+    """Whether this user's share of the disk is full, which SQLite takes for a broken disk (T30).
+
+    Only of a write: one that comes with an fsync may have lost what was written before (T31).
+    """
+    code = getattr(error, "extendedresult", 0)
+    return code == apsw.SQLITE_IOERR_WRITE and connection.system_errno == errno.EDQUOT
 
 
 def _named(error: apsw.Error, path: Path, connection: apsw.Connection | None = None) -> Exception:
     """The StoreError that says what happened; an error that our own statements made stays what it is."""
-    if isinstance(error, apsw.FullError):
+    is_over_quota = isinstance(error, apsw.IOError) and connection is not None and _is_over_quota(error, connection)
+    if isinstance(error, apsw.FullError) or is_over_quota:
         return StoreFull(f"no room on the disk for {path}; free some")
     if isinstance(error, apsw.IOError):
         if connection is not None:

@@ -1,5 +1,7 @@
 """What the client keeps on disk: private, durable, readable, and refused when somebody changed it."""
 
+import errno
+import fcntl
 import json
 import os
 from collections.abc import Callable
@@ -235,3 +237,23 @@ def test_a_root_file_is_one_line(tmp_path: Path) -> None:
         read_root(tmp_path / "pipe")
     with pytest.raises(BadRoot, match="Is a directory"):
         read_root(tmp_path)
+
+
+def test_a_directory_that_fails_is_told(store: PendingStore, payment: Payment, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.save(payment)
+
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def fails(doing: Callable[[], object], place: object, name: str) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, broken)
+            with pytest.raises(StateError, match=r"could not use the state directory .*: Input/output error"):
+                doing()
+
+    fails(lambda: store.save(payment), fcntl, "flock")
+    fails(lambda: store.save(payment), Path, "exists")
+    fails(lambda: store.load(payment.payment_id), Path, "exists")
+    fails(store.load_all, Path, "glob")
+    fails(lambda: store.serial_min(ROOT), Path, "exists")
+    assert store.load_all() == [payment]

@@ -1,5 +1,6 @@
 """The database: what a commit costs, and what its errors are called (T30, T31, T32)."""
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -36,11 +37,15 @@ class Disk(apsw.VFS):
         self.full: set[str] = set()
         self.fsync_fails: set[str] = set()
         self.write_fails: set[str] = set()
+        self.system_errno = 0
         self.syncs: list[str] = []
         super().__init__("failing", "")
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> "DiskFile":
         return DiskFile(self, name, flags)
+
+    def xGetLastError(self) -> tuple[int, str | None]:
+        return self.system_errno, None
 
 
 class DiskFile(apsw.VFSFile):
@@ -170,6 +175,49 @@ def test_a_checkpoint_does_not_hide_a_failed_fsync(
     disk.fsync_fails.add("a.db")
     with pytest.raises(StoreFsyncFailed), transaction(db):
         insert(db, 1)
+
+
+def test_a_full_quota_undoes_the_transaction_and_recovers_by_itself(db: apsw.Connection, disk: Disk) -> None:
+    disk.system_errno = errno.EDQUOT
+    disk.write_fails.add("a.db-wal")
+    with pytest.raises(StoreFull, match="no room"), transaction(db):
+        db.execute("INSERT INTO t(x) VALUES (1)")
+    disk.write_fails.clear()
+    with transaction(db):
+        db.execute("INSERT INTO t(x) VALUES (2)")
+    assert values(db) == [2]
+
+
+def test_an_fsync_that_fails_for_want_of_quota_is_no_full_disk(db: apsw.Connection, disk: Disk) -> None:
+    disk.system_errno = errno.EDQUOT
+    disk.fsync_fails.add("a.db-wal")
+    with pytest.raises(StoreFsyncFailed), transaction(db):
+        db.execute("INSERT INTO t(x) VALUES (1)")
+
+
+def test_a_full_quota_at_a_checkpoint_is_no_failed_commit(
+    db: apsw.Connection, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGE_COUNT", 1)
+    disk.system_errno = errno.EDQUOT
+    disk.write_fails.add("a.db")
+    with transaction(db):
+        db.execute("INSERT INTO t(x) VALUES (1)")
+    disk.write_fails.clear()
+    assert values(db) == [1]
+
+
+def test_a_database_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.db"
+    open_database(path, application_id=APPLICATION_ID, schema=SCHEMA).close()
+
+    def broken(_path: Path) -> os.stat_result:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "stat", broken)
+    with pytest.raises(StoreError, match=r"could not look at .*a\.db: Input/output error") as caught:
+        open_database(path, application_id=APPLICATION_ID, schema=SCHEMA)
+    assert caught.value.code is ExitCode.BAD_STATE
 
 
 def test_a_full_disk_at_a_checkpoint_is_no_failed_commit(
