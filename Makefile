@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 SEED ?= 1
+CUTS ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-interactive test check spec model fuzz dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
+.PHONY: help setup demo demo-interactive test check spec model fuzz power-cuts dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +41,10 @@ spec: $(READY) ## write what follows from the declarations into spec/
 
 model: $(READY) ## all runs of the formal model of a payment, as it is and with each rule taken out
 	$(BIN)/python scripts/check_model.py
+
+power-cuts: $(READY) ## cut both stores' power at every point of CUTS=n cuts' worth of stories, from SEED=n on
+	PYTHONPATH=tests $(BIN)/python -m power --seed $(SEED) --cuts $(CUTS) \
+		$(if $(STORE),--store $(STORE)) $(if $(POINT),--point $(POINT))
 
 dump-fuzz: $(READY) ## ten thousand damaged captures through paygate-dump; SEED=n replays one campaign
 	PYTHONPATH=tests:scripts $(BIN)/python -m dump.mutations --seed $(SEED) --count 10000
