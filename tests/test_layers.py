@@ -71,6 +71,9 @@ THIRD_PARTY: Final[dict[str, set[str]]] = {
         "bench.staged",  # times its functions
         "bench.surroundings",  # says which SQLite was measured
         "files.sqlite",  # opens databases
+        "audit.pages",  # asks for damaged pages
+        "bank.audit",  # reads the ledger
+        "gateway.audit",  # reads the tokens
         "bank.ledger_tables",  # the ledger's tables
         "bank.ledger_batch",  # what a transaction reads from them
         "bank.ledger_rows",  # what it writes into them

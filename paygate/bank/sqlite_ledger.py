@@ -13,7 +13,10 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from paygate.audit.exports import ExportedPayment
+from paygate.audit.findings import Check
 from paygate.audit.row_hash import CHAIN_START
+from paygate.bank.audit import audit_ledger, ledger_payments
 from paygate.bank.bank_clock import LockClock
 from paygate.bank.ledger import BankIdentity, Customer, FindPayment, Merchant, Operation, Outcome, Payment, Posting
 from paygate.bank.ledger_batch import Batch, posting_of
@@ -35,7 +38,7 @@ from paygate.clock import Now
 from paygate.codec import limits
 from paygate.codec.record_codec import decode_record
 from paygate.codec.seal import key_id_of, sign_receipts
-from paygate.codec.sealed import Terms
+from paygate.codec.sealed import KeyList, Terms
 from paygate.files.sqlite import StoreError, open_database, read_rows, reading, transaction
 
 ABSENT_COUNT_MAX: Final = 16_384
@@ -170,6 +173,16 @@ class SqliteLedger:
     def payment(self, gateway_id: str, payment_id: bytes) -> Payment | None:
         """A payment that is on disk. Raises StoreCorrupt if it is not what was written (T32)."""
         return find_payment(self._path, self._connection, (gateway_id, payment_id))
+
+    def audit(self, key_list: KeyList) -> list[Check]:
+        """Everything in the ledger checked, as it is on disk; `key_list` holds the key that receipts verify under."""
+        with reading(self._connection):
+            return audit_ledger(self._connection, self._identity, key_list)
+
+    def exported_payments(self, gateway_id: str) -> list[ExportedPayment]:
+        """A gateway's payments, for its audit."""
+        with reading(self._connection):
+            return list(ledger_payments(self._connection, gateway_id))
 
     def _read_head(self) -> Head:
         connection, identity = self._connection, self._identity

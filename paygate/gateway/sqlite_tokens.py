@@ -19,6 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from paygate.audit.exports import ExportedPayment
+from paygate.audit.findings import Check
 from paygate.clock import Now
 from paygate.codec.codes import Reason, TokenStatus
 from paygate.gateway.payment import (
@@ -124,6 +126,14 @@ class SqliteTokens:
     def payments(self) -> Iterator[Payment]:
         """Every payment, oldest first. Raises StoreError."""
         return self._tables.payments()
+
+    def audit(self) -> list[Check]:
+        """Everything in the database checked, as it is on disk. Raises StoreError."""
+        return self._tables.audit()
+
+    def exported_payments(self) -> list[ExportedPayment]:
+        """All payments, for the bank's audit. Raises StoreError."""
+        return self._tables.exported_payments()
 
     # -- what is held ----------------------------------------------------------------------------------
 

@@ -24,11 +24,13 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
-from paygate.audit.findings import RESTORE
+from paygate.audit.exports import ExportedPayment
+from paygate.audit.findings import RESTORE, Check
 from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.sealed import Terms
-from paygate.files.sqlite import StoreCorrupt, open_database, read_rows, transaction
+from paygate.files.sqlite import StoreCorrupt, open_database, read_rows, reading, transaction
+from paygate.gateway.audit import audit_tokens, gateway_payments
 from paygate.gateway.token_chain import with_hashes, write_head
 from paygate.gateway.token_check import TokenCheck
 from paygate.gateway.token_schema import APPLICATION_ID, MIGRATIONS, SCHEMA
@@ -149,6 +151,16 @@ class TokenTables:
     def payments(self) -> Iterator[Payment]:
         """Every payment, also those in flight, oldest first. Raises StoreError."""
         return (_payment_of(row[1:]) for row in read_rows(self._connection, _PAYMENTS))
+
+    def audit(self) -> list[Check]:
+        """Everything in the database checked, as it is on disk. Raises StoreError."""
+        with reading(self._connection):
+            return audit_tokens(self._connection)
+
+    def exported_payments(self) -> list[ExportedPayment]:
+        """All payments, for the bank's audit. Raises StoreError."""
+        with reading(self._connection):
+            return list(gateway_payments(self._connection))
 
     def write(self, changes: Changes) -> None:
         """One durable transaction. Raises StoreError."""
