@@ -8,6 +8,7 @@ from sim.model_ledger import Authorisation, LedgerModel, PaymentKey, TokenKey
 
 from paygate.client.payment import Outcome
 from paygate.codec.codes import TransferOutcome
+from paygate.codec.record_codec import encode_record
 from paygate.codec.sealed import Terms
 
 PROVEN: Final = frozenset({Outcome.PAID, Outcome.DECLINED})
@@ -77,7 +78,8 @@ class ClientsModel:
         if key is None:
             raise Violation(Invariant.I6, f"the receipt of {name} is no row of the ledger")
         row = self._ledger.rows[key]
-        if key != _key(authorisation.terms) or row.envelope_hash != self._hashes[payment_id]:
+        own = (encode_record(authorisation.terms), self._hashes[payment_id])
+        if (row.terms, row.envelope_hash) != own:
             raise Violation(Invariant.I6, f"{client_name} believes another payment's receipt for {payment_id.hex()}")
         if row.is_posted is not (outcome is Outcome.PAID) or (row.utr or "") != utr:
             told = TransferOutcome(row.outcome).name.lower()

@@ -14,13 +14,14 @@ from paygate.gateway.tokens import (
     FindPayment,
     Payment,
     PaymentBegun,
-    PaymentFound,
     PaymentSettled,
     Token,
     TokenChecked,
     TokenState,
 )
 
+LOCKING_COUNT = 5
+"""T16: so many wrong passcodes lock a token for a time."""
 _QUESTION_REFUSED = frozenset({Reason.PASSCODE, Reason.TOKEN_LOCKED, Reason.STORE_UNAVAILABLE})
 """In a StatusAck these refuse the question and say nothing of the payment."""
 
@@ -37,8 +38,9 @@ class TokensModel:
         self._ledger = ledger
         self._refused: set[bytes] = set()  # payments of which it said that no money can have moved
         self._cancelled: set[str] = set()
-        self._wrong_counts: dict[str, int] = {}  # by transaction ID, as they were last answered
-        self._applying: set[str] = set()  # tokens in a batch that is being applied: a crash leaves it open what it did
+        self._wrong_counts: dict[str, int] = {}  # by transaction ID, as they were answered
+        self._over: set[str] = set()  # tokens that were called expired or withdrawn
+        self._applying: Sequence[Any] = ()  # a batch that is being applied: a crash leaves it open what it did
 
     def issue(self, token: Token) -> None:
         """A merchant's token was taken in."""
@@ -50,31 +52,59 @@ class TokensModel:
 
     # -- after a commit --------------------------------------------------------------------------------
 
+    def applying(self, operations: Sequence[Any]) -> None:
+        """A batch is about to be applied; if the gateway dies meanwhile, nobody hears what became of it."""
+        self._applying = operations
+
     def applied(self, store: Any, outcomes: Sequence[Any]) -> None:
-        """A batch was applied."""
-        must_count = False
-        for outcome in outcomes:
+        """The batch was applied."""
+        operations, self._applying = self._applying, ()
+        must_look = False
+        for operation, outcome in zip(operations, outcomes, strict=True):
             if isinstance(outcome, PaymentBegun):
                 if outcome.is_new and outcome.payment is not None:
                     self._begun(outcome.payment)
             elif isinstance(outcome, PaymentSettled):
                 if outcome.is_changed and outcome.payment is not None:
                     self._settled(outcome.payment)
-            elif isinstance(outcome, TokenChecked):
-                if outcome.status is TokenStatus.VALID and outcome.token is not None:
-                    self._check_free(outcome.token.transaction_id, "acknowledged as valid")
-                must_count |= outcome.is_changed
-            elif isinstance(outcome, PaymentFound):
-                # A right passcode sets the count back.
-                must_count |= outcome.refusal is Reason.PASSCODE or any(self._wrong_counts.values())
-        if must_count:
-            self._wrong_counts = {t.transaction_id: t.wrong_passcode_count for t in store.tokens()}
-        self._applying.clear()
+            elif isinstance(operation, CheckToken | FindPayment):
+                must_look |= self._count_try(operation, outcome)
+                if isinstance(outcome, TokenChecked):
+                    self._checked(operation.transaction_id, outcome.status)
+        if must_look:
+            self._check_counts({token.transaction_id: token for token in store.tokens()})
 
-    def applying(self, operations: Sequence[Any]) -> None:
-        """A batch is about to be applied; if the gateway dies meanwhile, nobody hears what became of it."""
-        passcodes = (CheckToken, FindPayment)
-        self._applying.update(o.transaction_id for o in operations if isinstance(o, passcodes))
+    def _count_try(self, operation: CheckToken | FindPayment, outcome: Any) -> bool:
+        """T16, by the rule in words; whether a count must have changed."""
+        transaction_id = operation.transaction_id
+        token = self.tokens.get(transaction_id)
+        is_locked = Reason.TOKEN_LOCKED is getattr(outcome, "refusal", None) or (
+            isinstance(outcome, TokenChecked) and outcome.status is TokenStatus.LOCKED
+        )
+        if token is None or is_locked:
+            return False
+        before = self._wrong_counts.get(transaction_id, 0)
+        is_right = operation.passcode == token.passcode
+        # A lock that is over begins anew.
+        count = 0 if is_right else before % LOCKING_COUNT + 1
+        self._wrong_counts[transaction_id] = count
+        return count != before
+
+    def _check_counts(self, there: dict[str, Token]) -> None:
+        for transaction_id, count in self._wrong_counts.items():
+            token = there.get(transaction_id)
+            if token is not None and token.wrong_passcode_count != count:
+                text = f"{count} wrong passcodes of token {transaction_id} were answered"
+                raise Violation(Invariant.I3, f"{text}, and {token.wrong_passcode_count} are counted")
+
+    def _checked(self, transaction_id: str, status: TokenStatus) -> None:
+        if status is TokenStatus.EXPIRED:
+            self._over.add(transaction_id)
+        elif status is TokenStatus.VALID:
+            self._check_free(transaction_id, "acknowledged as valid")
+            if transaction_id in self._over:
+                text = f"token {transaction_id} of {self.gateway_id} was told to be over"
+                raise Violation(Invariant.I3, f"{text}, and is valid again")
 
     def _begun(self, payment: Payment) -> None:
         terms = payment.terms
@@ -139,12 +169,13 @@ class TokensModel:
                 raise Violation(Invariant.I3, f"token {transaction_id} of {self.gateway_id} is gone")
             if transaction_id in self._cancelled and token.state is not TokenState.CANCELLED:
                 raise Violation(Invariant.I3, f"token {transaction_id} was cancelled, and is {token.state.value}")
-            before = self._wrong_counts.get(transaction_id, 0)
-            if token.wrong_passcode_count < before and transaction_id not in self._applying:
-                text = f"{before} wrong passcodes of token {transaction_id} were answered"
-                raise Violation(Invariant.I3, f"{text}, and {token.wrong_passcode_count} are counted")
-            self._wrong_counts[transaction_id] = token.wrong_passcode_count
-        self._applying.clear()
+        for operation in self._applying:
+            # Nobody heard what became of this try: it is as the store has it.
+            if isinstance(operation, CheckToken | FindPayment) and operation.transaction_id in there:
+                count = there[operation.transaction_id].wrong_passcode_count
+                self._wrong_counts[operation.transaction_id] = count
+        self._applying = ()
+        self._check_counts(there)
 
     # -- what it tells its clients ---------------------------------------------------------------------
 

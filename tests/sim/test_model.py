@@ -1,6 +1,7 @@
 """Each invariant, broken on purpose: a model that lets one of these histories pass would let a bug pass."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -195,8 +196,15 @@ class Story:
         self.store.all_payments = [settled if p is payment else p for p in self.store.all_payments]
         self.gateway(PaymentSettled(settled, None, is_changed=True))
 
+    def check(self, passcode: str, status: TokenStatus) -> None:
+        """The gateway is asked about the first token."""
+        self.model.gateway_applying(GATEWAY_ID, [CheckToken("TX-1", passcode)])
+        outcome = TokenChecked(status)
+        self.model.gateway_applied(GATEWAY_ID, self.store, [outcome], NOW)
+
     def gateway(self, *outcomes: Any) -> None:
         """The gateway's commit returned these."""
+        self.model.gateway_applying(GATEWAY_ID, outcomes)
         self.model.gateway_applied(GATEWAY_ID, self.store, outcomes, NOW)
 
     def tell(self, number: int, outcome: Outcome, told: PaymentOutcome | None = None, text: str = "") -> None:
@@ -353,23 +361,32 @@ def test_i3_a_payment_in_flight_that_a_recovery_lost(story: Story) -> None:
         story.model.restarted(Role.GATEWAY, GATEWAY_ID, story.store)
 
 
+def test_i3_a_wrong_passcode_that_is_answered_and_not_counted(story: Story) -> None:
+    with breaks(Invariant.I3, "1 wrong passcodes of token TX-1 were answered, and 0"):
+        story.check("wrong", TokenStatus.INVALID)
+
+
 def test_i3_a_wrong_passcode_that_a_recovery_forgot(story: Story) -> None:
     token = story.store.all_tokens["TX-1"]
-    story.store.all_tokens["TX-1"] = Token(
-        *(token.transaction_id, token.passcode, token.merchant_id, token.merchant_name, token.amount_minor),
-        *(token.currency, None),
-        wrong_passcode_count=2,
-    )
-    story.gateway(TokenChecked(TokenStatus.INVALID, None, is_changed=True))
+    story.store.all_tokens["TX-1"] = replace(token, wrong_passcode_count=1)
+    story.check("wrong", TokenStatus.INVALID)
     story.store.all_tokens["TX-1"] = token
-    with breaks(Invariant.I3, "2 wrong passcodes of token TX-1"):
+    with breaks(Invariant.I3, "1 wrong passcodes of token TX-1"):
         story.model.restarted(Role.GATEWAY, GATEWAY_ID, story.store)
 
 
 def test_i3_a_right_passcode_in_a_batch_that_died_may_have_set_the_count_back(story: Story) -> None:
-    story.model.gateways[GATEWAY_ID]._wrong_counts["TX-1"] = 2
+    story.store.all_tokens["TX-1"] = replace(story.store.all_tokens["TX-1"], wrong_passcode_count=1)
+    story.check("wrong", TokenStatus.INVALID)
     story.model.gateway_applying(GATEWAY_ID, [CheckToken("TX-1", PASSCODE)])
+    story.store.all_tokens["TX-1"] = replace(story.store.all_tokens["TX-1"], wrong_passcode_count=0)
     story.model.restarted(Role.GATEWAY, GATEWAY_ID, story.store)
+
+
+def test_i3_an_expired_token_that_is_valid_again(story: Story) -> None:
+    story.check(PASSCODE, TokenStatus.EXPIRED)
+    with breaks(Invariant.I3, "valid again"):
+        story.check(PASSCODE, TokenStatus.VALID)
 
 
 def test_i3_a_client_that_is_told_two_things(story: Story) -> None:
@@ -389,7 +406,7 @@ def test_i3_a_gateway_that_forgets_a_payment(story: Story) -> None:
 def test_i4_a_token_that_is_free_after_its_debit(story: Story) -> None:
     story.pay(1)
     with breaks(Invariant.I4, "acknowledged as valid"):
-        story.gateway(TokenChecked(TokenStatus.VALID, story.store.all_tokens["TX-1"]))
+        story.check(PASSCODE, TokenStatus.VALID)
     with breaks(Invariant.I4, "reserved for another payment"):
         story.begin(2)
 
