@@ -50,7 +50,7 @@ class Pair:
 
     def decide(self, terms: Terms, **changes: Any) -> PaymentOutcome:
         """The bank's word, which the gateway has not heard."""
-        named = {"transaction_id": terms.transaction_id, "payment_id": terms.payment_id}
+        named: dict[str, Any] = {"transaction_id": terms.transaction_id, "payment_id": terms.payment_id}
         transfer = build_transfer(authorised_at_ms=terms.authorised_at_ms, **named, **changes)
         (outcome,) = self.books.apply(transfer)
         assert isinstance(outcome, PaymentOutcome)

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from audit.pair import KEY_LIST, Pair
 from bank_books import WRONG_VERIFIER
 from builders import GATEWAY_ID
 
-from audit.pair import KEY_LIST, Pair
 from paygate.audit.exports import ExportedPayment
 from paygate.audit.findings import Check, Finding
 from paygate.audit.reconcile import Reconciliation
