@@ -11,10 +11,10 @@ from sim.plan import BANK, CURRENCY
 from sim.server import Machine, Process
 
 from paygate.bank.core import BankCore, Decode
-from paygate.bank.ledger import BankIdentity, Operation, Outcome
+from paygate.bank.ledger import BankIdentity, Operation, Outcome, PaymentOutcome, Resolve, Transfer
 from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.clock import Now
-from paygate.codec.codes import Role
+from paygate.codec.codes import Role, TransferOutcome
 from paygate.codec.messages import OpenedEnvelope
 from paygate.effects import Effect
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 IDENTITY: Final = BankIdentity(BANK, "PGBK", CURRENCY)
 LEDGER_PATH: Final = Path("ledger.sqlite")
+_COUNTED_AS: Final = {
+    TransferOutcome.DECLINED: "payments declined",
+    TransferOutcome.FENCED: "payments fenced",
+}
 DECODE_US_MAX: Final = 2 * MS
 DECODER_RESTART_US: Final = 300 * MS
 
@@ -36,11 +40,21 @@ class _WatchedLedger:
 
     def apply(self, operations: Sequence[Operation], now: Now) -> list[Outcome]:
         outcomes = self._ledger.apply(operations, now)
+        for operation, outcome in zip(operations, outcomes, strict=True):
+            self._count(operation, outcome)
         self._world.judge.bank_applied(self._ledger, outcomes, now)
         return outcomes
 
     def close(self) -> None:
         self._ledger.close()
+
+    def _count(self, operation: Operation, outcome: Outcome) -> None:
+        if isinstance(outcome, PaymentOutcome) and isinstance(operation, Transfer | Resolve):
+            if outcome.posted is not None:
+                self._world.count("payments posted")
+            elif outcome.outcome in _COUNTED_AS:
+                # Both are told again and again.
+                self._world.count_once(_COUNTED_AS[outcome.outcome], operation.terms.payment_id)
 
 
 class BankProcess(Process):

@@ -30,7 +30,7 @@ from sim.server import Machine, Process
 from sim.shopper import LAST_PAY_AFTER_HEAL_US, Shopper
 
 from paygate.bank.ledger import OpenCustomer, OpenMerchant
-from paygate.client.payment import PaymentResult
+from paygate.client.payment import Outcome, PaymentResult
 from paygate.codec.sealed import Terms
 from paygate.gateway.tokens import CancelToken, IssueToken
 
@@ -44,6 +44,7 @@ QUIET_US: Final = 120 * SECOND
 CLOCK_SKEW_MS_MAX: Final = 2_000
 """By so much everybody's clock may be wrong without a fault."""
 _FAULT_AT_SERVERS: Final = (FaultKind.KILL, FaultKind.POWER_CUT, FaultKind.LONG_OUTAGE)
+_DEFINITE: Final = (Outcome.PAID, Outcome.DECLINED, Outcome.NOT_FORWARDED, Outcome.REFUSED)
 MakeEvil = Callable[["World"], None]
 """Adds the malicious nodes that the plan asks for: the gateways with `is_evil`, and the evil client."""
 
@@ -99,6 +100,8 @@ class World:
         """By payment ID, when the customer's envelope was sealed."""
         self.refused_us: dict[bytes, int] = {}
         """By payment ID, when a gateway last answered a question with REFUSED."""
+        self._in_doubt: set[bytes] = set()
+        self._counted: set[tuple[str, bytes]] = set()
         self._hash = hashlib.blake2b(digest_size=16)
         self.plan = plan or draw_plan(self.randomness("plan"))
         self.conditions = conditions or draw_conditions(
@@ -221,7 +224,8 @@ class World:
         kind, duration_us = fault.kind, fault.duration_ms * MS
         machine = self._machine(fault.target)
         if kind in _FAULT_AT_SERVERS:
-            machine.die_after(fault.steps, loses_power=kind is FaultKind.POWER_CUT, down_us=duration_us)
+            loses_power = kind is FaultKind.POWER_CUT
+            machine.die_after(fault.steps, loses_power=loses_power, down_us=duration_us, at_disk=fault.share < 0.7)
         elif kind is FaultKind.CUT_LIVE:
             if (end := self._live_end(fault)) is not None:
                 end.cut_after(fault.steps)
@@ -288,6 +292,12 @@ class World:
         """Something happened that the summary counts."""
         self.counts[name] += number
 
+    def count_once(self, name: str, payment_id: bytes) -> None:
+        """The same, of a payment that it may be told of again."""
+        if (name, payment_id) not in self._counted:
+            self._counted.add((name, payment_id))
+            self.counts[name] += 1
+
     def authorised(self, client_name: str, terms: Terms, user_id: str, is_right: bool, envelope_hash: bytes) -> None:
         """A customer said yes, and the envelope is sealed."""
         self.counts["payments authorised"] += 1
@@ -298,8 +308,18 @@ class World:
     def told(self, client_name: str, result: PaymentResult) -> None:
         """A client's program ended."""
         self.counts[f"told {result.outcome.value}"] += 1
+        self._count_doubt(result)
         self.note(f"{client_name} {result.outcome.value} {result.payment_id.hex()} {result.utr} {result.text}")
         self.judge.told(client_name, result.payment_id, result.outcome, result.receipt, result.utr, result.text)
+
+    def _count_doubt(self, result: PaymentResult) -> None:
+        is_definite = result.outcome in _DEFINITE
+        if is_definite and result.payment_id in self._in_doubt:
+            self._in_doubt.remove(result.payment_id)
+            self.counts["doubts ended"] += 1
+        elif not is_definite and result.payment_id and result.payment_id not in self._in_doubt:
+            self._in_doubt.add(result.payment_id)
+            self.counts["doubts"] += 1
 
     def never_sent(self, payment_id: bytes) -> None:
         """A program died before its payment was written down."""
@@ -309,6 +329,8 @@ class World:
     def note_cut(self, name: str, report: CutReport) -> None:
         """What a power cut did to a disk."""
         self.note(f"{name} {report}")
+        for what in ("kept", "lost", "torn"):
+            self.counts[f"writes {what}"] += getattr(report, what)
 
     def _sent(self, end: End, data: bytes) -> None:
         node = end.node
