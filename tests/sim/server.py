@@ -7,11 +7,11 @@ tick, between two sends. An error that the disk was told to make ends it as it w
 import contextlib
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import apsw
-from disk_model import Operation
 from memory_disk import MemoryDisk
 from sim.agenda import MS, SECOND, Event, MachineClock
 from sim.network import End
@@ -32,6 +32,17 @@ START_AGAIN_US: Final = SECOND
 
 class ProcessDied(BaseException):
     """The process is killed here. No error of paygate's, so nothing in it may catch and go on."""
+
+
+@dataclass(slots=True)
+class _Death:
+    """How a process is to die."""
+
+    steps: int
+    """Until then."""
+    loses_power: bool
+    down_us: int
+    at_disk: bool
 
 
 class ClosableStore(Protocol):
@@ -159,25 +170,27 @@ class Machine:
         self.store = None
         self.is_down = False
         """Whether it is kept from starting for a time."""
-        self._deaths: list[
-            tuple[int, bool, int]
-        ] = []  # steps until it dies, whether its power goes, how long it is off
+        self._deaths: list[_Death] = []
         self._disk_fails = False
         self._was_started = False
 
     # -- faults ----------------------------------------------------------------------------------------
 
-    def die_after(self, steps: int, *, loses_power: bool, down_us: int) -> None:
-        """Die at a later step of the process."""
-        self._deaths.append((steps, loses_power, down_us))
-        self.disk.on_operation = self._operation
+    def die_after(self, steps: int, *, loses_power: bool, down_us: int, at_disk: bool) -> None:
+        """Die at a later step of the process; `at_disk`: only operations of its disk are counted."""
+        self._deaths.append(_Death(steps, loses_power, down_us, at_disk))
+        self.disk.on_operation = lambda operation: self._step(at_disk=True)
 
     def step(self) -> None:
-        """One of the places where a process may die. Raises ProcessDied."""
+        """One of the places where a process may die that is no operation of its disk. Raises ProcessDied."""
         if self._deaths:
-            steps, loses_power, down_us = self._deaths[0]
-            self._deaths[0] = (steps - 1, loses_power, down_us)
-            if steps <= 0:
+            self._step(at_disk=False)
+
+    def _step(self, *, at_disk: bool) -> None:
+        death = self._deaths[0]
+        if at_disk or not death.at_disk:
+            death.steps -= 1
+            if death.steps < 0:
                 raise ProcessDied
 
     def fill_disk(self, room_size: int | None, duration_us: int) -> None:
@@ -265,17 +278,14 @@ class Machine:
         """A new life over the store that is open."""
         raise NotImplementedError
 
-    def _operation(self, operation: Operation) -> None:
-        self.step()
-
     def _survive(self, act: Callable[[], None]) -> None:
         try:
             act()
         except ProcessDied:
-            _, loses_power, down_us = self._deaths.pop(0)
+            death = self._deaths.pop(0)
             if not self._deaths:
                 self.disk.on_operation = None
-            self._died(loses_power, down_us)
+            self._died(death.loses_power, death.down_us)
         except (StoreError, apsw.Error) as error:
             # As at the close, when a store could not be opened and its connection is closed.
             first = error.__context__ if isinstance(error, apsw.Error) else error
