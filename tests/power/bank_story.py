@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from bank_books import ENVELOPE_HASH, IDENTITY, VERIFIER, WRONG_VERIFIER, build_transfer, payment_id
 from builders import GATEWAY_ID, RECEIPT_KEY
+from power.older_stores import of_older_version
 from power.story import CHECKPOINT_PAGE_COUNTS, Batch, Clock, Restart, SkipUtrs, State, Step, Story, weighted
 
 from paygate.bank import ledger_rows
@@ -89,7 +90,7 @@ def bank_story(seed: int) -> BankStory:
             size = randomness.choice((1, 1, 2, 3, 5, 12))
             steps.append(Batch(tuple(teller.operation(now) for _ in range(size)), now))
     story.steps = steps
-    return story
+    return of_older_version(story, LEDGER_PATH)
 
 
 class _Teller:
@@ -125,8 +126,8 @@ class _Teller:
         randomness = self._randomness
         fresh = build_transfer(
             user_id=randomness.choice(self._users),
-            payment_id=payment_id(len(self.asked)),
-            transaction_id=f"TX-{len(self.asked)}",
+            payment_id=payment_id(100 + len(self.asked)),
+            transaction_id=f"TX-{100 + len(self.asked)}",
             gateway_id=randomness.choice((GATEWAY_ID, GATEWAY_ID, "GW2")),
             merchant_id=randomness.choice(self._merchants),
             amount_minor=randomness.randrange(1, 40_000),

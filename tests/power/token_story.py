@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from bank_books import ENVELOPE_HASH
 from builders import NOW_MS, PASSCODE, build_terms
 from gateway.world import build_token, payment_id
+from power.older_stores import of_older_version
 from power.story import CHECKPOINT_PAGE_COUNTS, Batch, Clock, Restart, State, Step, Story, weighted
 
 from paygate.clock import Now
@@ -96,7 +97,7 @@ def token_story(seed: int) -> TokenStory:
         size = randomness.choice((1, 1, 2, 3, 8, 20))
         steps.append(Batch(tuple(teller.operation() for _ in range(size)), now))
     story.steps = steps
-    return story
+    return of_older_version(story, TOKENS_PATH)
 
 
 class _Teller:
@@ -159,7 +160,7 @@ class _Teller:
             return IssueToken(randomness.choice(self._tokens))
         expires_ms = randomness.choice((None, None, NOW_MS + self.clock.ms + 100_000))
         number = len(self._tokens)
-        token = build_token(transaction_id=f"TX-{number}", amount_minor=1 + number, expires_ms=expires_ms)
+        token = build_token(transaction_id=f"TX-{100 + number}", amount_minor=1 + number, expires_ms=expires_ms)
         self._tokens.append(token)
         return IssueToken(token)
 
