@@ -1,15 +1,18 @@
-"""Our client with a bug: `broken_client.py BUG pay ...` is `paygate-client pay ...` with one thing patched.
+"""Our client with a bug: `BUG pay ...` is `paygate-client pay ...` with one thing patched.
 
-Its encoder is no program of its own but a call, since the start of an interpreter is what a run costs most.
+Its encoder is no program of its own but a call, and no interpreter is started for a run (`prepared.py`): both cost more
+than the run itself. `broken_client.py PATH` serves such runs at this path.
 """
 
 import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from conform.client_faults import FAULTS, VARIANTS
 from conform.client_patches import put_in
+from conform.prepared import serve
 
 from paygate.client import session
 from paygate.client.__main__ import main
@@ -33,7 +36,13 @@ class InlineEncoder:
         """Nothing is left open."""
 
 
-if __name__ == "__main__":
+def run(arguments: list[str]) -> int:
+    """The client with the bug that the first argument names."""
+    bug, *sys.argv[1:] = arguments
     put_in(session, "Encoder", InlineEncoder)
-    (FAULTS | VARIANTS)[sys.argv.pop(1)].patch()
-    sys.exit(main())
+    (FAULTS | VARIANTS)[bug].patch()
+    return main()
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), run)

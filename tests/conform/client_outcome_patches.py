@@ -88,8 +88,10 @@ def pays_again_when_cut() -> None:
             return method(self, now)
         effects = method(self, now)
         assert self._link is not None
-        assert self._credentials is not None
-        self._link.send_request(replace(self._credentials, payment_id=b"another payment!"))
+        assert self.payment is not None
+        credentials = self.payment.credentials(self.payment.terms.authorised_at_ms)
+        assert credentials is not None
+        self._link.send_request(replace(credentials, payment_id=b"another payment!"))
         return effects
 
     wrap_method(Core, "_opened", opened)

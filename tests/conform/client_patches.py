@@ -401,9 +401,8 @@ def sends_again_when_cut() -> None:
 
     def opened(method: Any, self: Core, now: Any) -> Any:
         effects = method(self, now)
-        if self.state is State.ASKING_STATUS and self._credentials is not None:
-            assert self._link is not None
-            self._link.send_request(self._credentials)
+        if self.state is State.ASKING_STATUS and not self._asks_once:
+            self._send_credentials()
         return effects
 
     wrap_method(Core, "_opened", opened)
