@@ -17,6 +17,7 @@ from typing import Final
 
 from crash.campaign import WORKER_COUNT, Campaign, Result, summary
 from crash.cases import (
+    ENDURED_COUNT,
     Case,
     Drawing,
     all_pairs,
@@ -70,12 +71,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="what is drawn (1)")
     parser.add_argument("--kills", type=int, default=KILL_COUNT, metavar="N", help=f"at least so many ({KILL_COUNT})")
     parser.add_argument("--points", action="append", metavar="POINT", help="only these failpoints, each once")
+    parser.add_argument("--sample", type=int, default=0, metavar="N", help="only so many failpoints, each once")
     parser.add_argument(
         "--pairs", choices=["all"], help="all pairs of failpoints across two programs, and nothing else"
     )
     parser.add_argument(
         "--calls", default=str(CALL_COUNT), metavar="N|all", help=f"kills at system calls, by strace ({CALL_COUNT})"
     )
+    text = f"clients killed beside servers that live on ({ENDURED_COUNT})"
+    parser.add_argument("--endured", type=int, default=ENDURED_COUNT, metavar="N", help=text)
     parser.add_argument("--case", type=_case, metavar="CASE", help="this case only, as a failure told it")
     parser.add_argument("--mutant", choices=MUTANTS, default="", help="put a bug in, to see that it is found")
     parser.add_argument("--exec", dest="is_exec", action="store_true", help="start programs by exec, not by fork")
@@ -101,19 +105,22 @@ def _play(campaign: Campaign, options: argparse.Namespace) -> tuple[list[Result]
     if options.pairs:
         return _play_pairs(campaign, drawing)
     names = options.points or all_points()
+    if options.sample:
+        names = drawing.randomness.sample(names, options.sample)
     if unknown := sorted(set(names) - POINTS.keys()):
         raise Violation(f"there is no point {unknown[0]}; 'python -m crash.launch --list' tells all")
-    rounds = drawing.rounds_for(names)
-    if not options.points:
+    rounds, cases = drawing.rounds_for(names), []
+    if not (options.points or options.sample):
         count = None if options.calls == "all" else int(options.calls)
         rounds += rounds_of_calls(drawing, system_call_deaths(calls, count))
-        rounds += drawing.fill_up(options.kills - sum(map(len, rounds)))
-    results = campaign.play_all(drawing.cases(rounds))
+        cases += drawing.endured(options.endured)
+        rounds += drawing.fill_up(options.kills - options.endured - sum(map(len, rounds)))
+    results = campaign.play_all([*cases, *drawing.cases(rounds)])
     for _ in range(_TRY_COUNT):
         missing = [name for name in names if name not in _points_hit(results)]
         if not missing or any(result.violation for result in results):
             break
-        results += campaign.play_all(drawing.cases(drawing.rounds_for(missing, is_sure=True)))
+        results += campaign.play_all(drawing.cases(drawing.rounds_for(missing, is_sure=True), 1))
     return results, [name for name in names if name not in _points_hit(results)]
 
 

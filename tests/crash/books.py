@@ -24,7 +24,8 @@ from paygate.codec.sealed import Terms
 from paygate.gateway.settings import STORE_NAME
 from paygate.gateway.sqlite_tokens import SqliteTokens
 
-DEFINITE: Final = frozenset({"paid", "declined", "refused", "not-forwarded"})
+DEFINITE: Final = frozenset({"paid", "declined", "refused", "not-forwarded", "not-posted"})
+"""States of a client's record that answer its question."""
 POSTED: Final = int(TransferOutcome.POSTED)
 
 
@@ -112,6 +113,7 @@ class Books:
 
     def _check_clients(self, records: dict[str, list[dict[str, Any]]], ledger: "_Ledger") -> None:
         known = {}
+        paid = {row.transaction_id for row in ledger.payments.values() if row.outcome == POSTED}
         for customer_id, of_customer in records.items():
             for record in of_customer:
                 payment_id = record["terms"]["payment_id"]
@@ -126,6 +128,8 @@ class Books:
                     _hold((row.utr, row.receipt) == (record["utr"], record["receipt"]), "I6", f"{where}: other receipt")
                 else:
                     _hold(row is None or row.outcome != POSTED, "I6", f"{where}: {state}, and money has moved")
+                if state == "not-posted":
+                    _hold(record["terms"]["transaction_id"] in paid, "I6", f"{where}: no other one has paid its token")
         for payment_id, (outcome, utr, receipt) in self.told.items():
             row = ledger.payments.get(payment_id)
             _hold(row is not None, "I3", f"payment {payment_id}: the customer was told {outcome}; not in the ledger")

@@ -118,18 +118,20 @@ class Campaign:
                 killed_before = len(system.killed)
                 randomness = random.Random(f"{case.seed} {round_number}")
                 one = Round(system, books, deaths, randomness, fresh, numbers)
-                one.play()
-                killed = system.killed[killed_before:]
-                result.killed.append([str(death) for death in killed])
+                try:
+                    one.endure() if case.is_endured else one.play()
+                finally:
+                    killed = system.killed[killed_before:]
+                    result.killed.append([str(death) for death in killed])
+                    result.round_count += 1
+                    result.payment_count += one.paid_count
+                    result.question_count += one.asked_count
+                    result.final_s = max(result.final_s, one.final_s)
                 result.missed += [str(death) for death in set(deaths) - set(killed)]
-                result.round_count += 1
-                result.payment_count += one.paid_count
-                result.question_count += one.asked_count
-                result.final_s = max(result.final_s, one.final_s)
         except (Violation, Hang) as error:
-            result.violation = f"round {len(result.killed) + 1}: {error}"
+            result.violation = f"round {result.round_count}: {error}"
         except Exception:
-            result.violation = f"round {len(result.killed) + 1}: {traceback.format_exc()}"
+            result.violation = f"round {result.round_count}: {traceback.format_exc()}"
         finally:
             system.kill_all()
         if result.violation:

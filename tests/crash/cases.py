@@ -11,7 +11,10 @@ from crash.system import Death
 
 ROUND_COUNT: Final = 4
 """Rounds of one case: later ones begin with what the earlier ones left."""
+ENDURED_COUNT: Final = 90
+"""Customers that die while the same two servers live on; each has a token of its own."""
 PAIRED: Final = (("bank", "gateway"), ("gateway", "client"), ("bank", "client"))
+_ENDURE: Final = "endure"
 _REACH: Final = 0.7
 """Of the hits that a round without deaths has, so many are sure to come."""
 _CREDENTIALS_SENT: Final = Death("client", "client.pay.send.after", 3)
@@ -24,19 +27,24 @@ class Case:
 
     seed: int
     rounds: tuple[tuple[Death, ...], ...]
+    is_endured: bool = False
+    """Whether the servers live on while customers die."""
 
     def __str__(self) -> str:
-        return "/".join((str(self.seed), *(",".join(map(str, deaths)) or "-" for deaths in self.rounds)))
+        words = [str(self.seed), *([_ENDURE] if self.is_endured else [])]
+        return "/".join((*words, *(",".join(map(str, deaths)) or "-" for deaths in self.rounds)))
 
     @classmethod
     def parse(cls, text: str) -> "Case":
         """What `str` gave. Raises ValueError."""
         seed, *rounds = text.split("/")
+        is_endured = rounds[:1] == [_ENDURE]
+        rounds = rounds[is_endured:]
         deaths = tuple(tuple(Death.parse(word) for word in one.split(",")) if one != "-" else () for one in rounds)
         for death in (death for one in deaths for death in one):
             if death.system_call is None and death.point not in POINTS:
                 raise ValueError(f"there is no point {death.point}; 'python -m crash.launch --list' tells all")
-        return cls(int(seed), deaths)
+        return cls(int(seed), deaths, is_endured)
 
 
 @dataclass(slots=True)
@@ -56,7 +64,7 @@ class Drawing:
         return Death(who, name, 1 if is_sure else self.randomness.randint(1, count_max))
 
     def rounds_for(self, names: Sequence[str], *, is_sure: bool = False) -> list[tuple[Death, ...]]:
-        """Rounds in which all of these points have a death: one of each server, two of clients, one command."""
+        """Rounds in which all of these points have a death: one of each server, three of clients, one command."""
         kinds = ("bank", "gateway", "client", "status", "operator")
         waiting: dict[str, list[Death]] = {kind: [] for kind in kinds}
         for name in names:
@@ -71,7 +79,7 @@ class Drawing:
                 # The first dies in doubt, the other one as it asks.
                 chosen += [_CREDENTIALS_SENT, waiting["status"].pop()]
             else:
-                chosen += [waiting["client"].pop() for _ in range(min(2, len(waiting["client"])))]
+                chosen += [waiting["client"].pop() for _ in range(min(3, len(waiting["client"])))]
             rounds.append(tuple(chosen))
         return rounds
 
@@ -81,13 +89,24 @@ class Drawing:
         client = points_of("client", "pay")
         rounds = []
         while kill_count > 0:
-            names = [self.randomness.choice(bank), self.randomness.choice(gateway), *self.randomness.sample(client, 2)]
+            names = [self.randomness.choice(bank), self.randomness.choice(gateway), *self.randomness.sample(client, 3)]
             rounds.append(tuple(map(self.death, names)))
             kill_count -= len(names)
         return rounds
 
-    def cases(self, rounds: Sequence[tuple[Death, ...]]) -> list[Case]:
-        """Cases of these rounds, each with a seed of its own."""
+    def endured(self, kill_count: int) -> list[Case]:
+        """Cases in which so many customers die and the servers live on."""
+        client = points_of("client", "pay")
+        cases = []
+        while kill_count > 0:
+            size = min(kill_count, ENDURED_COUNT)
+            deaths = tuple(self.death(name) for name in self.randomness.choices(client, k=size))
+            cases.append(Case(self.randomness.getrandbits(32), (deaths,), is_endured=True))
+            kill_count -= size
+        return cases
+
+    def cases(self, rounds: Sequence[tuple[Death, ...]], round_count: int = ROUND_COUNT) -> list[Case]:
+        """Cases of so many of these rounds, each with a seed of its own."""
         # A command that makes keys is in a case once at most, since a list holds only so many.
         shuffled = list(rounds)
         self.randomness.shuffle(shuffled)
@@ -95,9 +114,11 @@ class Drawing:
         keys = [r for r in shuffled if any("-keys" in d.point for d in r)]
         cases = []
         while plain or keys:
-            one = [plain.pop() for _ in range(min(ROUND_COUNT - bool(keys), len(plain)))]
+            one = [plain.pop() for _ in range(min(round_count - bool(keys), len(plain)))]
             if keys:
                 one.insert(self.randomness.randint(0, len(one)), keys.pop())
+            # A key list's serial is kept once, in a customer's first session.
+            one.sort(key=lambda deaths: not any("serial" in death.point for death in deaths))
             cases.append(Case(self.randomness.getrandbits(32), tuple(one)))
         return cases
 

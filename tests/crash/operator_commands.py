@@ -145,7 +145,7 @@ class Operator:
         else:
             arguments += ["--gateway-id", GATEWAY_ID, "--bank-id", BANK_ID, "--link-key", str(root / "link.key")]
         try:
-            if self._twice(program, arguments, death, "exists; move it away|there is a bank in"):
+            if self._twice(program, arguments, death, "exists; move it away|there is a bank in|a gateway exists in"):
                 self._try_again(program, arguments, state)
         finally:
             shutil.rmtree(state, ignore_errors=True)

@@ -27,7 +27,11 @@ TRUE_CLOCK_S: Final = 0.4
 FINAL_S_MAX: Final = SESSION_S + 60
 """I9."""
 RETRY_COUNT_MAX: Final = 5
+MEMORY_GROWN_MAX: Final = 1 << 20
+"""Bytes: what a payment leaves in memory, a few hundred bytes of its token, times those of a long case, and room."""
 _DECLINED, _TIMED_OUT, _UNKNOWN, _NO_CONNECTION, _TOKEN_REFUSED, _ALREADY_PAID, _REFUSED = 1, 3, 4, 5, 6, 7, 10
+_EDITED: Final = ("bank.rewrite", "bank.row-", "bank.rows-", "bank.blank")
+"""Points of the bank that only a start after somebody's edits comes past."""
 _WRONG_PASSWORD: Final = "wrong-canary-3c1e77"
 
 
@@ -83,24 +87,54 @@ class Round:
         self._note_decoder_deaths()
         self.books.check(self.system.root)
 
+    def endure(self) -> None:
+        """The servers live on while customers die, three at a time (I10). Raises Violation, Hang."""
+        customers = [self.books.customers[name] for name in ("C-ALICE", "C-BOB", "C-CAROL")]
+        self.system.start_servers(())
+        self.system.wait_until_ready()
+        samples = []
+        for start in range(0, len(self.deaths), len(customers)):
+            runs = []
+            for customer, death in zip(customers, self.deaths[start:], strict=False):
+                token = next(self.fresh)
+                runs.append(Run(customer, token, self._begin_pay(customer, token, death), death))
+            self.system.wait_for([run.started for run in runs])
+            self._note(runs)
+            self._settle(())
+            self._check_resources()
+            samples.append(self._memory())
+        settled, last = samples[len(samples) // 3], samples[-1]
+        for name, size in last.items():
+            grown = size - settled.get(name, size)
+            if grown > MEMORY_GROWN_MAX:
+                raise Violation(f"I10: the {name} has grown by {grown} bytes while {len(self.deaths)} customers died")
+        self.system.stop_servers()
+        self.books.check(self.system.root)
+
+    def _memory(self) -> dict[str, int]:
+        servers = self.system.servers.values()
+        found = {server.name: resources_of(server.started.pid) for server in servers if server.started is not None}
+        return {name: resources[1] for name, resources in found.items() if resources is not None}
+
     # -- people at the files ---------------------------------------------------------------------------
 
     def _edit_offline(self) -> Token:
         """While no server runs: add a token, perhaps an account; perhaps change what is the servers' to say."""
         root = self.system.root
         token = self._new_token()
-        if self.randomness.random() < 0.5:
+        is_sure = any(death.point.startswith(_EDITED) for death in self.deaths)
+        if is_sure or self.randomness.random() < 0.5:
             merchant_id = f"M-{next(self.numbers) + 1000}"
             self.books.merchants[merchant_id] = 700
             _append(root / "bank" / "Merchant.txt", f"{merchant_id}|Late|7.00\n")
         users = root / "bank" / "NetbankingUsers.txt"
-        if self.randomness.random() < 0.2:
+        if is_sure or self.randomness.random() < 0.2:
             customer_id = f"C-{next(self.numbers) + 1000}"
             password = f"canary-password-{customer_id}"
             self.books.merchants[customer_id] = 400
             self.books.passwords.append(password)
             _append(users, f"{customer_id}|user-{customer_id}|{password}|4.00\n")
-        if self.randomness.random() < 0.3:
+        if is_sure or self.randomness.random() < 0.3:
             _change_in_place(users, text_rows(users)[0][3])
         if self.randomness.random() < 0.2:
             with (root / "bank" / "TransactionID.txt").open("rb+") as file:
@@ -145,8 +179,12 @@ class Round:
             (customers["C-CAROL"], last),
         ]
         runs = []
+        # Only the first writes its receipt to a file, and so not into its state.
+        armed.sort(key=lambda death: "receipt-file" not in death.point)
+        places = (0, 1, 4) if armed and "receipt-file" in armed[0].point else (1, 4, 0)
+        death_of = dict(zip(places, armed, strict=False))
         for number, (customer, token) in enumerate(pairs):
-            death = armed[number] if number < len(armed) else None
+            death = death_of.get(number)
             is_wrong = customer.customer_id == "C-VICTIM"
             receipt = self.system.root / "clients" / f"receipt-{next(self.numbers)}.json" if number == 0 else None
             started = self._begin_pay(customer, token, death, is_wrong=is_wrong, receipt=receipt)

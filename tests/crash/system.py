@@ -22,8 +22,8 @@ GATEWAY_PORT: Final = 15_000
 SESSION_S: Final = 4
 """Long enough for a busy machine, as short as waiting for its end asks for; the program's shortest is 3."""
 POLL_S: Final = 0.004
-STORE_FAILED: Final = 24
 PORT_IN_USE: Final = 20
+STATE_IN_USE: Final = 21
 RESTART_COUNT_MAX: Final = 8
 """Starts of one server in one round; a program that dies again without being made to has a bug."""
 
@@ -142,11 +142,11 @@ class System:
                     started.terminate()
                 continue
             server.started = None
-            if started.was_killed and server.death is not None:
+            if server.death is not None and (started.was_killed or _died_of_its_decoder(started, server.death)):
                 self.killed.append(server.death)
                 self._start(server, None)
-            elif started.exit_code == PORT_IN_USE:
-                # Its own connections of before may still be closing.
+            elif started.exit_code in (PORT_IN_USE, STATE_IN_USE):
+                # Its own connections of before may still be closing, or a command does a dead server's work.
                 time.sleep(0.05)
                 self._start(server, server.death)
             elif not (server.is_stopping and started.exit_code == 0):
@@ -247,6 +247,11 @@ class System:
             if time.monotonic() >= deadline_s:
                 raise Hang(f"waited {HANG_S} s for {what}")
             time.sleep(POLL_S)
+
+
+def _died_of_its_decoder(started: Started, death: Death) -> bool:
+    """A bank that needs verifiers at its start, and whose decoder is killed as it makes them, ends with that word."""
+    return death.point.startswith("decoder.") and "the decoder failed" in started.errors
 
 
 def resources_of(pid: int) -> tuple[int, int] | None:
