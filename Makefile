@@ -3,10 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 SEED ?= 1
+RUNS ?= 2000
+JOBS ?= 2
 CUTS ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-interactive test check spec model fuzz power-cuts dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
+.PHONY: help setup demo demo-interactive test check spec model fuzz sim power-cuts dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +43,10 @@ spec: $(READY) ## write what follows from the declarations into spec/
 
 model: $(READY) ## all runs of the formal model of a payment, as it is and with each rule taken out
 	$(BIN)/python scripts/check_model.py
+
+sim: $(READY) ## RUNS=n simulated worlds from SEED=n on, judged; JOBS=n processes; WITHOUT=3,7 leaves faults of one out
+	PYTHONPATH=tests:scripts $(BIN)/python -m sim --seed $(SEED) --runs $(RUNS) --jobs $(JOBS) \
+		$(if $(WITHOUT),--without $(WITHOUT))
 
 power-cuts: $(READY) ## cut both stores' power at every point of CUTS=n cuts' worth of stories, from SEED=n on
 	PYTHONPATH=tests $(BIN)/python -m power --seed $(SEED) --cuts $(CUTS) \

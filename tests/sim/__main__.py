@@ -48,6 +48,10 @@ class _Campaign:
         """All seeds, then the summary."""
         options = self._options
         is_interrupted = False
+        last = options.seed + options.runs - 1
+        print(
+            f"seeds {options.seed} to {last}, by {options.jobs} process{'es' if options.jobs > 1 else ''}", flush=True
+        )
         try:
             if options.without:
                 self._take(run_seed(options.seed, _indexes(options.without)))

@@ -84,7 +84,3 @@ class Judge(Protocol):
 
     def finish(self, world: "World") -> None:
         """All is quiet: everything must hold, and every payment be final."""
-
-
-class Silent(Judge):
-    """Judges nothing: for tests of the world itself."""
