@@ -16,7 +16,7 @@ SECONDS_DEFAULT: Final = 3_600.0
 def main() -> int:
     """The program."""
     options = _parser().parse_args()
-    if options.campaign == "disk" and "disk_faults" not in os.environ.get(shim.PRELOAD, ""):
+    if "disk_faults" not in os.environ.get(shim.PRELOAD, ""):
         return shim.preloaded("faults", *sys.argv[1:])
     if options.campaign == "disk":
         from faults.bugs import BUGS
@@ -32,7 +32,16 @@ def main() -> int:
             patch=BUGS[options.bug] if options.bug else None,
         )
         return bool(outcome.failures)
-    raise AssertionError(options.campaign)
+    from faults.link_campaign import run_campaign as run_links
+
+    cut = run_links(
+        seed=options.seed,
+        count=options.count,
+        seconds=options.seconds,
+        only=options.case,
+        matching=options.matching,
+    )
+    return bool(cut.failures)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -110,6 +110,11 @@ class House:
         """The gateway's database."""
         return self.root / "gateway" / STORE_NAME
 
+    @property
+    def bank_port(self) -> int:
+        """Where the bank listens."""
+        return self._bank_port
+
     # -- running ---------------------------------------------------------------------------------------
 
     def command(self, program: str, command: str, *arguments: str, **inputs: str) -> "House":
