@@ -103,7 +103,7 @@ class Campaign:
             self._cut_recovery(image, "after a kill", first, last)
             self._cut_recovery(self._cut(files, "first"), "after a cut", first, last)
 
-        if self._point in self._recording.ends[:-1]:
+        if self._point in self._recording.ends and answered_count <= len(self._story.steps):
             self._fail_sync(image, answered_count - 1)
 
     def _fail_sync(self, image: Image, number: int) -> None:
