@@ -14,7 +14,7 @@ _STDERR = 2
 
 
 class ExitCode(IntEnum):
-    """How a program ended, for scripts. 1 to 10 are the client's, 20 to 24 the servers'."""
+    """How a program ended, for scripts. 1 to 10 are the client's, 20 to 25 the servers'."""
 
     OK = 0
     """Done. For a payment: paid, with a receipt that verifies."""
@@ -49,6 +49,8 @@ class ExitCode(IntEnum):
     """The gateway has no bank that it may talk to."""
     STORE_FAILED = 24
     """The disk failed; the process stopped at once (T31)."""
+    FINDINGS = 25
+    """An audit found something wrong; what, it says on stdout."""
     INTERNAL = 70
     """A bug in paygate (the number is EX_SOFTWARE of sysexits.h)."""
 

@@ -71,7 +71,11 @@ THIRD_PARTY: Final[dict[str, set[str]]] = {
         "bench.staged",  # times its functions
         "bench.surroundings",  # says which SQLite was measured
         "files.sqlite",  # opens databases
+        "audit.command",  # hands a connection on
+        "audit.findings",  # knows its word for a damaged page
         "audit.pages",  # asks for damaged pages
+        "bank.record_audit",  # hands a connection on
+        "gateway.record_audit",  # hands a connection on
         "bank.audit",  # reads the ledger
         "gateway.audit",  # reads the tokens
         "bank.ledger_tables",  # the ledger's tables

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+import apsw
+
 RESTORE: Final = "restore it from a backup"
 """What mends a store that is not what was written."""
 FINDING_COUNT_MAX: Final = 100
@@ -54,6 +56,8 @@ def damages_of(*steps: Callable[[], Iterator[Damage]]) -> Iterator[Damage]:
             yield from step()
         except Unreadable as bad:
             yield bad.damage
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            yield Damage("database", "", f"can't be read ({error})", "whole pages")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,20 @@ from typing import Any, Final
 
 import apsw
 
-from paygate.audit.findings import Damage
+from paygate.audit.findings import Damage, damages_of
 
 _PROBLEM_COUNT_MAX: Final = 100
 
 
 def page_damages(connection: apsw.Connection) -> Iterator[Damage]:
     """Damaged pages, rows that an index does not have, values that are not of their column's type, lost references."""
+    return damages_of(lambda: _page_damages(connection))
+
+
+def _page_damages(connection: apsw.Connection) -> Iterator[Damage]:
     for (problem,) in connection.execute(f"PRAGMA integrity_check({_PROBLEM_COUNT_MAX})"):
         if problem != "ok":
-            yield Damage("", "", f"is damaged ({problem})", "whole pages and indexes that agree with their tables")
+            yield Damage("database", "", f"is damaged ({problem})", "whole pages, and indexes as their tables")
     rows: Any = connection.execute("PRAGMA foreign_key_check")
     for table, rowid, parent, _ in rows:
         yield Damage(table, str(rowid), f"refers to a {parent} that is not there", f"a row of {parent}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from paygate.arguments import Command, add_capture, port, server_parser
+from paygate.bank.audit_commands import add_audit_commands
 from paygate.bank.decoding import make_verifiers
 from paygate.bank.keys import (
     add_gateway,
@@ -52,7 +53,7 @@ def _main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     codes = [ExitCode.OK, ExitCode.USAGE, ExitCode.PORT_IN_USE, ExitCode.STATE_IN_USE]
-    codes += [ExitCode.BAD_STATE, ExitCode.STORE_FAILED, ExitCode.INTERNAL]
+    codes += [ExitCode.BAD_STATE, ExitCode.STORE_FAILED, ExitCode.FINDINGS, ExitCode.INTERNAL]
     parser, add = server_parser(
         PROGRAM, "A bank that opens envelopes, moves money and signs receipts.", codes, DEFAULT_STATE
     )
@@ -103,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
     export = add("export", _export, "Write all records as text files.")
     export.add_argument("directory", type=Path, metavar="DIR", help="where to write them")
+    add_audit_commands(add)
     return parser
 
 

@@ -13,8 +13,8 @@ from paygate.audit.exports import ExportedPayment
 from paygate.audit.findings import Check, Damage, Finding, check_of, damages_of, findings_of, readable
 from paygate.audit.pages import page_damages
 from paygate.bank.ledger import UTR_SEQUENCE_MODULUS, BankIdentity, utr_start
-from paygate.bank.ledger_chain import PAYMENT_FIELDS, Head
-from paygate.bank.ledger_check import LedgerCheck, head_damage
+from paygate.bank.ledger_chain import PAYMENT_FIELDS
+from paygate.bank.ledger_check import LedgerCheck, head_damage, read_head
 from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.record_codec import decode_record
 from paygate.codec.seal import BadReceipt, match_receipt, verify_receipt
@@ -72,8 +72,7 @@ class _Audit:
         self._connection = connection
         self._identity = identity
         self._key_list = key_list
-        row: Any = connection.execute(f"SELECT {', '.join(Head._fields)} FROM bank").fetchone()  # noqa: S608
-        self._head = Head(*row)
+        self._head = read_head(connection)
         self._utr_count = self._receipt_count = self._transfer_count = 0
 
     def page_count(self) -> int:

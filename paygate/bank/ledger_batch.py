@@ -31,7 +31,6 @@ from paygate.bank.ledger import (
     PaymentOperation,
     PaymentOutcome,
     Posted,
-    Posting,
     Resolve,
     Situation,
     Transfer,
@@ -51,6 +50,7 @@ from paygate.bank.ledger_tables import (
     is_token_posted,
     known_payments,
     posted_tokens,
+    posting_of,
 )
 from paygate.clock import Now
 from paygate.codec.codes import Reason, TransferOutcome
@@ -66,7 +66,6 @@ _make_customer: Final = maker_of(Customer)
 _make_merchant: Final = maker_of(Merchant)
 _make_outcome: Final = maker_of(PaymentOutcome)
 _make_posted: Final = maker_of(Posted)
-_make_posting: Final = maker_of(Posting)
 _make_situation: Final = maker_of(Situation)
 _make_statement: Final = maker_of(ReceiptStatement)
 
@@ -355,13 +354,6 @@ _TAKES: Final[dict[type, Callable[[Batch, Any], _Answer]]] = {
     OpenCustomer: Batch._open_customer,
     OpenMerchant: Batch._open_merchant,
 }
-
-
-def posting_of(utr: str, customer_id: str, terms: Terms, bank_time_ms: int) -> Posting:
-    """What `TransactionID.txt` says of a payment that moved money."""
-    return _make_posting(
-        utr, customer_id, terms.merchant_id, terms.amount_minor, terms.currency, terms.transaction_id, bank_time_ms
-    )
 
 
 def _payment_of(statement: ReceiptStatement) -> Payment:

@@ -12,6 +12,7 @@ from paygate.bank.ledger_chain import (
     ATTEMPT_FIELDS,
     CUSTOMER_FIELDS,
     EQUITY_ID,
+    HEAD_FIELDS,
     MERCHANT_FIELDS,
     NO_ATTEMPTS,
     PAYMENT_FIELDS,
@@ -40,6 +41,12 @@ def head_damage(connection: apsw.Connection) -> Damage | None:
     if [row_hash(CHAIN_START, text) for text, _ in rows] == [hashed for _, hashed in rows]:
         return None if len(rows) == 1 else Damage("bank", "", "has not one row", "one row")
     return Damage("bank", "1", _CHANGED, "counters with their hash")
+
+
+def read_head(connection: apsw.Connection) -> Head:
+    """The counters, of which `head_damage` said that they are whole."""
+    row: Any = connection.execute(f"SELECT {HEAD_FIELDS} FROM bank").fetchone()  # noqa: S608  # a constant
+    return Head(*row)
 
 
 class LedgerCheck:

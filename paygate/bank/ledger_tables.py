@@ -12,13 +12,14 @@ from typing import Any, Final
 import apsw
 
 from paygate.audit.row_hash import CHAIN_START
-from paygate.bank.ledger import Customer, Merchant, Payment
+from paygate.bank.ledger import Customer, Merchant, Payment, Posting
 from paygate.bank.ledger_chain import PAYMENT_FIELDS, chain_accounts, changed, next_payment_chain
 from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.record_codec import decode_record
 from paygate.codec.sealed import Terms
 from paygate.making import maker_of
 
+APPLICATION_ID: Final = 0x50474C47  # "PGLG"
 SCHEMA: Final = (
     """
     CREATE TABLE bank (
@@ -139,6 +140,13 @@ MERCHANT_QUERY: Final = (
 )
 """The fields of a Merchant, for `merchant_of`."""
 
+POSTING_QUERY: Final = (
+    "SELECT payment.utr, customer.customer_id, payment.terms, payment.bank_time_ms "
+    "FROM payment JOIN posting USING (payment_number) JOIN customer USING (account_id) "
+    "WHERE posting.amount_minor < 0 ORDER BY payment_number"
+)
+"""What a Posting is made of, for `posting_of_row`: every payment that moved money, in the order of the UTRs."""
+
 _CUSTOMER_OF_ID: Final = f"{CUSTOMER_QUERY} WHERE customer_id = ?"
 _CUSTOMER_OF_USER: Final = f"{CUSTOMER_QUERY} WHERE user_id = ?"
 _MERCHANT_OF_ID: Final = f"{MERCHANT_QUERY} WHERE merchant_id = ?"
@@ -157,6 +165,7 @@ _POSTED_PAYMENT: Final = "SELECT 1 FROM payment WHERE gateway_id = ? AND transac
 
 _make_customer: Final = maker_of(Customer)
 _make_merchant: Final = maker_of(Merchant)
+_make_posting: Final = maker_of(Posting)
 
 
 Balances = Mapping[int, int]
@@ -203,6 +212,19 @@ def merchant_of(row: tuple[Any, ...], balances: Balances) -> Merchant:
     """The merchant in a row of MERCHANT_QUERY."""
     account_id, merchant_id, name, balance_minor = row
     return _make_merchant(account_id, merchant_id, name, balances.get(account_id, balance_minor))
+
+
+def posting_of(utr: str, customer_id: str, terms: Terms, bank_time_ms: int) -> Posting:
+    """What `TransactionID.txt` says of a payment that moved money."""
+    return _make_posting(
+        utr, customer_id, terms.merchant_id, terms.amount_minor, terms.currency, terms.transaction_id, bank_time_ms
+    )
+
+
+def posting_of_row(row: tuple[Any, ...]) -> Posting:
+    """The Posting of a row of POSTING_QUERY."""
+    utr, customer_id, terms, bank_time_ms = row
+    return posting_of(utr, customer_id, decode_record(Terms, terms), bank_time_ms)
 
 
 def find_payment(path: Path, connection: apsw.Connection, key: tuple[str, bytes]) -> Payment | None:

@@ -18,27 +18,41 @@ from paygate.audit.findings import Check
 from paygate.audit.row_hash import CHAIN_START
 from paygate.bank.audit import audit_ledger, ledger_payments
 from paygate.bank.bank_clock import LockClock
-from paygate.bank.ledger import BankIdentity, Customer, FindPayment, Merchant, Operation, Outcome, Payment, Posting
-from paygate.bank.ledger_batch import Batch, posting_of
+from paygate.bank.ledger import (
+    BankIdentity,
+    Customer,
+    FindPayment,
+    Merchant,
+    Operation,
+    Outcome,
+    Payment,
+    Posting,
+    ReenterOutcome,
+)
+from paygate.bank.ledger_batch import Batch
 from paygate.bank.ledger_chain import Head, corrupt, head_hash
 from paygate.bank.ledger_check import LedgerCheck, head_damage
+from paygate.bank.ledger_reentry import reenter
 from paygate.bank.ledger_rows import write_head
 from paygate.bank.ledger_tables import (
+    APPLICATION_ID,
     CUSTOMER_QUERY,
     MERCHANT_QUERY,
     MIGRATIONS,
+    POSTING_QUERY,
     SCHEMA,
     customer_of,
     find_customer,
     find_merchant,
     find_payment,
     merchant_of,
+    posting_of_row,
 )
 from paygate.clock import Now
 from paygate.codec import limits
-from paygate.codec.record_codec import decode_record
 from paygate.codec.seal import key_id_of, sign_receipts
-from paygate.codec.sealed import KeyList, Terms
+from paygate.codec.sealed import KeyList, ReceiptStatement
+from paygate.files.database_copy import DatabaseCopy
 from paygate.files.sqlite import StoreError, open_database, read_rows, reading, transaction
 
 ABSENT_COUNT_MAX: Final = 16_384
@@ -47,7 +61,6 @@ ABSENT_COUNT_MAX: Final = 16_384
 MERCHANT_COUNT_MAX: Final = 16_384
 """Merchants kept in memory, each of a few hundred bytes: those that are paid would be read for nearly every payment."""
 
-APPLICATION_ID: Final = 0x50474C47  # "PGLG"
 _INSERT_HEAD: Final = f"INSERT INTO bank VALUES (1, {', '.join('?' * (3 + len(Head._fields) + 1))})"  # noqa: S608
 _READING: Final = frozenset({FindPayment})
 _SIGNED_COUNT_MAX: Final = 1 << limits.RECEIPT_PATH_COUNT_MAX  # what a receipt's path can reach
@@ -143,14 +156,8 @@ class SqliteLedger:
 
     def postings(self) -> Iterator[Posting]:
         """Every payment that moved money, in the order of the UTRs."""
-        rows = read_rows(
-            self._connection,
-            "SELECT payment.utr, customer.customer_id, payment.terms, payment.bank_time_ms "
-            "FROM payment JOIN posting USING (payment_number) JOIN customer USING (account_id) "
-            "WHERE posting.amount_minor < 0 ORDER BY payment_number",
-        )
-        for utr, customer_id, terms, bank_time_ms in rows:
-            yield posting_of(utr, customer_id, decode_record(Terms, terms), bank_time_ms)
+        rows = read_rows(self._connection, POSTING_QUERY)
+        return (posting_of_row(row) for row in rows)
 
     def skip_utrs(self, sequence: int) -> None:
         """Never give out a UTR of this sequence number or a lower one. Raises StoreError."""
@@ -173,6 +180,29 @@ class SqliteLedger:
     def payment(self, gateway_id: str, payment_id: bytes) -> Payment | None:
         """A payment that is on disk. Raises StoreCorrupt if it is not what was written (T32)."""
         return find_payment(self._path, self._connection, (gateway_id, payment_id))
+
+    def reenter(self, statement: ReceiptStatement, receipt: bytes, customer_id: str, now: Now) -> ReenterOutcome:
+        """Enter a payment that a backup did not have, as it was: its receipt, which has been verified, says so.
+
+        For a restored ledger that does not have the payment. Raises StoreError.
+        """
+        with transaction(self._connection):
+            outcome, head, changes = reenter(
+                self._connection,
+                self._head,
+                (statement, receipt),
+                (self.find_customer(customer_id), self.find_merchant(statement.terms.merchant_id)),
+                self._lock_clock.read(now),
+                self._balances,
+            )
+        self._head = head
+        self._balances.update(changes.balances)
+        self._merchants.clear()
+        return outcome
+
+    def copy_to(self, target: Path) -> DatabaseCopy:
+        """A copy of the ledger in the making, for a backup. Raises BackupFailed."""
+        return DatabaseCopy(self._connection, target)
 
     def audit(self, key_list: KeyList) -> list[Check]:
         """Everything in the ledger checked, as it is on disk; `key_list` holds the key that receipts verify under."""

@@ -85,6 +85,37 @@ def open_database(
     return connection
 
 
+def open_to_read(path: Path, *, application_id: int, version: int) -> apsw.Connection:
+    """A database that no server uses, for an audit: nothing of it is changed, not even the log that a kill left.
+
+    Raises StoreError, also for one of another version, which only a server's start takes over.
+    """
+    try:
+        has_log = path.with_name(f"{path.name}-wal").exists()
+        # SQLite can't look into a log with a connection that may only read, so this one may write and does not.
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            # A log that was there stays as it is; the empty one that is made if there was none goes again.
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(has_log))
+            connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+            connection.pragma("trusted_schema", False)
+            connection.pragma("query_only", True)
+            connection.pragma("locking_mode", "EXCLUSIVE")
+            found = connection.pragma("application_id"), connection.pragma("user_version")
+        except BaseException:
+            connection.close()
+            raise
+    except apsw.CantOpenError:
+        raise StoreError(f"there is no {path}; is --state right?", ExitCode.BAD_STATE) from None
+    except apsw.Error as error:
+        raise _named(error, path) from None
+    if found != (application_id, version):
+        connection.close()
+        text = f"{path} has version {found[1]} of program {found[0]:x}, not {version} of {application_id:x}"
+        raise StoreError(f"{text}; start the server of its state directory once, which takes an older one over")
+    return connection
+
+
 @contextlib.contextmanager
 def transaction(connection: apsw.Connection) -> Iterator[None]:
     """BEGIN IMMEDIATE; then COMMIT, or ROLLBACK on any exception. One that writes nothing costs no fsync.

@@ -17,6 +17,7 @@ from paygate.codec.money import format_amount
 from paygate.files.added_line import add_line, read_rows
 from paygate.files.state_dir import StateDir, StateError
 from paygate.files.text_records import FieldProblem
+from paygate.gateway.audit_commands import add_audit_commands
 from paygate.gateway.bank_side import GatewayIdentity
 from paygate.gateway.record_lines import TOKENS_LAYOUT, parse_token, token_row
 from paygate.gateway.server import PROGRAM, GatewayOptions, serve, take_in_now
@@ -50,7 +51,7 @@ def _main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     codes = [ExitCode.OK, ExitCode.USAGE, ExitCode.TOKEN_REFUSED, ExitCode.PORT_IN_USE, ExitCode.STATE_IN_USE]
-    codes += [ExitCode.BAD_STATE, ExitCode.NO_BANK, ExitCode.STORE_FAILED, ExitCode.INTERNAL]
+    codes += [ExitCode.BAD_STATE, ExitCode.NO_BANK, ExitCode.STORE_FAILED, ExitCode.FINDINGS, ExitCode.INTERNAL]
     parser, add = server_parser(
         PROGRAM, "A payment gateway that forwards bank credentials which it cannot read.", codes, DEFAULT_STATE
     )
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cancel = add("cancel", _cancel, "Withdraw an unpaid token.")
     cancel.add_argument("transaction", metavar="ID", help="transaction ID")
+    add_audit_commands(add)
     return parser
 
 

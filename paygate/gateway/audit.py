@@ -52,6 +52,12 @@ def gateway_payments(connection: apsw.Connection) -> Iterator[ExportedPayment]:
         yield _exported(encoded_terms, envelope_hash, IN_FLIGHT, "", b"")
 
 
+def tokens_in_flight(connection: apsw.Connection) -> set[str]:
+    """The transaction IDs of payments without a final outcome."""
+    flights: Any = connection.execute(_FLIGHTS)
+    return {decode_record(Terms, encoded_terms).transaction_id for _, encoded_terms, _ in flights}
+
+
 def _exported(encoded_terms: bytes, envelope_hash: bytes, outcome: str, utr: str, receipt: bytes) -> ExportedPayment:
     terms = decode_record(Terms, encoded_terms)
     return ExportedPayment(

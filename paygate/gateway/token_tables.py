@@ -146,11 +146,11 @@ class TokenTables:
 
     def tokens(self) -> Iterator[Token]:
         """Every token, in the order in which they were taken in; none is in flight. Raises StoreError."""
-        return (_token_of(row)[1] for row in read_rows(self._connection, _TOKENS))
+        return all_tokens(self._connection)
 
     def payments(self) -> Iterator[Payment]:
         """Every payment, also those in flight, oldest first. Raises StoreError."""
-        return (_payment_of(row[1:]) for row in read_rows(self._connection, _PAYMENTS))
+        return all_payments(self._connection)
 
     def audit(self) -> list[Check]:
         """Everything in the database checked, as it is on disk. Raises StoreError."""
@@ -185,6 +185,16 @@ _STATEMENTS: Final = (
     "INSERT INTO paid VALUES (?, ?)",
 )
 """In the order of `Changes`."""
+
+
+def all_tokens(connection: apsw.Connection) -> Iterator[Token]:
+    """Every token, in the order in which they were taken in; none is in flight. Raises StoreError."""
+    return (_token_of(row)[1] for row in read_rows(connection, _TOKENS))
+
+
+def all_payments(connection: apsw.Connection) -> Iterator[Payment]:
+    """Every payment, also those in flight, oldest first. Raises StoreError."""
+    return (_payment_of(row[1:]) for row in read_rows(connection, _PAYMENTS))
 
 
 def token_row(number: int, token: Token) -> Row:

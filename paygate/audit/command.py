@@ -1,0 +1,102 @@
+"""The commands `audit` and `export-payments` as far as both servers' are the same."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import apsw
+
+from paygate.audit.exports import ExportedPayment, ExportHeader, Side, read_export
+from paygate.audit.findings import Check, all_findings, check_of, report_lines
+from paygate.audit.reconcile import Reconciliation
+from paygate.cli import ExitCode, PaygateExit
+from paygate.codec.errors import RemoteProtocolError
+from paygate.codec.record_codec import decode_record
+from paygate.codec.sealed import KeyList, SignedKeyList
+from paygate.files.sqlite import open_to_read, reading
+from paygate.files.state_dir import StateDir
+
+EPILOG = (
+    f"exit codes: {ExitCode.OK} nothing is wrong · {ExitCode.FINDINGS} something is, as printed · "
+    f"{ExitCode.STATE_IN_USE} a server runs · {ExitCode.BAD_STATE} the store can't be opened at all"
+)
+
+
+def add_audit_options(parser: argparse.ArgumentParser, other: Side) -> None:
+    """What `audit` takes; `other` is the side whose export may be compared."""
+    parser.epilog = EPILOG
+    parser.add_argument("--json", action="store_true", help="one JSON object a check, one a line")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help=f"compare payment by payment with this export: 'paygate-{other} export-payments' writes it",
+    )
+
+
+@contextlib.contextmanager
+def store_to_read(state_path: Path, name: str, *, application_id: int, version: int) -> Iterator[apsw.Connection]:
+    """The store of a state directory that no server uses meanwhile; nothing of it is changed. Raises PaygateExit."""
+    state = StateDir(state_path)
+    if not state.try_lock():
+        raise PaygateExit(
+            f"a server runs on {state_path}: stop it (SIGTERM), or look at a copy of the directory: --state COPY",
+            ExitCode.STATE_IN_USE,
+        )
+    try:
+        connection = open_to_read(state_path / name, application_id=application_id, version=version)
+        try:
+            with reading(connection):
+                yield connection
+        finally:
+            connection.close()
+    finally:
+        state.close()
+
+
+def compare(
+    own: ExportHeader, payments: Sequence[ExportedPayment], path: Path, key_list: KeyList | None
+) -> Iterator[Check]:
+    """Our payments against the export of the other side. A bank gives its key list; a gateway takes the export's.
+
+    Raises PaygateExit for a file that is no such export.
+    """
+    other: Side = "gateway" if own.side == "bank" else "bank"
+    header, others = read_export(path, other)
+    if (header.bank_id, header.gateway_id) != (own.bank_id, own.gateway_id):
+        raise PaygateExit(
+            f"{path} is of bank {header.bank_id} and gateway {header.gateway_id}, not of {own.bank_id} and "
+            f"{own.gateway_id}: export it from the right state directory",
+            ExitCode.USAGE,
+        )
+    if key_list is None:
+        key_list = _key_list_of(path, header)
+    at_bank, at_gateway = (payments, others) if own.side == "bank" else (others, payments)
+    reconciliation = Reconciliation(at_bank, at_gateway, key_list)
+    found = list(reconciliation.findings())
+    yield check_of(
+        f"payments against {path.name}",
+        "both sides say the same",
+        found,
+        lambda: reconciliation.count,
+        reconciliation.remarks,
+    )
+
+
+def _key_list_of(path: Path, header: ExportHeader) -> KeyList:
+    try:
+        return decode_record(KeyList, decode_record(SignedKeyList, header.signed_key_list).key_list)
+    except RemoteProtocolError:
+        raise PaygateExit(f"{path}, line 1: expected the bank's key list; export it again", ExitCode.USAGE) from None
+
+
+def tell(checks: Sequence[Check], *, as_json: bool) -> ExitCode:
+    """Print what an audit came to; gives the program's exit code."""
+    for line in report_lines(checks, as_json=as_json):
+        sys.stdout.write(f"{line}\n")
+    found = all_findings(checks)
+    if not as_json:
+        sys.stdout.write(f"{len(found)} findings\n" if found else "nothing is wrong\n")
+    return ExitCode.FINDINGS if found else ExitCode.OK
