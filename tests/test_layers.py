@@ -18,7 +18,8 @@ ROOT: Final = Path(paygate.__file__).parent
 
 # A part is a folder or a module directly below paygate/. Beside itself and the standard library, it may import:
 SHARED: Final = {
-    "arguments", "audit", "children", "cli", "clock", "codec", "effects", "escape", "files", "hardening", "link",
+    "arguments", "audit", "backups", "children", "cli", "clock", "codec", "effects", "escape", "files", "hardening",
+    "link",
     "link_checks", "link_events", "link_states", "links", "making", "net", "shell",
     "tick",
 }  # fmt: skip
@@ -42,6 +43,7 @@ PARTS: Final[dict[str, set[str]]] = {
     "links": {"codec", "effects", "link", "link_events", "link_states", "making"},
     "arguments": {"cli", "codec", "net"},
     "tick": {"cli", "clock", "effects", "files", "net"},
+    "backups": {"clock", "effects", "files", "net", "shell"},
     "shell": {"arguments", "cli", "clock", "effects", "net", "tick"},
     # Roles never import each other: they meet on the wire only.
     "bank": SHARED,
@@ -71,6 +73,8 @@ THIRD_PARTY: Final[dict[str, set[str]]] = {
         "bench.staged",  # times its functions
         "bench.surroundings",  # says which SQLite was measured
         "files.sqlite",  # opens databases
+        "files.database_copy",  # copies them for backups
+        "bank.ledger_reentry",  # enters what a backup did not have
         "audit.command",  # hands a connection on
         "audit.findings",  # knows its word for a damaged page
         "audit.pages",  # asks for damaged pages

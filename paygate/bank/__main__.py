@@ -10,6 +10,7 @@ from typing import Final
 
 from paygate.arguments import Command, add_capture, port, server_parser
 from paygate.bank.audit_commands import add_audit_commands
+from paygate.bank.backup_commands import add_backup_commands
 from paygate.bank.decoding import make_verifiers
 from paygate.bank.keys import (
     add_gateway,
@@ -105,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     export = add("export", _export, "Write all records as text files.")
     export.add_argument("directory", type=Path, metavar="DIR", help="where to write them")
     add_audit_commands(add)
+    add_backup_commands(add)
     return parser
 
 

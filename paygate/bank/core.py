@@ -85,14 +85,25 @@ class BankCore:
     """One bank, for all gateways that are linked to it. Effects besides the shared ones: Decode, Posted, LogLine."""
 
     def __init__(
-        self, bank_id: str, signed_key_list: bytes, key_of: KeyOf, *, decode_count_max: int = DECODE_COUNT_MAX
+        self,
+        bank_id: str,
+        signed_key_list: bytes,
+        key_of: KeyOf,
+        *,
+        decode_count_max: int = DECODE_COUNT_MAX,
+        restored_ms: int = 0,
     ) -> None:
-        """`key_of` finds the link key of a gateway, or gives None for a stranger."""
+        """`key_of` finds the link key of a gateway, or gives None for a stranger.
+
+        `restored_ms`: when the ledger was restored from a backup. What was authorised before may have been posted under
+        a UTR that it does not know, so it is late, and never posted a second time (T6).
+        """
         self.signed_key_list = signed_key_list
         """What BankKeysQuery is answered with; may be replaced at any time (T12)."""
         self._bank_id = bank_id
         self._key_of = key_of
         self._decode_count_max = decode_count_max
+        self._restored_ms = restored_ms
         self._links = LinkTable()
         # Commits in the order of their outcomes, each with what is done then and with what.
         self._awaited: deque[tuple[PaymentOperation, _Then, Any]] = deque()
@@ -230,6 +241,12 @@ class BankCore:
             outcome = _UNAVAILABLE
         if outcome.outcome is not None:
             self._decided(asker, outcome, effects)
+            self._ended(request.terms, effects)
+            return
+        if request.terms.authorised_at_ms < self._restored_ms:
+            # Its time is over, whatever is in the envelope.
+            late = _make_transfer(request.terms, sent_envelope_hash, Reason.TERMS, 0)
+            effects.append(self._commit(late, BankCore._decided, asker))
             self._ended(request.terms, effects)
             return
         tag = self._next_tag

@@ -36,6 +36,8 @@ from paygate.files.state_dir import StateDir, StateError, check_private
 KEY_LIST_VALID_MS: Final = 365 * 24 * 3_600_000
 """How long a key list is valid; each rotation begins it anew."""
 LINK_KEY_SIZE: Final = 32
+RESTORED_SERIAL_STEP: Final = 1_000
+"""More rotations than there are between a backup and its restore."""
 
 _KEY_SIZE: Final = 32
 _IDENTITY_NAME: Final = "bank.json"
@@ -212,12 +214,23 @@ def _destroy_sealing_key(directory: Path, key_id: bytes) -> bool:
     return bool(paths)
 
 
-def _sign_next(directory: Path, old: KeyList, suite_keys: Sequence[SuiteKey], now_wall_ms: int) -> KeyList:
+def renew_key_list(directory: Path, now_wall_ms: int) -> KeyList:
+    """Sign the list of a restored bank anew, with a serial above all that the bank can have given since the backup.
+
+    Clients take no list with a serial below one that they have seen (T10). Raises StateError.
+    """
+    old = load_key_list(directory)
+    return _sign_next(directory, old, old.suite_keys, now_wall_ms, serial_step=RESTORED_SERIAL_STEP)
+
+
+def _sign_next(
+    directory: Path, old: KeyList, suite_keys: Sequence[SuiteKey], now_wall_ms: int, *, serial_step: int = 1
+) -> KeyList:
     state = StateDir(directory)
     root_key = Ed25519PrivateKey.from_private_bytes(_read_hex(state, _ROOT_KEY_NAME, _KEY_SIZE))
     key_list = KeyList(
         bank_id=old.bank_id,
-        serial=old.serial + 1,
+        serial=old.serial + serial_step,
         valid_from_ms=min(_valid_from(now_wall_ms), old.valid_from_ms),
         valid_until_ms=max(now_wall_ms + KEY_LIST_VALID_MS, old.valid_until_ms),
         password_key=old.password_key,
@@ -330,6 +343,27 @@ def find_link_key(directory: Path, gateway_id: str) -> bytes | None:
 def gateway_ids(directory: Path) -> list[str]:
     """The gateways that have a link key."""
     return sorted(path.stem for path in (directory / _GATEWAY_DIRECTORY).glob("*.key"))
+
+
+# -- what a backup holds ---------------------------------------------------------------------------------
+
+
+def public_file_names() -> tuple[str, ...]:
+    """The files of a bank that hold no secret: a backup without keys has these."""
+    return _ROOT_PUBLIC_NAME, KEY_LIST_NAME, _IDENTITY_NAME
+
+
+def key_file_names(directory: Path) -> list[str]:
+    """The files with keys that a state directory or a backup of one has; whoever has these is the bank."""
+    names = [name for name in (_ROOT_KEY_NAME, _RECEIPT_KEY_NAME) if (directory / name).exists()]
+    for folder in (_DECODER_DIRECTORY, _GATEWAY_DIRECTORY):
+        names += sorted(f"{folder}/{path.name}" for path in (directory / folder).glob("*.key"))
+    return names
+
+
+def has_root_key(directory: Path) -> bool:
+    """Whether key lists can be signed here."""
+    return (directory / _ROOT_KEY_NAME).exists()
 
 
 # -- files -----------------------------------------------------------------------------------------------

@@ -200,6 +200,16 @@ class AccountOutcome(Enum):
     TOO_MUCH = "with this amount the bank would hold more than its books can count; nothing was changed"
 
 
+class ReenterOutcome(Enum):
+    """What became of a payment that a restored bank was shown the receipt of."""
+
+    ENTERED = "it is in the ledger now, as it was"
+    NO_ACCOUNT = "the ledger has no such customer or merchant"
+    TOKEN_PAID = "another payment of its token is in the ledger"  # noqa: S105  # not a password
+    UTR_TAKEN = "its UTR is another payment's in the ledger"
+    FUNDS = "the customer's balance does not cover it any more"
+
+
 Outcome = PaymentOutcome | AccountOutcome
 
 MISMATCH: Final = PaymentOutcome(TransferOutcome.MISMATCH)

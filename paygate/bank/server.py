@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from paygate.arguments import capturing
+from paygate.backups import backup_desk
+from paygate.bank.backup import load_restored_ms
 from paygate.bank.bank_clock import ClockWatch
 from paygate.bank.core import BankCore, Decode
 from paygate.bank.decoding import DecoderProcess, VerifierBatch, decoder_argv, make_verifiers
@@ -27,6 +29,7 @@ from paygate.cli import ExitCode, log
 from paygate.clock import Now, system_now
 from paygate.codec.messages import MakeVerifier, OpenedEnvelope
 from paygate.effects import Effect, LogLine
+from paygate.files.database_copy import BackupDesk
 from paygate.files.file_errors import unusable
 from paygate.files.state_dir import StateDir, StateError
 from paygate.files.text_records import WRITE_DELAY_MS
@@ -76,15 +79,21 @@ def serve(options: BankOptions) -> int:
         _log(text)
     records = open_records(directory, ledger)
     loop = Loop()
-    core = BankCore(identity.bank_id, load_signed_key_list(directory), _KeyFinder(directory))
+    core = BankCore(
+        identity.bank_id,
+        load_signed_key_list(directory),
+        _KeyFinder(directory),
+        restored_ms=load_restored_ms(directory),
+    )
     performer = _Performer(loop, records)
     server = Server(PROGRAM, loop, core, ledger, performer)
     decoder = _start_decoder(loop, directory, core, server)
     performer.decoder = decoder
     signals = ServerSignals(loop, server.begin_drain, ignore_sigterm=options.ignore_sigterm)
+    backups = backup_desk(loop, server, directory, ledger.copy_to, _log)
     with capturing(options.capture_path, PROGRAM) as capture:
         host, port = server.listen(options.host, options.port, LINK_LIMITS, capture=capture)
-        _Poll(loop, directory, core, server, records, clock_watch)
+        _Poll(loop, directory, core, server, records, clock_watch, backups)
         sys.stdout.write(f"{PROGRAM}: listening on {format_host_port(host, port)}\n")
         sys.stdout.flush()
         server.run(signals)
@@ -205,6 +214,7 @@ class _Poll:
         server: Server,
         records: BankRecords,
         clock_watch: ClockWatch,
+        backups: BackupDesk,
     ) -> None:
         self._loop = loop
         self._directory = directory
@@ -212,6 +222,7 @@ class _Poll:
         self._server = server
         self._records = records
         self._clock_watch = clock_watch
+        self._backups = backups
         self._key_list_mtime_ns = self._mtime_ns()
         self._later()
 
@@ -222,6 +233,7 @@ class _Poll:
         if text := self._clock_watch.look(now):
             _log(text)
         self._look_at_keys(now)
+        self._backups.look()
         try:
             requests = self._records.look()
             if requests:

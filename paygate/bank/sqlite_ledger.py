@@ -27,10 +27,12 @@ from paygate.bank.ledger import (
     Outcome,
     Payment,
     Posting,
+    ReenterOutcome,
 )
 from paygate.bank.ledger_batch import Batch
 from paygate.bank.ledger_chain import Head, corrupt, head_hash
 from paygate.bank.ledger_check import LedgerCheck, head_damage
+from paygate.bank.ledger_reentry import reenter
 from paygate.bank.ledger_rows import write_head
 from paygate.bank.ledger_tables import (
     APPLICATION_ID,
@@ -49,7 +51,8 @@ from paygate.bank.ledger_tables import (
 from paygate.clock import Now
 from paygate.codec import limits
 from paygate.codec.seal import key_id_of, sign_receipts
-from paygate.codec.sealed import KeyList
+from paygate.codec.sealed import KeyList, ReceiptStatement
+from paygate.files.database_copy import DatabaseCopy
 from paygate.files.sqlite import StoreError, open_database, read_rows, reading, transaction
 
 ABSENT_COUNT_MAX: Final = 16_384
@@ -177,6 +180,29 @@ class SqliteLedger:
     def payment(self, gateway_id: str, payment_id: bytes) -> Payment | None:
         """A payment that is on disk. Raises StoreCorrupt if it is not what was written (T32)."""
         return find_payment(self._path, self._connection, (gateway_id, payment_id))
+
+    def reenter(self, statement: ReceiptStatement, receipt: bytes, customer_id: str, now: Now) -> ReenterOutcome:
+        """Enter a payment that a backup did not have, as it was: its receipt, which has been verified, says so.
+
+        For a restored ledger that does not have the payment. Raises StoreError.
+        """
+        with transaction(self._connection):
+            outcome, head, changes = reenter(
+                self._connection,
+                self._head,
+                (statement, receipt),
+                (self.find_customer(customer_id), self.find_merchant(statement.terms.merchant_id)),
+                self._lock_clock.read(now),
+                self._balances,
+            )
+        self._head = head
+        self._balances.update(changes.balances)
+        self._merchants.clear()
+        return outcome
+
+    def copy_to(self, target: Path) -> DatabaseCopy:
+        """A copy of the ledger in the making, for a backup. Raises BackupFailed."""
+        return DatabaseCopy(self._connection, target)
 
     def audit(self, key_list: KeyList) -> list[Check]:
         """Everything in the ledger checked, as it is on disk; `key_list` holds the key that receipts verify under."""
