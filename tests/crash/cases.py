@@ -14,6 +14,8 @@ ROUND_COUNT: Final = 4
 ENDURED_COUNT: Final = 90
 """Customers that die while the same two servers live on; each has a token of its own."""
 PAIRED: Final = (("bank", "gateway"), ("gateway", "client"), ("bank", "client"))
+ASKING: Final = ("status", "retry")
+"""What a customer in doubt does."""
 _ENDURE: Final = "endure"
 _REACH: Final = 0.7
 """Of the hits that a round without deaths has, so many are sure to come."""
@@ -58,26 +60,26 @@ class Drawing:
         """A death at a point: at any of its hits, or with `is_sure` at its first."""
         point = POINTS[name]
         who = {"decoder": "bank", "encoder": "client"}.get(point.program, point.program)
-        if point.reached_by not in ("serve", "pay", "status"):
+        if point.reached_by not in ("serve", "pay", *ASKING):
             who = "operator"
         count_max = max(1, int(self.hits.get(name, 1) * _REACH))
         return Death(who, name, 1 if is_sure else self.randomness.randint(1, count_max))
 
     def rounds_for(self, names: Sequence[str], *, is_sure: bool = False) -> list[tuple[Death, ...]]:
         """Rounds in which all of these points have a death: one of each server, three of clients, one command."""
-        kinds = ("bank", "gateway", "client", "status", "operator")
+        kinds = ("bank", "gateway", "client", "asking", "operator")
         waiting: dict[str, list[Death]] = {kind: [] for kind in kinds}
         for name in names:
             death = self.death(name, is_sure=is_sure)
-            waiting["status" if POINTS[name].reached_by == "status" else death.program].append(death)
+            waiting["asking" if POINTS[name].reached_by in ASKING else death.program].append(death)
         for deaths in waiting.values():
             self.randomness.shuffle(deaths)
         rounds = []
         while any(waiting.values()):
             chosen = [waiting[kind].pop() for kind in ("bank", "gateway", "operator") if waiting[kind]]
-            if waiting["status"]:
+            if waiting["asking"]:
                 # The first dies in doubt, the other one as it asks.
-                chosen += [_CREDENTIALS_SENT, waiting["status"].pop()]
+                chosen += [_CREDENTIALS_SENT, waiting["asking"].pop()]
             else:
                 chosen += [waiting["client"].pop() for _ in range(min(3, len(waiting["client"])))]
             rounds.append(tuple(chosen))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from crash.books import DEFINITE, Books, Customer, Token, client_records, text_rows
+from crash.cases import ASKING
 from crash.operator_commands import OFFLINE, Operator
 from crash.points import POINTS
 from crash.system import GATEWAY_PORT, POLL_S, SESSION_S, Death, System, Violation, resources_of
@@ -74,13 +75,13 @@ class Round:
         self.system.start_servers(self.deaths)
         self.system.wait_until_ready()
         online_token = self._edit_online()
-        runs, statuses = self._pay_all(offline_token)
+        runs, asking = self._pay_all(offline_token)
         for death in commands:
             if POINTS[death.point].reached_by not in OFFLINE:
                 operator.run(death)
         self.system.wait_for([run.started for run in runs])
         self._note(runs)
-        self._settle(statuses)
+        self._settle(asking)
         self._pay_again([(runs[0].customer, runs[0].token), (runs[-1].customer, online_token)])
         self._check_resources()
         self.system.stop_servers()
@@ -166,8 +167,8 @@ class Round:
         """Let all customers pay at once; gives the runs, and the deaths that are for later questions."""
         customers = self.books.customers
         deaths = [d for d in self.deaths if d.program == "client"]
-        statuses = [d for d in deaths if d.point in POINTS and POINTS[d.point].reached_by == "status"]
-        armed = [d for d in deaths if d not in statuses]
+        asking = [d for d in deaths if d.point in POINTS and POINTS[d.point].reached_by in ASKING]
+        armed = [d for d in deaths if d not in asking]
         tokens = [next(self.fresh) for _ in range(4)]
         # T5: now and then two pay one token.
         last = tokens[1] if self.randomness.random() < 0.3 else offline_token
@@ -192,7 +193,7 @@ class Round:
         if self.randomness.random() < 0.3:
             # A wrong passcode, which is counted before it is answered (T16).
             self.system.wait_for([self._begin_pay(customers["C-BOB"], next(self.fresh), None, passcode="0000")])
-        return runs, statuses
+        return runs, asking
 
     def _begin_pay(
         self,
@@ -250,29 +251,50 @@ class Round:
         """Ask what became of every payment, until each has a definite answer (I9)."""
         armed = list(deaths)
         begun_s = time.monotonic()
+        if any(POINTS[death.point].reached_by == "retry" for death in armed) or self.randomness.random() < 0.4:
+            self._retry(armed)
         while open_ids := self._customers_in_doubt():
             healed_s = max(self.system.healed_at_s, begun_s)
             if time.monotonic() > healed_s + FINAL_S_MAX:
                 raise Violation(f"I9: payments of {open_ids} are not final {FINAL_S_MAX} s after everything ran again")
-            is_true = time.monotonic() < begun_s + TRUE_CLOCK_S or bool(armed)
-            asked = []
-            for customer_id in open_ids:
-                death = armed.pop() if armed else None
-                arguments = ["status", "all", "--state", str(self.system.root / "clients" / customer_id), "--json"]
-                ahead_ms = 0 if is_true else CLOCK_AHEAD_MS
-                started = self.system.begin("client", arguments, death, clock_ahead_ms=ahead_ms)
-                asked.append((started, death))
-            self.asked_count += len(asked)
-            self.system.wait_for([started for started, _ in asked])
-            for started, death in asked:
-                if started.was_killed and death is not None:
-                    self.system.killed.append(death)
-                elif started.exit_code not in (0, _DECLINED, _UNKNOWN, _NO_CONNECTION, _REFUSED):
-                    raise Violation(f"I6: status ended with {started.exit_code}: {started.output} {started.errors}")
-                self.books.note_output(started.output)
+            is_true = time.monotonic() < begun_s + TRUE_CLOCK_S
+            ahead_ms = 0 if is_true else CLOCK_AHEAD_MS
+            self._ask([(customer_id, ["status", "all"]) for customer_id in open_ids], armed, ahead_ms)
             if self._customers_in_doubt():
                 self.system.wait(0.1)
         self.final_s = max(0.0, time.monotonic() - max(self.system.healed_at_s, begun_s))
+
+    def _retry(self, armed: list[Death]) -> None:
+        """Customers in doubt go on with their payments themselves."""
+        clients = self.system.root / "clients"
+        self._ask(
+            [
+                (customer_id, ["retry", record["terms"]["payment_id"]])
+                for customer_id in self._customers_in_doubt()
+                for record in client_records(clients / customer_id)
+                if record["state"] not in DEFINITE
+            ],
+            armed,
+        )
+
+    def _ask(self, questions: Sequence[tuple[str, list[str]]], armed: list[Death], clock_ahead_ms: int = 0) -> None:
+        """Ask all at once, each customer's question by a program of its own, as many as there are of `armed` dying."""
+        asked = []
+        for customer_id, words in questions:
+            fitting = [death for death in armed if POINTS[death.point].reached_by == words[0]]
+            if fitting:
+                armed.remove(fitting[0])
+            death = fitting[0] if fitting else None
+            arguments = [*words, "--state", str(self.system.root / "clients" / customer_id), "--json"]
+            asked.append((self.system.begin("client", arguments, death, clock_ahead_ms=clock_ahead_ms), death))
+        self.asked_count += len(asked)
+        self.system.wait_for([started for started, _ in asked])
+        for started, death in asked:
+            if started.was_killed and death is not None:
+                self.system.killed.append(death)
+            elif started.exit_code not in (0, _DECLINED, _UNKNOWN, _NO_CONNECTION, _REFUSED):
+                raise Violation(f"I6: a question ended with {started.exit_code}: {started.output} {started.errors}")
+            self.books.note_output(started.output)
 
     def _customers_in_doubt(self) -> list[str]:
         clients = self.system.root / "clients"

@@ -103,7 +103,8 @@ _GATEWAY: Final[tuple[_Row, ...]] = (
     ("take-in", "paygate.gateway.records:GatewayRecords.take_in_tokens", "", "tokens of new lines are issued"),
     ("resume", "paygate.gateway.core:GatewayCore.resume", "", "payments in flight are taken up again"),
     ("row-token", f"{SQL}:INSERT INTO token", "", "the row of a new token"),
-    ("row-token-change", f"{SQL}:UPDATE token", "", "a token is cancelled, or a wrong passcode is counted"),
+    ("row-token-state", f"{SQL}:INSERT OR REPLACE INTO token_state", "", "a token is withdrawn, a passcode counted"),
+    ("row-gateway", f"{SQL}:INSERT OR REPLACE INTO gateway", "", "the ends of the chains"),
     ("row-in-flight", f"{SQL}:INSERT OR REPLACE INTO in_flight", "", "a payment is begun, its token is reserved"),
     ("row-payment", f"{SQL}:INSERT INTO payment", "", "a payment with its final outcome"),
     ("row-paid", f"{SQL}:INSERT INTO paid", "", "a token is paid"),
@@ -139,6 +140,12 @@ _PAY: Final[tuple[_Row, ...]] = (
     ("receipt-rename", _RENAME, f"{_PENDING}.save_receipt", "the receipt takes its name"),
     ("told", "paygate.client.show:put_json", "", "the customer is told"),
 )
+_RETRY: Final[tuple[_Row, ...]] = (
+    ("send", "paygate.net.conn:Connection.flush_output", "", "the question leaves, and the envelope again"),
+    ("save", _SAVE, "", "the definite answer is written down"),
+    ("save-rename", _RENAME, _SAVE, "it takes its name"),
+    ("told", "paygate.client.show:put_json", "", "the customer is told"),
+)
 _STATUS: Final[tuple[_Row, ...]] = (
     ("send", "paygate.net.conn:Connection.flush_output", "", "the question leaves"),
     ("save", _SAVE, "", "the definite answer is written down"),
@@ -160,14 +167,12 @@ _ATOMIC: Final[tuple[_Row, ...]] = (
 _ADD_LINE: Final[tuple[_Row, ...]] = (
     ("line", "paygate.files.added_line:_append", "", "a line is added to a shared file"),
 )
-_INIT: Final[tuple[_Row, ...]] = (
-    ("directory", f"{_STATE}.create", "", "a directory is made"),
-    *_SECRET,
-    *_ATOMIC,
-)
+_DIRECTORY: Final = ("directory", f"{_STATE}.create", "", "a directory is made")
 _COMMANDS: Final[dict[tuple[str, str], tuple[_Row, ...]]] = {
     ("bank", "init"): (
-        *_INIT,
+        _DIRECTORY,
+        *_SECRET,
+        *_ATOMIC,
         ("take-in", "paygate.bank.server:take_in_now", "", "the first accounts are opened"),
         ("schema", f"{SQL}:CREATE TABLE", "", "a table of the ledger is made"),
         ("row-customer", f"{SQL}:INSERT INTO customer", "", "the rows of the first customers"),
@@ -178,7 +183,12 @@ _COMMANDS: Final[dict[tuple[str, str], tuple[_Row, ...]]] = {
     ("bank", "add-gateway"): _SECRET,
     ("bank", "add-account"): _ADD_LINE,
     ("bank", "add-merchant"): _ADD_LINE,
-    ("gateway", "init"): (*_INIT, ("identity", "paygate.gateway.settings:write_identity", "", "key and settings")),
+    ("gateway", "init"): (
+        _DIRECTORY,
+        *_SECRET[:2],
+        *_ATOMIC,
+        ("identity", "paygate.gateway.settings:write_identity", "", "key and settings"),
+    ),
     ("gateway", "issue"): (
         *_ADD_LINE,
         ("take-in", "paygate.gateway.server:take_in_now", "", "the token is taken in while no server runs"),
@@ -208,6 +218,7 @@ _ALL: Final = (
     *_points("gateway", "serve", (*_STORE, *_GATEWAY)),
     *_points("client", "pay", _PAY),
     *_points("client", "status", _STATUS),
+    *_points("client", "retry", _RETRY),
     *_points("decoder", "serve", _DECODER),
     *_points("encoder", "serve", _ENCODER),
     *(point for (program, command), rows in _COMMANDS.items() for point in _points(program, command, rows)),
