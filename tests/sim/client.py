@@ -7,6 +7,7 @@ there after a kill and after a power cut, as `PendingStore` promises (its own po
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from sim.agenda import MS, Event, MachineClock
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 SEAL_US: Final = 40 * MS
 """What the encoder takes for an Argon2id and an envelope, and up to as much again."""
+
+
+_payment_of = lru_cache(maxsize=256)(payment_from_json)
+"""What a record says, read once, however often its customer looks."""
 
 
 class WatchedCore(Core):
@@ -55,7 +60,7 @@ class CustomerMachine:
 
     def record(self, payment_id: bytes) -> Payment:
         """What is on disk of a payment."""
-        return payment_from_json(self.files[payment_id])
+        return _payment_of(self.files[payment_id])
 
     def save(self, payment: Payment) -> None:
         """As `PendingStore.save`: what is settled stays."""

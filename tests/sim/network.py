@@ -141,6 +141,13 @@ class End:
         """Nothing arrives here until then; it comes later."""
         self._stalled_until_us = max(self._stalled_until_us, until_us)
 
+    def heal(self) -> None:
+        """Nothing is cut here, and what stands still comes."""
+        self._cut_after = None
+        self._stalled_until_us = 0
+        if self.is_open and self._arriving:
+            self._network.agenda.at(self._arriving[0][0], self._arrive)
+
     def cut_after(self, size: int) -> None:
         """Break the connection when so many more bytes have arrived here."""
         self._cut_after = size
@@ -288,9 +295,16 @@ class Network:
         self._cuts.append((target, is_to_caller, after))
 
     def heal(self) -> None:
-        """Every address is reachable, nothing is about to be cut or stands still."""
+        """Every address is reachable, nothing is about to be cut, and the weather is fair."""
         self._unreachable_until_us.clear()
         self._cuts.clear()
+        self._weather = lambda source: FAIR
+        for number, (_, source) in self._weathers.items():
+            self._weathers[number] = (FAIR, source)
+        for caller in self.live.values():
+            for end in (caller, caller.peer):
+                if end is not None:
+                    end.heal()
 
     # -- inside ----------------------------------------------------------------------------------------
 

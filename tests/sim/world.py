@@ -23,7 +23,7 @@ from sim.client import CustomerMachine
 from sim.faults import Conditions, Fault, FaultKind, draw_conditions
 from sim.gateway import GatewayMachine
 from sim.judge import Judge
-from sim.keys import secrets_of, verifier
+from sim.keys import remembering_signatures, secrets_of, verifier
 from sim.network import End, Network
 from sim.plan import BANK, Plan, draw_plan
 from sim.server import Machine, Process
@@ -150,11 +150,12 @@ class World:
     def run(self) -> None:
         """All of it, judged. Raises Violation, or what a core or store raised."""
         try:
-            self._begin()
-            self.agenda.run_until(self.healed_us)
-            self._heal()
-            self.agenda.run_until(self.end_us)
-            self.judge.finish(self)
+            with remembering_signatures():
+                self._begin()
+                self.agenda.run_until(self.healed_us)
+                self._heal()
+                self.agenda.run_until(self.end_us)
+                self.judge.finish(self)
         finally:
             self.close()
 
