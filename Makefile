@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 SEED ?= 1
+FAULT_SECONDS ?= 50
 RUNS ?= 2000
 JOBS ?= 2
 CUTS ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-interactive test check spec model fuzz sim power-cuts dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
+.PHONY: help setup demo demo-interactive test check faults spec model fuzz sim power-cuts dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +38,9 @@ check: $(READY) ## format, lint, types, spec freshness, import layers, requireme
 	$(BIN)/mypy
 	PYTHONPATH=scripts $(BIN)/python -m specgen --check
 	$(BIN)/python -m pytest --quiet tests/test_layers.py tests/spec/test_requirements.py
+
+faults: $(READY) ## failing files, cut and altered bytes, on real programs; SEED=n, FAULT_SECONDS=n, CASE='one case'
+	PYTHONPATH=tests:scripts $(BIN)/python -m faults --seed $(SEED) --seconds $(FAULT_SECONDS) $(if $(CASE),--case '$(CASE)')
 
 spec: $(READY) ## write what follows from the declarations into spec/
 	PYTHONPATH=scripts $(BIN)/python -m specgen

@@ -18,40 +18,33 @@ def main() -> int:
     options = _parser().parse_args()
     if "disk_faults" not in os.environ.get(shim.PRELOAD, ""):
         return shim.preloaded("faults", *sys.argv[1:])
-    if options.campaign == "disk":
-        from faults.bugs import BUGS
-        from faults.disk_campaign import run_campaign
+    from faults import disk_campaign, link_campaign
+    from faults.bugs import BUGS
+    from faults.link_cases import BANK_LINK, CLIENT_LINK
 
-        outcome = run_campaign(
-            seed=options.seed,
-            count=options.count,
-            seconds=options.seconds,
-            only=options.case,
-            story=options.story,
-            matching=options.matching,
-            patch=BUGS[options.bug] if options.bug else None,
-        )
-        return bool(outcome.failures)
-    from faults.link_campaign import run_campaign as run_links
-
-    cut = run_links(
-        seed=options.seed,
-        count=options.count,
-        seconds=options.seconds,
-        only=options.case,
-        matching=options.matching,
-    )
-    return bool(cut.failures)
+    patch = BUGS[options.bug] if options.bug else None
+    wanted = {"seed": options.seed, "count": options.count, "seconds": options.seconds, "matching": options.matching}
+    campaigns = ("disk", "links") if options.campaign == "all" else (options.campaign,)
+    if options.case:
+        campaigns = ("links",) if options.case.startswith((BANK_LINK, CLIENT_LINK)) else ("disk",)
+    wanted["seconds"] /= len(campaigns)
+    failure_count = 0
+    if "disk" in campaigns:
+        outcome = disk_campaign.run_campaign(**wanted, only=options.case, story=options.story, patch=patch)
+        failure_count += len(outcome.failures)
+    if "links" in campaigns:
+        failure_count += len(link_campaign.run_campaign(**wanted, only=options.case, patch=patch).failures)
+    return failure_count > 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument("campaign", choices=("disk", "links"))
+    parser.add_argument("campaign", choices=("disk", "links", "all"), nargs="?", default="all")
     parser.add_argument("--seed", type=int, default=1, help="which cases are drawn, and in which order (1)")
-    parser.add_argument("--count", type=int, help="how many cases (all)")
+    parser.add_argument("--count", type=int, help="how many cases of each campaign (all)")
     parser.add_argument("--seconds", type=float, default=SECONDS_DEFAULT, help="end after so long (3600)")
     parser.add_argument("--case", help="only this one, as a failure names it")
-    parser.add_argument("--story", help="only this one: `serve`, or a command such as `bank init`")
+    parser.add_argument("--story", help="of the disk: only this one: `serve`, or a command such as `bank init`")
     parser.add_argument("--bug", help="put this one of faults/bugs.py into the programs, to see that it is found")
     parser.add_argument("--matching", default="", help="only cases whose name has this text in it")
     return parser

@@ -1,6 +1,8 @@
 """Bugs put into the programs on purpose: what a campaign must find, or it finds nothing."""
 
 import contextlib
+import hmac
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -8,6 +10,7 @@ from typing import Any, Final
 import apsw
 
 import paygate.bank.sqlite_ledger
+import paygate.codec.frame
 import paygate.files.sqlite
 import paygate.gateway.token_tables
 from paygate.files.sqlite import StoreFsyncFailed, StoreFull, open_database, transaction
@@ -66,6 +69,12 @@ def _send_after_fsync() -> None:
     _in_stores("transaction", forgiving)
 
 
+def _believe_any_mac() -> None:
+    believing = types.SimpleNamespace(**{**vars(hmac), "compare_digest": lambda _one, _other: True})
+    frame: Any = paygate.codec.frame
+    frame.hmac = believing
+
+
 def _in_stores(name: str, stand_in: Any) -> None:
     modules: tuple[Any, ...] = (paygate.bank.sqlite_ledger, paygate.gateway.token_tables)
     for module in modules:
@@ -76,5 +85,6 @@ def _in_stores(name: str, stand_in: Any) -> None:
 BUGS: Final[dict[str, Callable[[], None]]] = {
     "fsync retried": _retry_fsync,
     "full is fine": _full_is_fine,
+    "any MAC will do": _believe_any_mac,
     "answered after a failed fsync": _send_after_fsync,
 }

@@ -46,6 +46,9 @@ SESSION_S: Final = 8
 """Of the gateways: long enough for a busy machine, short enough for answers that never come."""
 LINK_MS_MAX: Final = 30_000
 """How long a gateway may take to link again."""
+CASE_COUNT_MAX: Final = 60_000
+CASE_RATE_MAX: Final = 40
+"""Cases in all, and in a second: so many tokens are made before it is known how many bytes there are."""
 
 
 @dataclass(slots=True)
@@ -207,7 +210,10 @@ class LinkBench:
         yield from self._link_again(lane, self._harms(case))
         yield from self._pay(case, order, lane.port, lane.port)
         lane.relay.harms.clear()
-        self._note_harm(case, lane.relay.connections[before:])
+        connections = lane.relay.connections[before:]
+        self._note_harm(case, connections)
+        if case.harm.how in (FLIP, FORGE) and any(joined.is_harmed and joined.is_open for joined in connections):
+            raise Broken("a frame that was altered between gateway and bank did not end their link")
 
     def _harms(self, case: LinkCase) -> list[Harm | None]:
         if case.connection == FIRST:
@@ -318,12 +324,13 @@ def run_campaign(
     with tempfile.TemporaryDirectory(prefix="paygate-links-", dir=shared_memory()) as directory:
         bench = LinkBench(Path(directory), seed, patch)
         try:
-            per_lane = 3 + (1 if only else -(-(count or CASE_COUNT_MAX) // LANE_COUNT))
+            case_count_max = min(count or CASE_COUNT_MAX, int(seconds * CASE_RATE_MAX))
+            per_lane = 3 + (1 if only else -(-case_count_max // LANE_COUNT))
             bench.make_orders(per_lane)
             bench.record([per_lane - 1, per_lane - 2, per_lane - 3])
             cases = [case for case in all_cases(bench.recorded, randomness) if matching in case.text]
             print(f"link faults: {len(cases)} cases; seed {seed}")
-            cases = [parse_link_case(only)] if only else drawn(cases, count, randomness)
+            cases = [parse_link_case(only)] if only else drawn(cases, case_count_max, randomness)
             bench.run(cases, seconds)
         finally:
             bench.close()
@@ -336,7 +343,3 @@ def run_campaign(
     for name, trouble in outcome.failures:
         print(f"FAILED {name}\n    {trouble}\n    again: make faults CASE='{name}'")
     return outcome
-
-
-CASE_COUNT_MAX: Final = 60_000
-"""Tokens are made before it is known how many bytes there are."""

@@ -22,6 +22,7 @@ TO_SERVER: Final = "to server"
 TO_CALLER: Final = "to caller"
 _READ_SIZE: Final = 65_536
 _HEAD: Final = struct.Struct(">2sBBHHQI")
+_CHECKSUM_SIZE: Final = 4
 _MAC_SIZE: Final = 16
 
 
@@ -44,6 +45,10 @@ class Framed:
     kind: Kind
     start: int
     end: int
+
+    def is_checksum(self, offset: int) -> bool:
+        """Whether the byte at an offset of the direction is of the frame's checksum."""
+        return self.start + _HEAD.size - _CHECKSUM_SIZE <= offset < self.start + _HEAD.size
 
 
 @dataclass(eq=False, slots=True)
@@ -181,6 +186,7 @@ def altered(frame: bytes, place: int, bit: int, *, is_forged: bool) -> bytes:
     changed[place] ^= 1 << bit
     if is_forged:
         size = int.from_bytes(frame[6:8])
-        head, body = changed[: _HEAD.size - 4], changed[_HEAD.size : _HEAD.size + size]
-        changed[_HEAD.size - 4 : _HEAD.size] = zlib.crc32(head + body).to_bytes(4)
+        head_end = _HEAD.size - _CHECKSUM_SIZE
+        body = changed[_HEAD.size : _HEAD.size + size]
+        changed[head_end : _HEAD.size] = zlib.crc32(changed[:head_end] + body).to_bytes(_CHECKSUM_SIZE)
     return bytes(changed)

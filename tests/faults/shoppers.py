@@ -23,7 +23,7 @@ from paygate.net.loop import Loop
 
 Steps = Iterator[None]
 """A story: it goes on whenever something may have happened."""
-TRIES_MAX: Final = 40
+TRIES_MAX: Final = 20
 """How often a customer tries again, half a second apart, until a server that was cut off is linked again."""
 PAUSE_MS: Final = 500
 _TICK_MS: Final = 50
