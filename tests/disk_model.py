@@ -29,14 +29,14 @@ class Operation(NamedTuple):
     """What a program asks of the disk."""
 
     kind: str
-    """create, write, truncate, sync, delete, rename, or sync names."""
+    """create, write, truncate, sync, delete, rename, link, make directory, or sync names (of a directory)."""
     file: str
     offset: int = 0
     """Of a write, in bytes; of a truncation it is the new size."""
     data: bytes = b""
     """Of a write."""
     new_name: str = ""
-    """Of a renaming."""
+    """Of a renaming or a link."""
 
     @property
     def size(self) -> int:
@@ -180,15 +180,19 @@ class File:
         return bytes(held)
 
 
+NameChange = tuple[tuple[str, File | None], ...]
+"""What happens to names in one step: each stands for this file from then on, or for none."""
+
+
 class Files:
-    """All files of one machine."""
+    """All files of a machine, by name; that of a directory ends with a slash, and one that nobody made is there."""
 
     def __init__(self, image: Image | None = None) -> None:
         """Empty, or as the image."""
         files = [File(content, durable, list(unsynced)) for content, durable, unsynced in image.files] if image else []
         self.names: dict[str, File] = {}
         self._durable_names: dict[str, File] = {}
-        self._name_changes: list[tuple[tuple[str, File | None], ...]] = []
+        self._name_changes: list[NameChange] = []
         if image is not None:
             self.names = {name: files[number] for name, number in image.names.items()}
             self._durable_names = {name: files[number] for name, number in image.durable_names.items()}
@@ -210,13 +214,28 @@ class Files:
 
     def rename(self, name: str, new_name: str) -> None:
         """In place of a file of the new name, in one step. Raises KeyError if there is none to rename."""
+        assert parent_of(name) == parent_of(new_name), "from one directory to another is another matter"
         file = self.names[new_name] = self.names.pop(name)
         self._name_changes.append(((name, None), (new_name, file)))
 
-    def sync_names(self) -> None:
-        """The names are kept from now on: there is one directory."""
-        self._durable_names = dict(self.names)
-        self._name_changes.clear()
+    def link(self, name: str, new_name: str) -> None:
+        """A second name for the same file. Raises KeyError if there is none."""
+        file = self.names[new_name] = self.names[name]
+        self._name_changes.append(((new_name, file),))
+
+    def make_directory(self, directory: str) -> None:
+        """A new one."""
+        self.create(f"{directory}/")
+
+    def sync_names(self, directory: str = "") -> None:
+        """What was made, moved and taken away in this directory is kept from now on."""
+        kept = []
+        for change in self._name_changes:
+            if parent_of(change[0][0]) == directory:
+                _apply(change, self._durable_names)
+            else:
+                kept.append(change)
+        self._name_changes = kept
 
     def do(self, operation: Operation) -> None:
         """Do again what was recorded of another run."""
@@ -233,9 +252,13 @@ class Files:
             self.delete(name)
         elif kind == "rename":
             self.rename(name, new_name)
+        elif kind == "link":
+            self.link(name, new_name)
+        elif kind == "make directory":
+            self.make_directory(name)
         else:
             assert kind == "sync names", kind
-            self.sync_names()
+            self.sync_names(name)
 
     def contents(self) -> dict[str, bytes]:
         """What a look from outside sees."""
@@ -267,13 +290,25 @@ class Files:
                 report.names_lost += 1
                 continue
             report.names_kept += 1
-            for name, file in change:
-                if file is None:
-                    names.pop(name, None)
-                else:
-                    names[name] = file
+            _apply(change, names)
+        made = {name for change in self._name_changes for name, _ in change if name.endswith("/")}
+        for lost in made - set(names):
+            names = {name: file for name, file in names.items() if not name.startswith(lost)}
         held: dict[File, bytes] = {file: file.after_cut(randomness, report) for file in dict.fromkeys(names.values())}
         return Image.of({name: held[file] for name, file in names.items()}), report
+
+
+def parent_of(name: str) -> str:
+    """The directory that a name is in; of those that say nothing of one, the empty name."""
+    return name.rstrip("/").rpartition("/")[0]
+
+
+def _apply(change: NameChange, names: dict[str, "File"]) -> None:
+    for name, file in change:
+        if file is None:
+            names.pop(name, None)
+        else:
+            names[name] = file
 
 
 def _put(content: bytes | bytearray, offset: int, data: bytes) -> None:

@@ -16,7 +16,7 @@ from random import Random
 from typing import Final
 
 import apsw
-from disk_model import CutReport, File, Files, Image, Operation
+from disk_model import CutReport, File, Files, Image, Operation, parent_of
 
 _UNIX_SECTOR_SIZE: Final = 4096
 _UNIX_CHARACTERISTICS: Final = apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE | apsw.SQLITE_IOCAP_SUBPAGE_READ
@@ -149,16 +149,17 @@ class MemoryDisk(apsw.VFS):
         self.before(Operation("delete", name))
         self._model.delete(name)
         if syncdir:
-            self.sync_names()
+            self.sync_names(name)
 
     def xAccess(self, pathname: str, flags: int) -> bool:
         """Whether there is such a file."""
         return self._own_name(pathname) in self._model.names
 
-    def sync_names(self) -> None:
-        """Sync the directory."""
-        self.before(Operation("sync names", ""))
-        self._model.sync_names()
+    def sync_names(self, name: str) -> None:
+        """Sync the directory that this name is in."""
+        directory = parent_of(name)
+        self.before(Operation("sync names", directory))
+        self._model.sync_names(directory)
 
     def forget(self, handle: "_Handle") -> None:
         """It was closed."""
@@ -229,7 +230,7 @@ class _Handle:
         self.file.sync()
         if self.syncs_names:
             self.syncs_names = False
-            disk.sync_names()
+            disk.sync_names(self.name)
 
     def xFileSize(self) -> int:
         return len(self.file.content)

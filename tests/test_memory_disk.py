@@ -371,3 +371,18 @@ def test_sqlite_leaves_the_same_bytes_as_on_a_real_disk(disk: MemoryDisk, tmp_pa
     real = [{p.name: p.read_bytes() for p in tmp_path.iterdir()} for _ in work(tmp_path / "a.db", None)]
     assert len(in_memory[-2]["a.db-wal"]) > 100_000
     assert in_memory == real
+
+
+def test_a_directory_that_is_lost_takes_its_files_with_it() -> None:
+    files = synced_files()
+    files.make_directory("d")
+    files.create("d/a").write(0, b"new")
+    files.names["d/a"].sync()
+    files.link("d/a", "d/b")
+    files.sync_names("d")
+    assert {tuple(sorted(contents)) for contents, _ in cuts(files)} == {(), ("d/", "d/a", "d/b")}
+    files.delete("d/a")
+    files.sync_names()
+    assert {tuple(sorted(contents)) for contents, _ in cuts(files)} == {("d/", "d/b"), ("d/", "d/a", "d/b")}
+    files.sync_names("d")
+    assert {tuple(sorted(contents.items())) for contents, _ in cuts(files)} == {(("d/", b""), ("d/b", b"new"))}

@@ -127,7 +127,7 @@ def sync_again(patch: pytest.MonkeyPatch) -> None:
 
 def forget_names(patch: pytest.MonkeyPatch) -> None:
     """Not a mutant of ours but of SQLite's: no directory is synced."""
-    patch.setattr(MemoryDisk, "sync_names", lambda self: None)
+    patch.setattr(MemoryDisk, "sync_names", lambda self, name: None)
 
 
 @pytest.mark.parametrize("name", STORIES)
