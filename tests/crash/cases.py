@@ -7,16 +7,19 @@ from itertools import product
 from typing import Final
 
 from crash.points import POINTS, points_of
-from crash.system import Death
+from crash.system import AT_END, Death
 
 ROUND_COUNT: Final = 4
 """Rounds of one case: later ones begin with what the earlier ones left."""
 ENDURED_COUNT: Final = 90
 """Customers that die while the same two servers live on; each has a token of its own."""
+GROUP_SIZE: Final = 4
+"""Deaths of one server in one round of pairs."""
 PAIRED: Final = (("bank", "gateway"), ("gateway", "client"), ("bank", "client"))
 ASKING: Final = ("status", "retry")
 """What a customer in doubt does."""
 _ENDURE: Final = "endure"
+_EARLY: Final = 0.15
 _REACH: Final = 0.7
 """Of the hits that a round without deaths has, so many are sure to come."""
 _CREDENTIALS_SENT: Final = Death("client", "client.pay.send.after", 3)
@@ -56,17 +59,17 @@ class Drawing:
     randomness: random.Random
     hits: Mapping[str, int]
 
-    def death(self, name: str, *, is_sure: bool = False) -> Death:
+    def death(self, name: str, *, is_sure: bool = False, reach: float = _REACH) -> Death:
         """A death at a point: at any of its hits, or with `is_sure` at its first."""
         point = POINTS[name]
         who = {"decoder": "bank", "encoder": "client"}.get(point.program, point.program)
         if point.reached_by not in ("serve", "pay", *ASKING):
             who = "operator"
-        count_max = max(1, int(self.hits.get(name, 1) * _REACH))
+        count_max = max(1, int(self.hits.get(name, 1) * reach))
         return Death(who, name, 1 if is_sure else self.randomness.randint(1, count_max))
 
     def rounds_for(self, names: Sequence[str], *, is_sure: bool = False) -> list[tuple[Death, ...]]:
-        """Rounds in which all of these points have a death: one of each server, three of clients, one command."""
+        """Rounds in which all of these points have a death: two of each server, three of clients, two commands."""
         kinds = ("bank", "gateway", "client", "asking", "operator")
         waiting: dict[str, list[Death]] = {kind: [] for kind in kinds}
         for name in names:
@@ -76,7 +79,7 @@ class Drawing:
             self.randomness.shuffle(deaths)
         rounds = []
         while any(waiting.values()):
-            chosen = [waiting[kind].pop() for kind in ("bank", "gateway", "operator") if waiting[kind]]
+            chosen = _in_order([waiting[kind].pop() for kind in ("bank", "gateway", "operator") * 2 if waiting[kind]])
             if waiting["asking"]:
                 # The first dies in doubt, the other one as it asks.
                 chosen += [_CREDENTIALS_SENT, waiting["asking"].pop()]
@@ -85,15 +88,21 @@ class Drawing:
             rounds.append(tuple(chosen))
         return rounds
 
+    def _more(self, name: str) -> Death:
+        """One that comes early in a server's life."""
+        return self.death(name, reach=_EARLY)
+
     def fill_up(self, kill_count: int) -> list[tuple[Death, ...]]:
         """Rounds of random points with so many deaths in all."""
         bank, gateway = points_of("bank", "serve"), points_of("gateway", "serve")
         client = points_of("client", "pay")
         rounds = []
         while kill_count > 0:
-            names = [self.randomness.choice(bank), self.randomness.choice(gateway), *self.randomness.sample(client, 3)]
-            rounds.append(tuple(map(self.death, names)))
-            kill_count -= len(names)
+            first = [self.death(self.randomness.choice(points)) for points in (bank, gateway)]
+            later = [self._more(self.randomness.choice(points)) for points in (bank, gateway)]
+            one = _in_order([*first, *later, *map(self.death, self.randomness.sample(client, 3))])
+            rounds.append(tuple(one))
+            kill_count -= len(one)
         return rounds
 
     def endured(self, kill_count: int) -> list[Case]:
@@ -141,27 +150,52 @@ def all_pairs() -> Iterator[tuple[str, str]]:
         yield from product(of[left], of[right])
 
 
-def rounds_of_pairs(drawing: Drawing, pairs: Sequence[tuple[str, str]], *, is_sure: bool) -> list[tuple[Death, ...]]:
-    """Rounds in which both of each pair die; a round takes as many pairs as its bank, gateway and two clients make."""
+def rounds_of_all_pairs(drawing: Drawing) -> list[tuple[Death, ...]]:
+    """Rounds in which both points of each pair die: some of the bank's, one after another, with some of the gateway's.
+
+    With each group of either server all of the clients' points come by, three in a round.
+    """
+    bank = _groups(drawing, points_of("bank", "serve"))
+    gateway = _groups(drawing, points_of("gateway", "serve"))
+    client = points_of("client", "pay")
+    drawing.randomness.shuffle(client)
+    rounds = []
+    for left, right in product(range(len(bank)), range(len(gateway))):
+        first = 3 * (left + right)
+        clients = [client[(first + number) % len(client)] for number in range(3)]
+        rounds.append(tuple(drawing.death(name, is_sure=True) for name in (*bank[left], *gateway[right], *clients)))
+    return rounds
+
+
+def rounds_of_pairs(drawing: Drawing, pairs: Sequence[tuple[str, str]]) -> list[tuple[Death, ...]]:
+    """Rounds for pairs of which one did not die: each with one of them, and those that have its first point too."""
     left = dict.fromkeys(pairs)
-    clients_of: dict[str, list[str]] = {}
-    for one, other in pairs:
-        if POINTS[other].program == "client":
-            clients_of.setdefault(one, []).append(other)
     rounds = []
     while left:
-        one, other = next(iter(left))
-        names = [one, other] if POINTS[other].program != "client" else [one]
-        wanted = [c for server in names for c in clients_of.get(server, ()) if (server, c) in left]
-        # Those that both servers want come first.
-        clients = sorted(dict.fromkeys(wanted), key=wanted.count, reverse=True)[:2]
-        for server in names:
-            left.pop((server, other), None)
-            for client in clients:
-                left.pop((server, client), None)
-        left.pop((one, other), None)
-        rounds.append(tuple(drawing.death(name, is_sure=is_sure) for name in (*names, *clients)))
+        one = next(iter(left))[0]
+        others = [other for first, other in left if first == one]
+        chosen = [other for other in others if POINTS[other].program == POINTS[others[0]].program][:3]
+        for other in chosen:
+            del left[one, other]
+        deaths = [drawing.death(name, is_sure=True) for name in (one, *chosen)]
+        rounds.append(tuple(_in_order(deaths)))
     return rounds
+
+
+def _groups(drawing: Drawing, names: Sequence[str]) -> list[list[str]]:
+    """All of these, some at a time, in any order; what only SIGTERM leads to is spread and comes last."""
+    at_end = [name for name in names if name.split(".")[1] in AT_END]
+    others = [name for name in names if name not in at_end]
+    for some in (at_end, others):
+        drawing.randomness.shuffle(some)
+    count = -(-len(names) // GROUP_SIZE)
+    dealt = [*others, *at_end]
+    return [dealt[number::count] for number in range(count)]
+
+
+def _in_order(deaths: Sequence[Death]) -> list[Death]:
+    """What only SIGTERM leads to comes last: a server would wait for it and not die of anything else."""
+    return sorted(deaths, key=lambda death: death.is_at_end or death.is_childs)
 
 
 def system_call_deaths(calls: Mapping[tuple[str, str], int], count_max: int | None) -> list[Death]:

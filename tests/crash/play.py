@@ -28,6 +28,8 @@ TRUE_CLOCK_S: Final = 0.4
 FINAL_S_MAX: Final = SESSION_S + 60
 """I9."""
 RETRY_COUNT_MAX: Final = 5
+PROVOKED_COUNT_MAX: Final = 5
+"""How often customers pay once more for the sake of servers that are to die."""
 MEMORY_GROWN_MAX: Final = 1 << 20
 """Bytes: what a payment leaves in memory, a few hundred bytes of its token, times those of a long case, and room."""
 _DECLINED, _TIMED_OUT, _UNKNOWN, _NO_CONNECTION, _TOKEN_REFUSED, _ALREADY_PAID, _REFUSED = 1, 3, 4, 5, 6, 7, 10
@@ -82,6 +84,7 @@ class Round:
         self.system.wait_for([run.started for run in runs])
         self._note(runs)
         self._settle(asking)
+        self._provoke()
         self._pay_again([(runs[0].customer, runs[0].token), (runs[-1].customer, online_token)])
         self._check_resources()
         self.system.stop_servers()
@@ -152,6 +155,21 @@ class Round:
         _append(self.system.root / "gateway" / "PaymentTokensData.txt", line)
         self.books.cancelled.add(victim.transaction_id)
         return token
+
+    def _provoke(self) -> None:
+        """As long as a server is to die of them: more payments."""
+        customers = self.books.customers
+        for _ in range(PROVOKED_COUNT_MAX):
+            if not self.system.waits_for_work:
+                return
+            self._new_token()
+            runs = []
+            for customer in (customers["C-ALICE"], customers["C-BOB"]):
+                token = next(self.fresh)
+                runs.append(Run(customer, token, self._begin_pay(customer, token, None)))
+            self.system.wait_for([run.started for run in runs])
+            self._note(runs)
+            self._settle(())
 
     def _new_token(self) -> Token:
         number = next(self.numbers)

@@ -21,11 +21,13 @@ GATEWAY_PORT: Final = 15_000
 """Below the ports that the system gives to those who connect, so nobody has them by chance."""
 SESSION_S: Final = 4
 """Long enough for a busy machine, as short as waiting for its end asks for; the program's shortest is 3."""
+AT_END: Final = ("drain", "close", "unlock", "records-close", "store-close", "wal-delete")
+"""Points of the servers that only SIGTERM leads to."""
 POLL_S: Final = 0.004
 PORT_IN_USE: Final = 20
 STATE_IN_USE: Final = 21
-RESTART_COUNT_MAX: Final = 8
-"""Starts of one server in one round; a program that dies again without being made to has a bug."""
+RESTART_COUNT_MAX: Final = 20
+"""Starts of one server in one round, that for a busy port or state among them; more are a loop."""
 
 
 class Violation(Exception):
@@ -58,6 +60,16 @@ class Death:
         return SystemCallDeath(self.point.removeprefix("call:"), self.count) if self.point[:5] == "call:" else None
 
     @property
+    def is_at_end(self) -> bool:
+        """Whether only SIGTERM leads there."""
+        return self.system_call is None and self.point.split(".")[1] in AT_END
+
+    @property
+    def is_childs(self) -> bool:
+        """Whether it is a child of the program that dies."""
+        return self.point.startswith(("decoder.", "encoder."))
+
+    @property
     def deaths(self) -> Mapping[str, int]:
         """For a plan."""
         return {} if self.system_call else {self.point: self.count}
@@ -71,6 +83,8 @@ class Server:
     started: Started | None = None
     death: Death | None = None
     """What it was armed with at its last start."""
+    later: list[Death] = field(default_factory=list)
+    """What it is armed with at its next starts in this round."""
     start_count: int = 0
     """In this round."""
     is_stopping: bool = False
@@ -105,12 +119,19 @@ class System:
     # -- servers ---------------------------------------------------------------------------------------
 
     def start_servers(self, deaths: Sequence[Death]) -> None:
-        """Start both, armed; they are ready once `wait_until_ready` returns."""
+        """Start both, each armed with its first death, and with the next ones as it is started again.
+
+        They are ready once `wait_until_ready` returns.
+        """
         for server in self.servers.values():
             server.start_count = 0
             server.is_stopping = False
             server.resources = None
-            self._start(server, next((d for d in deaths if d.program == server.name), None))
+            server.later = [death for death in deaths if death.program == server.name]
+            self._start_next(server)
+
+    def _start_next(self, server: Server) -> None:
+        self._start(server, server.later.pop(0) if server.later else None)
 
     def _start(self, server: Server, death: Death | None) -> None:
         name = server.name
@@ -144,7 +165,7 @@ class System:
             server.started = None
             if server.death is not None and (started.was_killed or _died_of_its_decoder(started, server.death)):
                 self.killed.append(server.death)
-                self._start(server, None)
+                self._start_next(server)
             elif started.exit_code in (PORT_IN_USE, STATE_IN_USE):
                 # Its own connections of before may still be closing, or a command does a dead server's work.
                 time.sleep(0.05)
@@ -152,6 +173,12 @@ class System:
             elif not (server.is_stopping and started.exit_code == 0):
                 errors = started.errors[-600:].strip()
                 raise Violation(f"the {server.name} ended with {started.exit_code} by itself: {errors}")
+
+    @property
+    def waits_for_work(self) -> bool:
+        """Whether a server lives that is to die of what payments make it do."""
+        deaths = [server.death for server in self.servers.values()]
+        return any(d is not None and d.system_call is None and not d.is_at_end and not d.is_childs for d in deaths)
 
     def wait_until_ready(self) -> None:
         """Until clients can pay: the gateway has the bank's keys. Raises Hang, Violation."""
