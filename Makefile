@@ -7,9 +7,10 @@ FAULT_SECONDS ?= 50
 RUNS ?= 2000
 JOBS ?= 2
 CUTS ?= 10000
+KILLS ?= 560
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-interactive test check faults spec model fuzz sim power-cuts dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
+.PHONY: help setup demo demo-interactive test check faults spec model fuzz sim power-cuts crashes dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,9 @@ sim: $(READY) ## RUNS=n simulated worlds from SEED=n on, judged; JOBS=n processe
 power-cuts: $(READY) ## cut both stores' power at every point of CUTS=n cuts' worth of stories, from SEED=n on
 	PYTHONPATH=tests $(BIN)/python -m power --seed $(SEED) --cuts $(CUTS) \
 		$(if $(STORE),--store $(STORE)) $(if $(POINT),--point $(POINT))
+
+crashes: $(READY) ## SIGKILLs at every failpoint of the three programs, KILLS=n or more of them; PAIRS=all: all pairs; SEED=n
+	PYTHONPATH=tests $(BIN)/python -m crash --seed $(SEED) --kills $(KILLS) $(if $(PAIRS),--pairs $(PAIRS))
 
 dump-fuzz: $(READY) ## ten thousand damaged captures through paygate-dump; SEED=n replays one campaign
 	PYTHONPATH=tests:scripts $(BIN)/python -m dump.mutations --seed $(SEED) --count 10000
