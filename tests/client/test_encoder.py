@@ -35,6 +35,13 @@ def run(data: bytes, *options: str) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run([*ARGV, *options], input=data, capture_output=True, timeout=WAIT_S, check=False)
 
 
+def test_it_starts_without_the_client_whose_package_it_is_of() -> None:
+    # It is started for every payment, while a customer waits.
+    code = "import paygate.client.encoder, sys; print(*(n for n in sys.modules if n.startswith('paygate.client.')))"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, timeout=WAIT_S, check=True)
+    assert done.stdout.split() == [b"paygate.client.encoder"]
+
+
 def request(kem_id: KemId, **terms: object) -> SealCredentials:
     suite_key = sealing_key(kem_id).public_suite_key()
     return SealCredentials(suite_key, CHEAP_PASSWORD_KEY, build_terms(**terms), USER_ID, PASSWORD)
