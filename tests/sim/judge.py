@@ -61,6 +61,12 @@ class Judge(Protocol):
     def never_sent(self, payment_id: bytes) -> None:
         """The program was killed after `authorised` and before the payment's record was on disk."""
 
+    def meddled(self, payment_id: bytes) -> None:
+        """A liar that hears the links sends credentials under an honest customer's payment ID.
+
+        It may come first or last, so what a gateway says of this ID may be of either, and there may be no proof.
+        """
+
     def gateway_told(self, gateway_id: str, message: Message) -> None:
         """An honest client got this PaymentAck, StatusAck or TokenAck."""
 

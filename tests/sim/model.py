@@ -66,6 +66,7 @@ class Model:
     def _gateway(self, gateway_id: str) -> TokensModel:
         if gateway_id not in self.gateways:
             self.gateways[gateway_id] = TokensModel(gateway_id, self.ledger)
+            self.gateways[gateway_id].meddled |= self.clients.meddled
         return self.gateways[gateway_id]
 
     # -- customers -------------------------------------------------------------------------------------
@@ -79,6 +80,12 @@ class Model:
     def never_sent(self, payment_id: bytes) -> None:
         """The client died before the payment's record was on disk, so its customer has nothing to ask for."""
         self.clients.forget(payment_id)
+
+    def meddled(self, payment_id: bytes) -> None:
+        """A liar sends credentials under an honest customer's payment ID."""
+        self.clients.meddled.add(payment_id)
+        for gateway in self.gateways.values():
+            gateway.meddled.add(payment_id)
 
     def told(self, client_name: str, payment_id: bytes, outcome: Outcome, receipt: bytes, utr: str, text: str) -> None:
         """A client's program ended, or answered a question: all of a PaymentResult that matters."""

@@ -35,6 +35,8 @@ class TokensModel:
         """By transaction ID, as they were issued."""
         self.payments: dict[bytes, Payment] = {}
         """By payment ID: every payment that was acknowledged as begun or ended."""
+        self.meddled: set[bytes] = set()
+        """Payment IDs that a liar used too: what is said of them may be of its own message or of another token."""
         self._ledger = ledger
         self._refused: set[bytes] = set()  # payments of which it said that no money can have moved
         self._cancelled: set[str] = set()
@@ -195,6 +197,8 @@ class TokensModel:
             row = self._ledger.check_final(message.receipt, f"gateway {self.gateway_id}")
             if row.key != key or row.is_posted is not (message.status is PaymentStatus.PAID):
                 raise Violation(Invariant.I4, f"{self.gateway_id} answers with the outcome of another payment")
+        elif message.payment_id in self.meddled:
+            return
         elif message.status is PaymentStatus.REFUSED:
             is_of_payment = isinstance(message, PaymentAck) or message.reason not in _QUESTION_REFUSED
             if is_of_payment and message.reason is not Reason.PAYMENT_MISMATCH:
@@ -213,7 +217,7 @@ class TokensModel:
 
     def finish(self, store: Any) -> None:
         """All is healed and quiet: I4, and I9 at the gateway."""
-        for payment_id in self._refused:
+        for payment_id in self._refused - self.meddled:
             self._check_not_debited(payment_id)
         in_flight = store.payments_in_flight()
         if in_flight:

@@ -31,6 +31,7 @@ from sim.shopper import LAST_PAY_AFTER_HEAL_US, Shopper
 
 from paygate.bank.ledger import OpenCustomer, OpenMerchant
 from paygate.client.payment import Outcome, PaymentResult
+from paygate.codec.codes import Kind
 from paygate.codec.sealed import Terms
 from paygate.gateway.tokens import CancelToken, IssueToken
 
@@ -43,6 +44,12 @@ QUIET_US: Final = 120 * SECOND
 """Then nobody asks anything, and what is left in memory must go."""
 CLOCK_SKEW_MS_MAX: Final = 2_000
 """By so much everybody's clock may be wrong without a fault."""
+CUSTOMER_LEAP_MS_MAX: Final = 30_000
+"""By so much at most a customer's clock leaps forward."""
+EVIL: Final = "evil"
+"""What the names of liars that hear the links begin with."""
+KIND_PLACE: Final = 3
+"""Of a frame's kind in its header."""
 _FAULT_AT_SERVERS: Final = (FaultKind.KILL, FaultKind.POWER_CUT, FaultKind.LONG_OUTAGE)
 _DEFINITE: Final = (Outcome.PAID, Outcome.DECLINED, Outcome.NOT_FORWARDED, Outcome.REFUSED)
 MakeEvil = Callable[["World"], None]
@@ -270,9 +277,13 @@ class World:
     def _jump(self, fault: Fault) -> None:
         # Seconds, minutes or days, forward or back; later it is set right.
         ms = fault.duration_ms * (1, 60, 10_000)[fault.steps % 3]
-        clock = (self.customers[self._customer_of(fault)] if fault.steps % 2 else self._machine(fault.target)).clock
+        is_forward, is_customers = fault.share < 0.5, fault.steps % 2
+        clock = (self.customers[self._customer_of(fault)] if is_customers else self._machine(fault.target)).clock
+        if is_customers and is_forward:
+            # A client that dated a payment in its future takes it for on its way until then, so longer than I9 allows.
+            ms = min(ms, CUSTOMER_LEAP_MS_MAX)
         before_ms = clock.wall_wrong_ms
-        clock.wall_wrong_ms += ms if fault.share < 0.5 else -ms
+        clock.wall_wrong_ms += ms if is_forward else -ms
 
         def set_right() -> None:
             clock.wall_wrong_ms = before_ms
@@ -341,6 +352,15 @@ class World:
         self.sent.append(SentBytes(self.agenda.now_us, end.link_name, node.name, receiver, data))
         self._hash.update(b"%d %s %s %s\n" % (self.agenda.now_us, end.link_name.encode(), node.name.encode(), data))
         self.judge.frame(end.link_name, node.name, data)
+        if node.name.startswith(EVIL):
+            self._look_for_meddling(data)
+
+    def _look_for_meddling(self, data: bytes) -> None:
+        if data[KIND_PLACE : KIND_PLACE + 1] == bytes([Kind.STATUS_QUERY]):
+            return
+        for payment_id in self.authorised_us:
+            if payment_id in data:
+                self.judge.meddled(payment_id)
 
 
 def _skew(source: random.Random) -> int:
