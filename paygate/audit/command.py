@@ -72,7 +72,7 @@ def compare(
             ExitCode.USAGE,
         )
     if key_list is None:
-        key_list = _key_list_of(path, header)
+        key_list = key_list_of(path, header)
     at_bank, at_gateway = (payments, others) if own.side == "bank" else (others, payments)
     reconciliation = Reconciliation(at_bank, at_gateway, key_list)
     found = list(reconciliation.findings())
@@ -85,7 +85,8 @@ def compare(
     )
 
 
-def _key_list_of(path: Path, header: ExportHeader) -> KeyList:
+def key_list_of(path: Path, header: ExportHeader) -> KeyList:
+    """The bank's key list in its export. Raises PaygateExit."""
     try:
         return decode_record(KeyList, decode_record(SignedKeyList, header.signed_key_list).key_list)
     except RemoteProtocolError:

@@ -18,6 +18,7 @@ from paygate.files.added_line import add_line, read_rows
 from paygate.files.state_dir import StateDir, StateError
 from paygate.files.text_records import FieldProblem
 from paygate.gateway.audit_commands import add_audit_commands
+from paygate.gateway.backup_commands import add_backup_commands
 from paygate.gateway.bank_side import GatewayIdentity
 from paygate.gateway.record_lines import TOKENS_LAYOUT, parse_token, token_row
 from paygate.gateway.server import PROGRAM, GatewayOptions, serve, take_in_now
@@ -113,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     cancel = add("cancel", _cancel, "Withdraw an unpaid token.")
     cancel.add_argument("transaction", metavar="ID", help="transaction ID")
     add_audit_commands(add)
+    add_backup_commands(add)
     return parser
 
 

@@ -68,6 +68,7 @@ _MISMATCH: Final = TransferOutcome.MISMATCH
 _UNAVAILABLE: Final = TransferOutcome.UNAVAILABLE
 _PAID: Final = PaymentStatus.PAID
 _NO_REASON: Final = Reason.NONE
+_TOKEN_ALREADY_PAID: Final = Reason.TOKEN_ALREADY_PAID
 
 _Answering = Callable[[Asker, Any, Now, list[Effect]], None]
 """Handles one kind of request: who asks, the message, the time, and where to put the effects."""
@@ -259,6 +260,10 @@ class ClientSide:
         effects.append(payment)
         if outcome.token is not None:
             effects.append(outcome.token)
+        if payment.reason is _TOKEN_ALREADY_PAID:
+            # By a payment that is not in the store, or it would have been refused before it was sent.
+            text = f"the bank says that transaction {payment.terms.transaction_id} is paid, by a payment not known here"
+            effects.append(LogLine(f"{text}: was an older copy of the store restored? 'reconcile' brings it back"))
         if payment.outcome is _MISMATCH:
             effects.append(LogLine(f"payment {payment_id.hex()}: the bank knows it with other terms"))
 

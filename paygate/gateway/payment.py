@@ -14,6 +14,7 @@ from paygate.codec.codes import Reason, TokenStatus, TransferOutcome
 from paygate.gateway.tokens import (
     BeginPayment,
     CheckToken,
+    EnterPayment,
     Payment,
     PaymentBegun,
     PaymentFound,
@@ -178,6 +179,20 @@ def decide_recall(known: Payment | None, operation: RecallPayment) -> PaymentFou
     if known.terms.session_id != operation.session_id or known.envelope_hash != operation.envelope_hash:
         return PaymentFound(None, Reason.PAYMENT_MISMATCH)
     return PaymentFound(known)
+
+
+def decide_enter(
+    token: Token | None, known: Payment | None, operation: EnterPayment, now_wall_ms: int
+) -> PaymentSettled:
+    """As if the payment had been begun and the bank had just spoken; one that is known with other terms stays (T4)."""
+    terms = operation.terms
+    if known is not None and (known.terms, known.envelope_hash) != (terms, operation.envelope_hash):
+        return PaymentSettled(known, token)
+    if operation.outcome is _POSTED_OUTCOME and token is not None and token.utr not in ("", operation.utr):
+        return PaymentSettled(known, token)  # The bank posts one payment of a token at most, so this is not its word.
+    payment = known or Payment(terms, operation.envelope_hash, now_wall_ms)
+    settle = SettlePayment(terms.payment_id, operation.outcome, operation.reason, operation.utr, operation.receipt)
+    return decide_settle(token, payment, settle, now_wall_ms)
 
 
 def decide_settle(

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from paygate.arguments import capturing, refuse_remote
+from paygate.backups import backup_desk
 from paygate.cli import ExitCode, PaygateExit, log
 from paygate.clock import Now, system_now
 from paygate.codec import limits
 from paygate.effects import Effect, LogLine
+from paygate.files.database_copy import BackupDesk
 from paygate.files.file_errors import unusable
 from paygate.files.state_dir import StateDir
 from paygate.files.text_records import WRITE_DELAY_MS
@@ -91,7 +93,7 @@ def _run(
     host, port = server.listen(options.host, options.port, capture=capture)
     server.defer(lambda now: core.resume(store.payments_in_flight(), now))
     _BankConnector(loop, core, server, options, capture)
-    _RecordsPoll(loop, server, records)
+    _Poll(loop, server, records, backup_desk(loop, server, options.state_dir, store.copy_to, _log))
     sys.stdout.write(f"{PROGRAM}: listening on {format_host_port(host, port)}\n")
     sys.stdout.flush()
     server.run(signals)
@@ -184,13 +186,14 @@ class _BankConnector:
             )
 
 
-class _RecordsPoll:
-    """Looks once a second for lines that merchants added and for files that were moved away."""
+class _Poll:
+    """Looks once a second for lines that merchants added, files that were moved away, and requests for a backup."""
 
-    def __init__(self, loop: Loop, server: Server, records: GatewayRecords) -> None:
+    def __init__(self, loop: Loop, server: Server, records: GatewayRecords, backups: BackupDesk) -> None:
         self._loop = loop
         self._server = server
         self._records = records
+        self._backups = backups
         self._later()
 
     def _later(self) -> None:
@@ -199,6 +202,7 @@ class _RecordsPoll:
     def _look(self, now: Now) -> list[Effect]:
         self._later()
         self._records.poll(now)
+        self._backups.look()
         return []
 
 

@@ -23,11 +23,13 @@ from paygate.audit.exports import ExportedPayment
 from paygate.audit.findings import Check
 from paygate.clock import Now
 from paygate.codec.codes import Reason, TokenStatus
+from paygate.files.database_copy import DatabaseCopy
 from paygate.gateway.payment import (
     TokenEvent,
     check_passcode,
     decide_begin,
     decide_check,
+    decide_enter,
     decide_recall,
     decide_settle,
     next_token_state,
@@ -49,6 +51,7 @@ from paygate.gateway.tokens import (
     BeginPayment,
     CancelToken,
     CheckToken,
+    EnterPayment,
     FindPayment,
     IssueToken,
     Operation,
@@ -112,6 +115,10 @@ class SqliteTokens:
             for transaction_id in list(islice(self._tokens, len(self._tokens) - HELD_TOKEN_COUNT_MAX)):
                 del self._tokens[transaction_id]
         return outcomes
+
+    def copy_to(self, target: Path) -> DatabaseCopy:
+        """A copy of the store in the making, for a backup. Raises BackupFailed."""
+        return self._tables.copy_to(target)
 
     def payments_in_flight(self) -> list[Payment]:
         """Every payment without a final outcome, oldest first."""
@@ -322,6 +329,17 @@ class _Batch:
                 self.tokens[kept.transaction_id] = kept
         return outcome
 
+    def enter(self, operation: EnterPayment) -> PaymentSettled:
+        """The bank's word on a payment that the store may never have had."""
+        terms = operation.terms
+        token = self._token(terms.transaction_id)
+        outcome = decide_enter(token, self._payment(terms.payment_id), operation, self._now_wall_ms)
+        if outcome.is_changed and outcome.payment is not None:
+            self.payments[terms.payment_id] = outcome.payment
+            if outcome.token is not None and outcome.token is not token:
+                self.tokens[terms.transaction_id] = outcome.token
+        return outcome
+
     def find(self, operation: FindPayment) -> PaymentFound:
         """For whoever knows the passcode."""
         token = self._token(operation.transaction_id)
@@ -390,6 +408,7 @@ _TAKES: Final[dict[type[Operation], Callable[[_Batch, Any], Outcome]]] = {
     CheckToken: _Batch.check,
     BeginPayment: _Batch.begin,
     SettlePayment: _Batch.settle,
+    EnterPayment: _Batch.enter,
     FindPayment: _Batch.find,
     RecallPayment: _Batch.recall,
     IssueToken: _Batch.issue,
@@ -399,6 +418,7 @@ _NAMES: Final[dict[type[Operation], Callable[[Any], tuple[str | None, bytes | No
     CheckToken: lambda operation: (operation.transaction_id, None),
     BeginPayment: lambda operation: (operation.terms.transaction_id, operation.terms.payment_id),
     SettlePayment: lambda operation: (None, operation.payment_id),
+    EnterPayment: lambda operation: (operation.terms.transaction_id, operation.terms.payment_id),
     FindPayment: lambda operation: (operation.transaction_id, operation.payment_id),
     RecallPayment: lambda operation: (None, operation.payment_id),
     IssueToken: lambda operation: (operation.token.transaction_id, None),

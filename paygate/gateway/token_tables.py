@@ -29,6 +29,7 @@ from paygate.audit.findings import RESTORE, Check
 from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.record_codec import decode_record, encode_record
 from paygate.codec.sealed import Terms
+from paygate.files.database_copy import DatabaseCopy
 from paygate.files.sqlite import StoreCorrupt, open_database, read_rows, reading, transaction
 from paygate.gateway.audit import audit_tokens, gateway_payments
 from paygate.gateway.token_chain import with_hashes, write_head
@@ -124,6 +125,10 @@ class TokenTables:
     def close(self) -> None:
         """All that was written is on disk already."""
         self._connection.close()
+
+    def copy_to(self, target: Path) -> DatabaseCopy:
+        """A copy of the database in the making, for a backup. Raises BackupFailed."""
+        return DatabaseCopy(self._connection, target)
 
     def last_numbers(self) -> tuple[int, int]:
         """The highest number of a token and of a payment; 0 if there is none. Raises StoreError."""

@@ -139,7 +139,24 @@ class RecallPayment:
     envelope_hash: bytes
 
 
-Operation = IssueToken | CancelToken | CheckToken | BeginPayment | SettlePayment | FindPayment | RecallPayment
+@dataclass(frozen=True, slots=True)
+class EnterPayment:
+    """A final outcome that the bank has and a restored store may not: begun and settled in one.
+
+    For a token that is known; the bank's word counts whatever state the backup has it in. Outcome: PaymentSettled.
+    """
+
+    terms: Terms
+    envelope_hash: bytes
+    outcome: TransferOutcome
+    reason: Reason
+    utr: str
+    receipt: bytes = field(repr=False)
+
+
+Operation = (
+    IssueToken | CancelToken | CheckToken | BeginPayment | SettlePayment | FindPayment | RecallPayment | EnterPayment
+)
 
 
 # -- outcomes --------------------------------------------------------------------------------------------

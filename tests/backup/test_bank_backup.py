@@ -1,0 +1,258 @@
+"""A bank's backup and what is restored of it, with the ledger itself: UTRs, late authorisations, lost payments."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import apsw
+import pytest
+from backup.bank import LATER, BankFolder
+
+from paygate.audit.findings import all_findings
+from paygate.bank.backup import UTR_JUMP, back_up, load_restored_ms, restore
+from paygate.bank.ledger import UTR_SEQUENCE_MODULUS
+from paygate.bank.reconcile import Reconciler, payers_of
+from paygate.cli import ExitCode
+from paygate.codec.codes import TransferOutcome
+from paygate.files.database_copy import STEP_PAGE_COUNT, BackupFailed, DatabaseCopy
+from paygate.files.state_dir import StateError
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Iterator[BankFolder]:
+    bank = BankFolder(tmp_path / "bank")
+    yield bank
+    bank.close()
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    """Every file below a folder, with its mode."""
+    return {str(p.relative_to(folder)): p.stat().st_mode & 0o777 for p in folder.rglob("*") if p.is_file()}
+
+
+def restored(bank: BankFolder, folder: Path, **options: Path) -> BankFolder:
+    """A bank made of a backup, and taken into use."""
+    directory = bank.directory.with_name("restored")
+    restore(folder, directory, LATER, **options)
+    return BankFolder(directory)
+
+
+def seven_digits(utr: str) -> int:
+    return int(utr[-8:])
+
+
+# -- making one --------------------------------------------------------------------------------------------
+
+
+def test_a_backup_is_private_whole_and_without_keys_unless_asked(bank: BankFolder, tmp_path: Path) -> None:
+    bank.pay(1)
+    bank.close()
+    back_up(bank.directory, tmp_path / "plain", LATER, with_keys=False)
+    back_up(bank.directory, tmp_path / "keys", LATER, with_keys=True)
+    plain, keys = files_of(tmp_path / "plain"), files_of(tmp_path / "keys")
+    assert set(plain) == {"bank.json", "keys.signed", "ledger.sqlite", "manifest.json", "root.pub"}
+    assert {"root.key", "receipt.key", "decoder/pepper.key", "gateways/GW1.key"} < set(keys)
+    assert {*plain.values(), *keys.values()} == {0o600}
+    assert (tmp_path / "plain").stat().st_mode & 0o777 == 0o700
+    secrets = [(bank.directory / n).read_bytes().strip() for n in keys if n.endswith(".key")]
+    for path in (tmp_path / "plain").iterdir():
+        assert not [s for s in secrets if s in path.read_bytes() or bytes.fromhex(s.decode()) in path.read_bytes()]
+
+
+def test_a_backup_never_overwrites_and_a_failed_one_leaves_nothing(bank: BankFolder, tmp_path: Path) -> None:
+    bank.close()
+    (tmp_path / "there").mkdir()
+    with pytest.raises(BackupFailed, match="exists; a backup never overwrites anything"):
+        back_up(bank.directory, tmp_path / "there", LATER, with_keys=False)
+    (bank.directory / "root.pub").unlink()
+    with pytest.raises(BackupFailed, match="could not write the backup"):
+        back_up(bank.directory, tmp_path / "new", LATER, with_keys=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bank", "bank-link.key", "there"]
+
+
+def test_a_ledger_that_does_not_hold_is_not_backed_up(bank: BankFolder, tmp_path: Path) -> None:
+    bank.pay(1)
+    bank.close()
+    connection = apsw.Connection(str(bank.directory / "ledger.sqlite"))
+    connection.execute("UPDATE account SET balance_minor = balance_minor + 1 WHERE account_id = 2")
+    connection.close()
+    with pytest.raises(BackupFailed, match=r"the ledger does not hold, so there is no backup of it: .*account 2"):
+        back_up(bank.directory, tmp_path / "new", LATER, with_keys=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_copy_takes_over_what_is_committed_between_its_steps(bank: BankFolder, tmp_path: Path) -> None:
+    for number in range(40):
+        bank.pay(number)
+    target = tmp_path / "copy.sqlite"
+    copy: DatabaseCopy = bank.ledger.copy_to(target)
+    step_count = 1
+    while not copy.step(3):
+        bank.pay(100 + step_count)
+        step_count += 1
+    copy.close()
+    assert step_count > 5
+    ours = bank.ledger.utr_sequence
+    bank.close()
+    connection = apsw.Connection(str(target))
+    assert connection.execute("SELECT utr_sequence FROM bank").get == ours == 40 + step_count - 1
+    assert connection.pragma("integrity_check") == "ok"
+    connection.close()
+    assert STEP_PAGE_COUNT > 3
+
+
+def test_a_copy_that_finds_no_room_says_so_and_the_ledger_goes_on(bank: BankFolder, tmp_path: Path) -> None:
+    with pytest.raises(BackupFailed, match=r"could not make .*nowhere"):
+        bank.ledger.copy_to(tmp_path / "nowhere" / "x.sqlite")
+    copy = bank.ledger.copy_to(tmp_path / "copy.sqlite")
+    copy._copy.pragma("max_page_count", 3)  # as a full disk would
+    with pytest.raises(BackupFailed, match=r"no room on the disk for .*copy\.sqlite"):
+        copy.step()
+    with pytest.raises(BackupFailed, match="no room on the disk"):
+        copy.close()
+    assert bank.pay(1).outcome is TransferOutcome.POSTED
+
+
+# -- restoring one -----------------------------------------------------------------------------------------
+
+
+def test_a_restored_bank_is_the_one_that_was_and_gives_out_no_utr_again(bank: BankFolder, tmp_path: Path) -> None:
+    before = [bank.pay(number) for number in range(3)]
+    bank.close()
+    back_up(bank.directory, tmp_path / "backup", LATER, with_keys=True)
+    bank.open()
+    lost = [bank.pay(number) for number in range(3, 30)]
+    after = restored(bank, tmp_path / "backup")
+    assert after.balance() == bank.balance() + 27 * bank.amount_minor
+    again = [after.pay(number) for number in range(100, 130)]
+    utrs = [outcome.utr for outcome in (*before, *lost, *again)]
+    assert len(set(utrs)) == len(utrs) == 60
+    assert seven_digits(again[0].utr) == 3 + UTR_JUMP + 1
+    assert not all_findings(after.audit())
+    after.close()
+
+
+def test_a_restore_with_the_old_transactions_keeps_them_and_the_key_list_goes_up(
+    bank: BankFolder, tmp_path: Path
+) -> None:
+    bank.close()
+    back_up(bank.directory, tmp_path / "backup", LATER, with_keys=True)
+    serial = bank.key_list().serial
+    bank.write_transactions([bank.opened().pay(1).utr])
+    after = restored(bank, tmp_path / "backup", transactions=bank.directory / "TransactionID.txt")
+    assert after.key_list().serial == serial + 1_000
+    assert payers_of(after.directory / "TransactionID.txt")
+    assert load_restored_ms(after.directory) == LATER.wall_ms
+    assert load_restored_ms(bank.directory) == 0
+    after.close()
+
+
+def test_keys_may_come_from_elsewhere_and_must_belong_to_the_bank(bank: BankFolder, tmp_path: Path) -> None:
+    bank.close()
+    back_up(bank.directory, tmp_path / "plain", LATER, with_keys=False)
+    with pytest.raises(StateError, match="has no keys of a bank; give --keys DIR"):
+        restore(tmp_path / "plain", tmp_path / "restored", LATER)
+    restore(tmp_path / "plain", tmp_path / "restored", LATER, keys=bank.directory)
+    stranger = BankFolder(tmp_path / "stranger")
+    stranger.close()
+    (stranger.directory / "keys.signed").unlink()
+    with pytest.raises(StateError, match="the key that signs receipts is not in the key list"):
+        restore(tmp_path / "plain", tmp_path / "other", LATER, keys=stranger.directory)
+    assert not (tmp_path / "other" / "bank.json").exists()  # so nothing serves it
+
+
+def test_a_restore_refuses_what_is_not_empty_and_a_backup_that_was_changed(bank: BankFolder, tmp_path: Path) -> None:
+    bank.close()
+    folder = tmp_path / "backup"
+    back_up(bank.directory, folder, LATER, with_keys=True)
+    with pytest.raises(StateError, match="is not empty; a restore never overwrites anything"):
+        restore(folder, bank.directory, LATER)
+    data = bytearray((folder / "ledger.sqlite").read_bytes())
+    data[-1] ^= 1
+    (folder / "ledger.sqlite").write_bytes(data)
+    with pytest.raises(StateError, match=r"ledger\.sqlite is not what was backed up"):
+        restore(folder, tmp_path / "restored", LATER)
+    (folder / "ledger.sqlite").unlink()
+    with pytest.raises(StateError, match="is no whole backup"):
+        restore(folder, tmp_path / "restored", LATER)
+    (folder / "manifest.json").write_text(json.dumps({"backup": "paygate-gateway 1", "sha256": {}}), encoding="ascii")
+    with pytest.raises(StateError, match="is a backup of another kind"):
+        restore(folder, tmp_path / "restored", LATER)
+    assert StateError.code is ExitCode.BAD_STATE
+    assert not (tmp_path / "restored").exists()
+
+
+# -- bringing back what is missing -------------------------------------------------------------------------
+
+
+def lost_after_a_backup(bank: BankFolder, tmp_path: Path, count: int) -> BankFolder:
+    """A restored bank that does not know the last payments, whose receipts a gateway has."""
+    bank.pay(0)
+    bank.close()
+    back_up(bank.directory, tmp_path / "backup", LATER, with_keys=True)
+    bank.open()
+    for number in range(1, count + 1):
+        bank.pay(number)
+    return restored(bank, tmp_path / "backup")
+
+
+def reconciler(bank: BankFolder, payers: dict[str, str]) -> Reconciler:
+    return Reconciler(bank.ledger, bank.key_list(), "GW1", payers)
+
+
+@pytest.mark.pg("PG-TRF-6", "PG-RES-9")
+@pytest.mark.parametrize("served_count", [0, 1, 5])
+def test_what_is_proven_is_entered_as_it_was(bank: BankFolder, tmp_path: Path, served_count: int) -> None:
+    after = lost_after_a_backup(bank, tmp_path, 4)
+    for number in range(served_count):
+        assert after.pay(100 + number).outcome is TransferOutcome.POSTED
+    payments = bank.ledger.exported_payments("GW1")
+    work = reconciler(after, {payment.utr: "C-1" for payment in payments})
+    lines = list(work.lines(payments, LATER))
+    assert (work.known_count, work.entered_count, work.left_count) == (1, 4, 0), lines
+    assert after.balance() == bank.balance() - served_count * bank.amount_minor
+    assert [p for p in after.ledger.exported_payments("GW1") if p in payments] == payments
+    assert after.pay(200).outcome is TransferOutcome.POSTED
+    assert not all_findings(after.audit())
+    # Again changes nothing.
+    again = reconciler(after, {})
+    assert list(again.lines(payments, LATER)) == []
+    assert (again.known_count, again.entered_count, again.left_count) == (5, 0, 0)
+    after.close()
+
+
+def test_what_is_not_proven_or_can_not_be_entered_is_named_for_people(bank: BankFolder, tmp_path: Path) -> None:
+    after = lost_after_a_backup(bank, tmp_path, 5)
+    _, unknown, nobody, twice, forged, poor = bank.ledger.exported_payments("GW1")
+    after.pay(100, transaction_id=twice.transaction_id)
+    after.pay(101, amount_minor=after.balance() - 1)
+    payments = [unknown, nobody, twice, replace(forged, receipt=unknown.receipt), poor]
+    payers = {nobody.utr: "C-NOBODY", twice.utr: "C-1", poor.utr: "C-1"}
+    work = reconciler(after, payers)
+    lines = "\n".join(work.lines(payments, LATER))
+    assert (work.entered_count, work.left_count) == (0, 5)
+    for why in (
+        "proven, but who paid is not known: find the UTR in an old TransactionID.txt",
+        "proven, but the ledger has no such customer or merchant (customer C-NOBODY)",
+        "proven, but another payment of its token is in the ledger (customer C-1)",
+        "its receipt proves nothing, so the gateway has no proof",
+        "proven, but the customer's balance does not cover it any more (customer C-1)",
+    ):
+        assert why in lines
+    assert f"UTR {poor.utr}, 1.00 INR to merchant M-100" in lines
+    assert not all_findings(after.audit())
+    after.close()
+
+
+def test_a_utr_whose_digits_come_round_is_still_in_its_order(bank: BankFolder, tmp_path: Path) -> None:
+    bank.ledger.skip_utrs(UTR_SEQUENCE_MODULUS - 2)
+    after = lost_after_a_backup(bank, tmp_path, 3)
+    payments = bank.ledger.exported_payments("GW1")
+    assert [seven_digits(p.utr) for p in payments] == [UTR_SEQUENCE_MODULUS - 1, 0, 1, 2]
+    work = reconciler(after, {payment.utr: "C-1" for payment in payments})
+    list(work.lines(payments, LATER))
+    assert work.entered_count == 3
+    after.pay(100)
+    assert not all_findings(after.audit())
+    after.close()
