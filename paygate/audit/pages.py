@@ -15,6 +15,17 @@ def page_damages(connection: apsw.Connection) -> Iterator[Damage]:
     return damages_of(lambda: _page_damages(connection))
 
 
+def quick_damages(connection: apsw.Connection, *indexed: str) -> Iterator[Damage]:
+    """What a start can look at: all pages, and of some tables that their indexes say the same.
+
+    To compare all indexes takes ten times as long as all pages.
+    """
+    for pragma in ("quick_check(1)", *(f"integrity_check({table})" for table in indexed)):
+        for (problem,) in connection.execute(f"PRAGMA {pragma}"):
+            if problem != "ok":
+                yield Damage("database", "", f"is damaged ({problem})", "whole pages, and indexes as their tables")
+
+
 def _page_damages(connection: apsw.Connection) -> Iterator[Damage]:
     for (problem,) in connection.execute(f"PRAGMA integrity_check({_PROBLEM_COUNT_MAX})"):
         if problem != "ok":

@@ -10,10 +10,10 @@ from paygate.audit.command import add_audit_options, compare, store_to_read, tel
 from paygate.audit.exports import ExportHeader, read_export, write_export
 from paygate.audit.findings import Check, all_findings
 from paygate.bank.audit import LEDGER_NAME, audit_ledger, ledger_payments
-from paygate.bank.keys import load_identity, load_key_list, load_signed_key_list
+from paygate.bank.keys import gateway_ids, load_identity, load_key_list, load_signed_key_list
 from paygate.bank.ledger_tables import APPLICATION_ID, SCHEMA
 from paygate.bank.record_audit import record_checks
-from paygate.cli import ExitCode
+from paygate.cli import ExitCode, PaygateExit
 
 _STORE: Final = {"application_id": APPLICATION_ID, "version": len(SCHEMA)}
 
@@ -44,6 +44,8 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     identity, signed_key_list = load_identity(options.state), load_signed_key_list(options.state)
+    if options.gateway not in gateway_ids(options.state):
+        raise PaygateExit(f"--gateway: there is no gateway {options.gateway}; add-gateway made others", ExitCode.USAGE)
     with store_to_read(options.state, LEDGER_NAME, **_STORE) as connection:
         header = ExportHeader("bank", identity.bank_id, options.gateway, signed_key_list)
         write_export(options.file, header, ledger_payments(connection, options.gateway))

@@ -7,6 +7,7 @@ from typing import Any, Final
 import apsw
 
 from paygate.audit.findings import Damage, damages_of, readable
+from paygate.audit.pages import quick_damages
 from paygate.audit.row_hash import CHAIN_START, row_hash, text_expression
 from paygate.bank.ledger_chain import (
     ATTEMPT_FIELDS,
@@ -66,12 +67,16 @@ class LedgerCheck:
 
     def damages(self) -> Iterator[Damage]:
         """All that is wrong."""
-        return damages_of(self.payments, self.postings, self.accounts, self.balances)
+        return damages_of(self.pages, self.payments, self.postings, self.accounts, self.balances)
 
     def unwritten_balances(self) -> dict[int, int]:
         """The balances that are not what the table `account` says, since later postings changed them."""
         written = self._written
         return {account: minor for account, minor in self._balances.items() if written.get(account, 0) != minor}
+
+    def pages(self) -> Iterator[Damage]:
+        """All pages, and the indexes of payments: a payment or paid token that they did not find would debit again."""
+        return quick_damages(self._connection, "payment")
 
     def payments(self) -> Iterator[Damage]:
         """The chain of payments."""

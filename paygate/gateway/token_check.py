@@ -6,6 +6,7 @@ from typing import Any, Final
 import apsw
 
 from paygate.audit.findings import Damage, damages_of, readable
+from paygate.audit.pages import quick_damages
 from paygate.audit.row_hash import CHAIN_START, row_hash, text_expression
 from paygate.codec.codes import TransferOutcome
 from paygate.gateway.token_chain import (
@@ -44,8 +45,6 @@ _UNPAID_POSTED: Final = (
     "AND NOT EXISTS (SELECT 1 FROM paid WHERE paid.token_number = token.token_number) "
     "AND NOT EXISTS (SELECT 1 FROM token_state AS s WHERE s.token_number = token.token_number AND s.state = 'paid')"
 )
-_SMALL_TABLES: Final = ("gateway", "token_state", "in_flight")
-"""Tables of which nothing else tells how many rows there are."""
 _CHANGED: Final = "is not what was written"
 
 
@@ -78,11 +77,8 @@ class TokenCheck:
         return damages_of(self.ends, self.payments, self.flights, self.tokens, self.states)
 
     def ends(self) -> Iterator[Damage]:
-        """The ends of the chains, and the pages of tables that have none."""
-        for table in _SMALL_TABLES:
-            for (problem,) in self._connection.execute(f"PRAGMA quick_check({table})"):
-                if problem != "ok":
-                    yield Damage(table, "", f"is damaged ({problem})", "whole pages")
+        """The ends of the chains; and all pages, since nothing else tells how many rows a table without one has."""
+        yield from quick_damages(self._connection)
         rows = list(self._read("gateway", _HEAD))
         if len(rows) != 1:
             yield Damage("gateway", "", "has not one row", "one row")
