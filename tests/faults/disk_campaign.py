@@ -277,7 +277,7 @@ def run_campaign(
             cases = [case for case in bench.cases(story) if matching in case.text]
             print(f"disk faults: {len(cases)} cases; seed {seed}")
             random.Random(seed).shuffle(cases)
-            del cases[count:]
+            cases = cases[:count]
         outcome = run_cases(bench, cases, seconds)
     took_s = time.monotonic() - began
     for line in table(outcome):

@@ -42,6 +42,8 @@ SHOPPER_COUNT: Final = 16
 """Payments under way at once on the client's link."""
 LANE_COUNT: Final = 6
 """Gateways, each with its own link to the bank, on which one case follows another."""
+CASE_COUNT_PER_LANE_MIN: Final = 8
+"""For fewer cases, another gateway is not worth its start."""
 SESSION_S: Final = 8
 """Of the gateways: long enough for a busy machine, short enough for answers that never come."""
 LINK_MS_MAX: Final = 30_000
@@ -93,13 +95,13 @@ class Lane:
 class LinkBench:
     """A bank, gateways, and customers."""
 
-    def __init__(self, directory: Path, seed: int, patch: Callable[[], None] | None = None) -> None:
+    def __init__(self, directory: Path, seed: int, lane_count: int, patch: Callable[[], None] | None = None) -> None:
         self.loop = Loop()
         self.house = House(directory, Setting(directory / "system", directory / "logs", patch=patch))
         self.house.create()
         self.house.remember_passwords()
         assert self.house.start_bank(), self.house.servers()[-1].errors
-        self.lanes = [Lane(self.house, self.loop, number, self.house.bank_port) for number in range(LANE_COUNT)]
+        self.lanes = [Lane(self.house, self.loop, number, self.house.bank_port) for number in range(lane_count)]
         self.shoppers = Shoppers(self.house, self.loop, seed)
         self.outcome = LinkOutcome()
         self.recorded: dict[tuple[str, str], Recorded] = {}
@@ -122,7 +124,7 @@ class LinkBench:
 
     def order(self, lane: Lane, number: int) -> Order:
         """The token of this number at a lane's gateway."""
-        return self._orders[lane.number * (len(self._orders) // LANE_COUNT) + number]
+        return self._orders[lane.number * (len(self._orders) // len(self.lanes)) + number]
 
     def record(self, numbers: Sequence[int]) -> None:
         """One payment through relays that do nothing, and one whose answer is cut off, on each link."""
@@ -160,7 +162,7 @@ class LinkBench:
         self.outcome.left_count = len(cases)
         of_lane: list[list[tuple[int, LinkCase]]] = [[] for _ in self.lanes]
         for number, case in enumerate(cases):
-            of_lane[number % LANE_COUNT].append((number // LANE_COUNT, case))
+            of_lane[number % len(self.lanes)].append((number // len(self.lanes), case))
         lanes = list(zip(self.lanes, of_lane, strict=True))
 
         def of_client() -> Iterator[Steps]:
@@ -179,7 +181,7 @@ class LinkBench:
         began = time.monotonic()
         share = sum(case.link == CLIENT_LINK for case in cases) / max(1, len(cases))
         self.shoppers.run(of_client(), SHOPPER_COUNT, lambda: time.monotonic() >= began + share * seconds)
-        self.shoppers.run(of_bank(), LANE_COUNT)
+        self.shoppers.run(of_bank(), len(self.lanes))
         self._check()
 
     def _lane(self, lane: Lane, numbered: Sequence[tuple[int, LinkCase]], is_over: Callable[[], bool]) -> Steps:
@@ -322,10 +324,11 @@ def run_campaign(
     began = time.monotonic()
     randomness = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="paygate-links-", dir=shared_memory()) as directory:
-        bench = LinkBench(Path(directory), seed, patch)
+        case_count_max = 1 if only else min(count or CASE_COUNT_MAX, int(seconds * CASE_RATE_MAX))
+        lane_count = min(LANE_COUNT, 1 + case_count_max // CASE_COUNT_PER_LANE_MIN)
+        bench = LinkBench(Path(directory), seed, lane_count, patch)
         try:
-            case_count_max = min(count or CASE_COUNT_MAX, int(seconds * CASE_RATE_MAX))
-            per_lane = 3 + (1 if only else -(-case_count_max // LANE_COUNT))
+            per_lane = 3 + -(-case_count_max // lane_count)  # three are recorded
             bench.make_orders(per_lane)
             bench.record([per_lane - 1, per_lane - 2, per_lane - 3])
             cases = [case for case in all_cases(bench.recorded, randomness) if matching in case.text]

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from faults.shim import SOURCE
 
 CASE_COUNT = 16
@@ -18,6 +19,15 @@ def test_a_sample_of_file_faults_loses_nothing() -> None:
     ran = run_campaign("--seed", "1", "--count", str(CASE_COUNT), "--seconds", str(SECONDS_MAX), "--story", "serve")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert " 0 failed" in ran.stdout, ran.stdout
+
+
+@pytest.mark.parametrize("store", ["bank/ledger.sqlite-wal", "gateway/tokens.sqlite-wal"])
+def test_a_failed_fsync_ends_a_server_at_once(store: str) -> None:
+    """T31: nothing is sent after it, that file is not fsynced again, and the next start finds out."""
+    program = store.partition("/")[0]
+    ran = run_campaign("--case", f"serve/{program}/fdatasync {store} 2 EIO once")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "1 had their fault" in ran.stdout, ran.stdout
 
 
 def test_an_fsync_that_is_done_again_is_found() -> None:
