@@ -1,13 +1,17 @@
 """`paygate-gateway` as a real process, and a bank's end of a link for it to connect to."""
 
+import atexit
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from builders import BANK_ID, GATEWAY_ID, LINK_KEY, build_signed_key_list
@@ -18,7 +22,7 @@ from paygate.codec.messages import BankKeys, BankKeysQuery, Message, TransferReq
 from paygate.link import Link
 from paygate.link_events import ReplyReceived, RequestReceived
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 """How long anything may take before a test fails; nothing here sleeps for a fixed time."""
 _LOOK_AGAIN_S = 0.02
 _LISTENING = re.compile(r"listening on (\S+):(\d+)")
@@ -44,14 +48,25 @@ def run_gateway(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def make_state(directory: Path) -> Path:
-    """A new gateway's state directory."""
+    """A new gateway's state directory, and beside it the file that its link key was read from.
+
+    Made once, since that is a program of its own, and copied for each test.
+    """
+    shutil.copytree(_made_once(), directory, dirs_exist_ok=True)
+    return directory / "state"
+
+
+@cache
+def _made_once() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="gateway-"))
+    atexit.register(shutil.rmtree, directory)
     key = directory / "gw.link-key"
     key.write_text(LINK_KEY.hex() + "\n")
     key.chmod(0o600)
     state = directory / "state"
     made = run_gateway("init", "--state", state, "--gateway-id", GATEWAY_ID, "--bank-id", BANK_ID, "--link-key", key)
     assert (made.returncode, made.stderr) == (0, ""), made.stderr
-    return state
+    return directory
 
 
 class Serving:
