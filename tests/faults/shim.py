@@ -59,7 +59,7 @@ def parse_plan(text: str) -> Plan:
 def build(directory: Path) -> Path:
     """Compile the library. Raises CalledProcessError, FileNotFoundError without a compiler."""
     library = directory / "disk_faults.so"
-    command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"]
+    command = ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"]
     subprocess.run(command, check=True, timeout=60)
     return library
 
