@@ -5,6 +5,7 @@ import fcntl
 import os
 import shlex
 import stat
+from itertools import takewhile
 from pathlib import Path
 
 from paygate.cli import ExitCode, PaygateExit
@@ -36,9 +37,18 @@ class StateDir:
 
     def create(self) -> None:
         """Makes the directory (mode 0700) and those above it; nothing if it is there. Raises StateError."""
+        upwards = [self.path, *self.path.parents]
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fsync_directory(self.path.parent)
+            missing = list(takewhile(lambda directory: not directory.is_dir(), upwards))
+            # A power cut that takes a name takes all that is below it, so each is synced before the next is made.
+            if missing and len(missing) < len(upwards):
+                # Also that of the lowest which is there: a crash may have come before it was. If its place can't be
+                # read, somebody else made it.
+                with contextlib.suppress(PermissionError):
+                    fsync_directory(upwards[len(missing)].parent)
+            for directory in reversed(missing or [self.path]):
+                directory.mkdir(mode=0o700 if directory is self.path else 0o777, exist_ok=True)
+                fsync_directory(directory.parent)
         except OSError as error:
             raise StateError(f"could not make the state directory {self.path}: {error.strerror}") from None
 
