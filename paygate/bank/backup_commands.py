@@ -11,6 +11,7 @@ from paygate.bank.backup import back_up, restore
 from paygate.bank.keys import load_identity, load_key_list, load_receipt_key
 from paygate.bank.reconcile import Reconciler, payers_of
 from paygate.bank.record_lines import TRANSACTIONS_LAYOUT
+from paygate.bank.server import take_in_now
 from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.cli import ExitCode, PaygateExit
 from paygate.clock import system_now
@@ -61,6 +62,10 @@ def _backup(options: argparse.Namespace) -> int:
 
 def _restore(options: argparse.Namespace) -> int:
     told = restore(options.folder, options.state, system_now(), keys=options.keys, transactions=options.transactions)
+    state = StateDir(options.state)
+    state.open()
+    take_in_now(options.state)  # the text records, made anew
+    state.close()
     for line in told:
         _say(line)
     return ExitCode.OK
@@ -83,6 +88,7 @@ def _reconcile(options: argparse.Namespace) -> int:
                 _say(line)
         finally:
             ledger.close()
+        take_in_now(options.state)  # the text records say it too
     except OSError as error:
         raise unusable(error, options.state) from None
     finally:

@@ -46,7 +46,12 @@ def _backup(options: argparse.Namespace) -> int:
 
 
 def _restore(options: argparse.Namespace) -> int:
-    for line in restore(options.folder, options.state, link_key=options.link_key, tokens=options.tokens):
+    told = restore(options.folder, options.state, link_key=options.link_key, tokens=options.tokens)
+    state = StateDir(options.state)
+    state.open()
+    take_in_now(options.state)  # the text records, made anew
+    state.close()
+    for line in told:
         _say(line)
     return ExitCode.OK
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from bank_books import ASHA_MINOR, ENVELOPE_HASH, VERIFIER, WRONG_VERIFIER, Books, statement_of
-from builders import BANK_ID, FIXED_ENVELOPE, GATEWAY_ID, LINK_KEY, build_signed_key_list, build_terms
+from builders import BANK_ID, FIXED_ENVELOPE, GATEWAY_ID, LINK_KEY, NOW_MS, build_signed_key_list, build_terms
 
 from paygate.bank.core import BankCore, Decode
 from paygate.bank.ledger import Posted
@@ -192,6 +192,36 @@ def test_a_request_with_no_time_left_is_late(bank: Bank) -> None:
     bank.tick()
     bank.decode()
     assert [(r.outcome, r.reason) for r in bank.replies()] == [(TransferOutcome.DECLINED, Reason.LATE)]
+
+
+@pytest.mark.pg("PG-TRF-4", "PG-TRF-6")
+def test_what_was_authorised_before_a_restore_and_is_not_known_is_late_for_ever(books: Books) -> None:
+    known = request(build_terms(payment_id=b"known to a backu"))
+    bank = Bank(books)
+    bank.connect()
+    bank.ask(known)
+    bank.tick()
+    bank.decode()
+    (first,) = bank.replies()
+    # Restored a second later than the two were authorised, and well within the five minutes of the window (T6).
+    restored = Bank(books, restored_ms=NOW_MS + 1)
+    restored.connect()
+    for message in (
+        known,
+        request(),
+        request(build_terms(authorised_at_ms=NOW_MS + 1, payment_id=b"authorised after")),
+    ):
+        restored.ask(message)
+    restored.tick()
+    restored.decode()
+    again, late, new = restored.replies()
+    assert (again.outcome, again.receipt) == (TransferOutcome.POSTED, first.receipt)
+    assert (late.outcome, late.reason) == (TransferOutcome.DECLINED, Reason.LATE)
+    assert new.reason is Reason.TOKEN_ALREADY_PAID  # it was looked at
+    assert not restored.decodes
+    restored.ask(request())
+    restored.tick()
+    assert restored.replies() == [late]
 
 
 @pytest.mark.pg("PG-RES-1", "PG-TRF-2")
