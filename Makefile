@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 SEED ?= 1
+WORKERS ?= 3
 FAULT_SECONDS ?= 50
 RUNS ?= 2000
 JOBS ?= 2
@@ -30,8 +31,8 @@ demo: $(READY) ## a real payment and four that fail, through three real programs
 demo-interactive: $(READY) ## the same servers, and you are the customer
 	$(BIN)/python scripts/demo.py --interactive
 
-test: $(READY) ## all tests, two files at a time
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+test: $(READY) ## all tests, WORKERS=n files at a time: three keep two cores busy, since some mostly wait
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 check: $(READY) ## format, lint, types, spec freshness, import layers, requirements without a test
 	$(BIN)/ruff format --check .
