@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from builders import RECEIPT_KEY
 from sim.agenda import MS, SECOND
+from sim.faults import FaultKind
 from sim.keys import MemoryDecoder, signed_key_list, suite_key_of
 from sim.plan import BANK, CURRENCY
 from sim.server import Machine, Process
@@ -81,6 +82,8 @@ class BankProcess(Process):
         self.machine.world.agenda.later(delay_us, lambda: self.machine.run(self, self._decode))
 
     def _decode(self) -> None:
+        if self.decoder_crash_count:
+            self.machine.world.count(FaultKind.DECODER_CRASH.value)
         # As `bank/decoding.py`: what a decoder owed when it died is asked of the next, once.
         if self.decoder_crash_count == 1:
             self.decoder_crash_count = 0
@@ -123,6 +126,7 @@ class BankMachine(Machine):
         """T12: a new key beside the old one, which goes away later."""
         if self._has_older:
             return
+        self.world.count(FaultKind.ROTATE_KEYS.value)
         self.generation += 1
         self._has_older = True
         self.decoder.hold([suite_key_of(self.generation), suite_key_of(self.generation - 1)])

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from sim.agenda import MS, Event, MachineClock
+from sim.faults import FaultKind
 from sim.keys import ROOT, seal
 from sim.network import End
 from sim.plan import CustomerPlan, ShoppingPlan
@@ -245,6 +246,7 @@ class ClientProgram:
                 event.cancel()
         world = self.machine.world
         if was_killed:
+            world.count(FaultKind.CLIENT_KILL.value)
             world.network.vanish(self, is_silent=False, source=self.machine.source)
         self._on_end(self, was_killed)
 
@@ -261,9 +263,10 @@ def pay_core(machine: CustomerMachine, shopping: ShoppingPlan, passcode: str) ->
     )
 
 
-def question_core(machine: CustomerMachine, payment: Payment) -> WatchedCore:
-    """The core of a program that asks what became of a payment."""
-    core = WatchedCore.question(payment, serial_min=machine.serial_min, randomness=machine.source)
+def question_core(machine: CustomerMachine, payment: Payment, *, sends_again: bool) -> WatchedCore:
+    """The core of a program that asks what became of a payment, or goes on with it (`paygate-client retry`)."""
+    make = WatchedCore.again if sends_again else WatchedCore.question
+    core = make(payment, serial_min=machine.serial_min, randomness=machine.source)
     assert isinstance(core, WatchedCore)
     return core
 

@@ -118,6 +118,7 @@ class TokensModel:
         if token is not None and _price(token) != (terms.merchant_id, terms.amount_minor, terms.currency):
             raise Violation(Invariant.AUTHORITY, f"{self._name(payment)} was begun under other terms than its token's")
         self.payments[payment.payment_id] = payment
+        self._refused.discard(payment.payment_id)  # It had not been forwarded then, and was sent again.
 
     def _check_free(self, transaction_id: str, done: str) -> None:
         row = self._ledger.debits.get((self.gateway_id, transaction_id))

@@ -68,6 +68,7 @@ class End:
     __slots__ = (
         "_arriving",
         "_cut_after",
+        "_cut_why",
         "_is_paused",
         "_is_scheduled",
         "_last_us",
@@ -98,6 +99,7 @@ class End:
         self._is_paused = False
         self._stalled_until_us = 0
         self._cut_after: int | None = None
+        self._cut_why = ""
 
     # -- what its node does ----------------------------------------------------------------------------
 
@@ -148,9 +150,9 @@ class End:
         if self.is_open and self._arriving:
             self._network.agenda.at(self._arriving[0][0], self._arrive)
 
-    def cut_after(self, size: int) -> None:
-        """Break the connection when so many more bytes have arrived here."""
-        self._cut_after = size
+    def cut_after(self, size: int, why: str) -> None:
+        """Break the connection when so many more bytes have arrived here; `why` is what that is counted as."""
+        self._cut_after, self._cut_why = size, why
 
     def _schedule(self) -> None:
         if self._arriving and self.is_open and not self._is_scheduled and not self._is_paused:
@@ -173,6 +175,7 @@ class End:
                 self.node.on_data(self, data)
             else:
                 before, self._cut_after = data[: self._cut_after], None
+                self._network.count(self._cut_why)
                 if before:
                     self.node.on_data(self, before)
                 self.abort()
@@ -188,8 +191,13 @@ class Network:
         randomness: Callable[[str], random.Random],
         weather: Callable[[random.Random], Weather],
         on_sent: Callable[[End, bytes], None],
+        count: Callable[[str], None],
     ) -> None:
-        """`randomness(name)` gives a source of its own; `weather` draws how a connection will be."""
+        """`randomness(name)` gives a source of its own; `weather` draws how a connection will be.
+
+        `on_sent` hears of all that is sent, before it is on its way; `count` of each cut.
+        """
+        self.count = count
         self.agenda = agenda
         self.live: dict[int, End] = {}
         """Callers' ends of connections that are up or coming up, by number, oldest first."""
@@ -198,7 +206,8 @@ class Network:
         self._on_sent = on_sent
         self._listeners: dict[str, Node] = {}
         self._unreachable_until_us: dict[str, int] = {}
-        self._cuts: list[tuple[str, bool, int]] = []  # of connections that come: to whom, which way, after how much
+        # Of connections that come: to whom, which way, after how much, and as what it is counted.
+        self._cuts: list[tuple[str, bool, int, str]] = []
         self._call_counts: dict[str, int] = {}
         self._count = 0
         self._weathers: dict[int, tuple[Weather, random.Random]] = {}
@@ -290,9 +299,9 @@ class Network:
                     if one is not None:
                         one.stall(until_us)
 
-    def cut_next(self, target: str, *, is_to_caller: bool, after: int) -> None:
+    def cut_next(self, target: str, *, is_to_caller: bool, after: int, why: str) -> None:
         """The next connection to this address breaks when so many bytes have come at one of its ends."""
-        self._cuts.append((target, is_to_caller, after))
+        self._cuts.append((target, is_to_caller, after, why))
 
     def heal(self) -> None:
         """Every address is reachable, nothing is about to be cut, and the weather is fair."""
@@ -327,7 +336,7 @@ class Network:
         peer.is_open = True
         for cut in [c for c in self._cuts if c[0] == target][:1]:
             self._cuts.remove(cut)
-            (end if cut[1] else peer).cut_after(cut[2])
+            (end if cut[1] else peer).cut_after(cut[2], cut[3])
         node.on_connected(peer)
         self.agenda.later(self._delay_us(end), lambda: self._come_up(end))
 

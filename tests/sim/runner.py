@@ -64,6 +64,7 @@ class Totals:
         yield f"  {counts['payments posted']:,} posted, {counts['payments declined']:,} declined by the bank"
         yield f"  {counts['payments fenced']:,} fenced, {counts['payments never sent']:,} never sent"
         yield f"  {counts['doubts']:,} in doubt at first, {counts['doubts ended']:,} of these with a definite answer"
+        yield f"  {counts['retries']:,} times gone on with instead of asked for"
         yield f"sends: {self.sent_count:,}; server restarts: {counts['restarts']:,}"
         yield f"faults: {sum(counts[kind.value] for kind in FaultKind):,}"
         for kind in FaultKind:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import apsw
 from memory_disk import MemoryDisk
 from sim.agenda import MS, SECOND, Event, MachineClock
+from sim.faults import FaultKind
 from sim.network import End
 
 from paygate.codec.codes import Role
@@ -40,6 +41,7 @@ class _Death:
 
     steps: int
     """Until then."""
+    kind: FaultKind
     loses_power: bool
     down_us: int
     at_disk: bool
@@ -176,9 +178,9 @@ class Machine:
 
     # -- faults ----------------------------------------------------------------------------------------
 
-    def die_after(self, steps: int, *, loses_power: bool, down_us: int, at_disk: bool) -> None:
+    def die_after(self, steps: int, kind: FaultKind, *, loses_power: bool, down_us: int, at_disk: bool) -> None:
         """Die at a later step of the process; `at_disk`: only operations of its disk are counted."""
-        self._deaths.append(_Death(steps, loses_power, down_us, at_disk))
+        self._deaths.append(_Death(steps, kind, loses_power, down_us, at_disk))
         self.disk.on_operation = lambda operation: self._step(at_disk=True)
 
     def step(self) -> None:
@@ -285,6 +287,7 @@ class Machine:
             death = self._deaths.pop(0)
             if not self._deaths:
                 self.disk.on_operation = None
+            self.world.count(death.kind.value)
             self._died(death.loses_power, death.down_us)
         except (StoreError, apsw.Error) as error:
             # As at the close, when a store could not be opened and its connection is closed.
@@ -293,6 +296,7 @@ class Machine:
             is_failed = isinstance(first, StoreError) and self._disk_fails
             if not (is_failed or is_full):
                 raise
+            self.world.count(FaultKind.FSYNC_ERROR.value if is_failed else "starts refused for a full disk")
             # T31: it stops at once. Whoever mends the disk does so before it is started again.
             self.disk.fsync_fails = self._disk_fails = False
             self._died(False, START_AGAIN_US)

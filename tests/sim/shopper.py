@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 ASK_MS_MAX: Final = 10_000
 """The longest that a customer in doubt waits before asking again."""
+RETRY_SHARE: Final = 0.2
+"""Of the questions: the customer goes on with the payment instead, which sends the same bytes again if need be."""
 WRONG_PASSCODE: Final = "wrong-passcode"
 _DONE: Final = frozenset({Outcome.PAID, Outcome.ALREADY_PAID})
 
@@ -110,7 +112,11 @@ class Shopper:
     def _ask(self, payment_id: bytes) -> None:
         if self._world.agenda.now_us > self._world.last_ask_us:
             return
-        core = question_core(self._machine, self._machine.record(payment_id))
+        is_early = self._world.agenda.now_us < self._world.healed_us
+        sends_again = is_early and self._machine.source.random() < RETRY_SHARE
+        if sends_again:
+            self._world.count("retries")
+        core = question_core(self._machine, self._machine.record(payment_id), sends_again=sends_again)
         ClientProgram(self._machine, core, self.plan.token.gateway_id, self._answered).start()
 
     def _answered(self, program: ClientProgram, was_killed: bool) -> None:

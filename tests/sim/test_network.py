@@ -44,8 +44,13 @@ class Place:
     def __init__(self, weather: Weather = FAIR) -> None:
         self.agenda = Agenda()
         self.sent: list[bytes] = []
+        self.counted: list[str] = []
         self.network = Network(
-            self.agenda, random.Random, lambda source: weather, lambda end, data: self.sent.append(data)
+            self.agenda,
+            random.Random,
+            lambda source: weather,
+            lambda end, data: self.sent.append(data),
+            self.counted.append,
         )
         self.caller, self.server = Peer("caller"), Peer("server")
         self.network.listen("server", self.server)
@@ -76,7 +81,7 @@ def test_what_is_sent_arrives_in_order_whatever_pieces_it_comes_in() -> None:
 def test_a_cut_comes_after_exactly_so_many_bytes(size: int) -> None:
     place = Place()
     ours, theirs = place.connect()
-    theirs.cut_after(size)
+    theirs.cut_after(size, "cut")
     ours.send(b"a" * 200)
     ours.send(b"b" * 200)
     place.run()
@@ -87,12 +92,13 @@ def test_a_cut_comes_after_exactly_so_many_bytes(size: int) -> None:
 
 def test_the_next_connection_can_be_cut_before_it_is_there() -> None:
     place = Place()
-    place.network.cut_next("server", is_to_caller=True, after=3)
+    place.network.cut_next("server", is_to_caller=True, after=3, why="cut early")
     _, theirs = place.connect()
     theirs.send(b"hello")
     place.run()
     assert place.caller.got == b"hel"
     assert place.caller.story[-1] == "reset by peer"
+    assert place.counted == ["cut early"]
 
 
 def test_one_way_may_stand_still_while_the_other_goes_on() -> None:

@@ -50,6 +50,7 @@ EVIL: Final = "evil"
 """What the names of liars that hear the links begin with."""
 KIND_PLACE: Final = 3
 """Of a frame's kind in its header."""
+_COUNTED_AT_ONCE: Final = (FaultKind.UNREACHABLE, FaultKind.DISK_FULL, FaultKind.CLOCK_JUMP)
 _FAULT_AT_SERVERS: Final = (FaultKind.KILL, FaultKind.POWER_CUT, FaultKind.LONG_OUTAGE)
 _DEFINITE: Final = (Outcome.PAID, Outcome.DECLINED, Outcome.NOT_FORWARDED, Outcome.REFUSED)
 MakeEvil = Callable[["World"], None]
@@ -123,7 +124,7 @@ class World:
         self.last_pay_us = self.healed_us + LAST_PAY_AFTER_HEAL_US
         self.last_ask_us = self.healed_us + FINAL_AFTER_US
         self.end_us = self.last_ask_us + QUIET_US
-        self.network = Network(self.agenda, self.randomness, self.conditions.weather, self._sent)
+        self.network = Network(self.agenda, self.randomness, self.conditions.weather, self._sent, self.count)
         bank_image, gateway_image = _empty_stores()
         self.bank = BankMachine(self, bank_image, _skew(source))
         self.gateway_of: dict[str, GatewayMachine] = {}
@@ -228,19 +229,22 @@ class World:
     def _inject(self, fault: Fault) -> None:
         self.happened.append(fault)
         self.note(str(fault))
-        self.counts[fault.kind.value] += 1
         kind, duration_us = fault.kind, fault.duration_ms * MS
+        if kind in _COUNTED_AT_ONCE:
+            self.count(kind.value)  # The others are counted when they have found somebody.
         machine = self._machine(fault.target)
         if kind in _FAULT_AT_SERVERS:
             loses_power = kind is FaultKind.POWER_CUT
-            machine.die_after(fault.steps, loses_power=loses_power, down_us=duration_us, at_disk=fault.share < 0.7)
+            at_disk = fault.share < 0.7
+            machine.die_after(fault.steps, kind, loses_power=loses_power, down_us=duration_us, at_disk=at_disk)
         elif kind is FaultKind.CUT_LIVE:
             if (end := self._live_end(fault)) is not None:
-                end.cut_after(fault.steps)
+                end.cut_after(fault.steps, kind.value)
         elif kind is FaultKind.CUT_NEXT:
-            self.network.cut_next(fault.target, is_to_caller=fault.share < 0.5, after=fault.steps)
+            self.network.cut_next(fault.target, is_to_caller=fault.share < 0.5, after=fault.steps, why=kind.value)
         elif kind is FaultKind.STALL:
             if (end := self._live_end(fault)) is not None:
+                self.count(kind.value)
                 end.stall(self.agenda.now_us + duration_us)
         elif kind is FaultKind.UNREACHABLE:
             self.network.make_unreachable(fault.target, self.agenda.now_us + duration_us)
@@ -255,6 +259,7 @@ class World:
                 self.bank.process.decoder_crash_count = 1 if fault.share < 0.5 else 2
         elif kind is FaultKind.DRAIN:
             if machine.process is not None:
+                self.count(kind.value)
                 machine.run(machine.process, machine.process.begin_drain)
         elif kind is FaultKind.CLIENT_KILL:
             self.customers[fault.target].die_after(fault.steps)
