@@ -7,7 +7,8 @@ Nothing that anybody appends may get lost, and nobody else knows of a lock. So:
   that a plain password in one is gone. A crash in between leaves both, and the next start mends it.
 - Lines that can't be used stay exactly where they are, for the person who wrote them to mend.
 - `rewrite` builds a new file and swaps it with the old one in one step. Somebody may have the old one open
-  and append to it later, so it stays open here and is read on, until nobody has it open for writing.
+  and append to it later, so it stays open here and is read on, until nobody has it open for writing. It keeps a
+  name beside the new one until what was appended during the swap is taken in, so a kill meanwhile loses nothing.
 - A last line without its newline may be one that somebody is still writing. A rewrite keeps it in the new file
   as a comment (`# unfinished: `), which nothing that others append can run into. If its end comes, the line takes
   the comment's place; if nobody can write the end any more, the text stands at the end of the file again. When a
@@ -24,7 +25,8 @@ Whatever happens, the caller's part is the same (`rows` are all of the server's 
 
 An edit in place is noticed if the system's time of change tells it from our own last write: not if it comes
 within some milliseconds of that and leaves the last 4 KiB as they were. It is found at the next change or start.
-And a line that is appended to a replaced file in the second before this process is killed goes with it.
+And a line goes that is appended to a file some seconds after it was replaced, by somebody who had it open all that
+time, in the second before this process is killed.
 """
 
 import contextlib
@@ -90,6 +92,8 @@ class SharedFile:
         self._untaken = UntakenLines(layout)
         self._ahead: list[RawLine] = []
         """Lines that a rewrite read and the next poll gives."""
+        self._has_swap = self._swap_was_read = False
+        """Whether the last file that was replaced has a name still, and whether a poll has read it since."""
         self._start()
 
     @names_its_file
@@ -143,10 +147,13 @@ class SharedFile:
     def poll(self) -> News:
         """The lines that came since the last poll. One stat when nothing changed; meant for once a second."""
         problems: list[LineProblem] = []
+        if self._swap_was_read:  # What an earlier poll gave of it was taken in since, or stands in the new file.
+            self._drop_swap()
         status = self._follow(problems)
         lines, self._ahead = self._ahead, []
         for old in list(self._watched):
             lines += self._read_watched(old)
+        self._swap_was_read = self._has_swap
         self._untaken.tell_unfinished(problems)
         if status is None:
             return News(tuple(lines), self._missing_count >= MISSING_POLL_COUNT, tuple(problems))
@@ -229,6 +236,9 @@ class SharedFile:
             self._must_rewrite = True
             return
         stream, dealt_with = self._stream, b""
+        if self._has_swap:  # It loses its name to the file that is replaced now, so what it has goes into the new one.
+            for watched in list(self._watched):
+                self._ahead += self._read_watched(watched)
         if not self._whole:
             self._ahead += self._untaken.sort_out(stream.read(os.fstat(stream.fd).st_size))
         rest = stream.unfinished
@@ -259,6 +269,7 @@ class SharedFile:
                 size += len(given.raw)
                 yield given.raw
 
+        old_identity = self._files.identity
         create_file(self._beside, chunks())
         files = OpenFile.open(self._beside)
         new = LineStream(files.read, read_to=size, line_count=line_count)
@@ -267,10 +278,11 @@ class SharedFile:
         self._beside.rename(self._swap)
         try:
             displaced = swap_in(self._swap, self.path)
-            if displaced is not None and displaced != self._files.identity:
+            if displaced is not None and displaced != old_identity:
                 # Somebody put another file there a moment ago; all of its lines are news.
                 self._watched.append(_Watched(LineStream(os.open(self._swap, os.O_RDONLY))))
-            self._swap.unlink(missing_ok=True)
+            if displaced is None:
+                self._swap.unlink(missing_ok=True)
             fsync_directory(self.path.parent)
         except BaseException:
             files.close()  # the next poll finds whatever has the name now
@@ -287,8 +299,16 @@ class SharedFile:
         self._offsets, self._ahead = offsets, ahead
         self._untaken.replace(untaken)
         self._must_rewrite = self._whole = False
+        self._has_swap, self._swap_was_read = displaced is not None, False
         if not has_writers(stream.fd) and os.fstat(stream.fd).st_size == stream.read_to:
             self._put_back(old)
+            if displaced == old_identity:
+                self._drop_swap()
+
+    def _drop_swap(self) -> None:
+        self._swap.unlink(missing_ok=True)
+        fsync_directory(self.path.parent)
+        self._has_swap = self._swap_was_read = False
 
     @names_its_file
     def close(self) -> None:
@@ -305,13 +325,14 @@ class SharedFile:
 
     def _save_untaken(self) -> None:
         raw = self._untaken.only_elsewhere()
-        if not raw:
-            return
-        if self.path.exists() and not self._is_replaced() and self._ends_whole():
-            write_all(self._files.append, b"".join(raw))
-        else:
+        if raw and not (self.path.exists() and not self._is_replaced() and self._ends_whole()):
             # The next start reads it on, as what a crash left.
             create_file(self._swap, raw)
+            return
+        if raw:
+            write_all(self._files.append, b"".join(raw))
+        if self._has_swap:
+            self._drop_swap()
 
     def _follow(self, problems: list[LineProblem]) -> os.stat_result | None:
         """Goes over to another file if the name has one; None while there is none that can be used."""

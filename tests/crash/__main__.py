@@ -166,8 +166,10 @@ def _tell(results: Sequence[Result], unreached: Sequence[str], seconds: float) -
         f"  failpoints hit: {len(by_point)} of {len(POINTS)}, the most often {max(by_point.values(), default=0)} times"
     )
     print(f"  by system call: {told['by_system_call']}")
-    for name in unreached:
+    for name in unreached[:_TOLD_COUNT]:
         print(f"  NOT REACHED: {name}")
+    if len(unreached) > _TOLD_COUNT:
+        print(f"  NOT REACHED: {len(unreached) - _TOLD_COUNT} more")
     print(f"  violations: {told['violations']}")
 
 

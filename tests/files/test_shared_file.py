@@ -13,6 +13,7 @@ from files.shared_world import LAYOUT, STATE, Crash, Server, add, text_of
 
 from paygate.files import line_stream, shared_file
 from paygate.files.line_stream import has_writers
+from paygate.files.open_file import swap_in as swap_in_really
 from paygate.files.shared_file import MISSING_POLL_COUNT
 from paygate.files.text_records import SharedFile
 
@@ -498,11 +499,51 @@ def test_a_crash_while_the_swap_is_under_way(server: Server, monkeypatch: pytest
         with pytest.raises(Crash):
             server.file.rewrite([])
     again = Server(server.file.path.parent, {})
-    again.ticks(2)
+    again.ticks(3)
     assert sorted(again.db) == ["TX-1"]
     again.expect_in_order()
     assert [path.name for path in server.file.path.parent.iterdir()] == [LAYOUT.file_name]
     again.file.close()
+
+
+@pytest.mark.parametrize("comes", ["as it is swapped", "after it was swapped", "between two swaps"])
+def test_a_line_that_comes_as_the_file_is_replaced_outlives_a_kill(
+    server: Server, monkeypatch: pytest.MonkeyPatch, comes: str
+) -> None:
+    add(server, "TX-1|x|1\n")
+    server.ticks(2)
+    with server.file.path.open("a") as late:
+
+        def swap_in(beside: Path, path: Path) -> tuple[int, int] | None:
+            if comes == "as it is swapped" and not late.closed:
+                late.write("TX-late|x|3\n")
+                late.close()
+            return swap_in_really(beside, path)
+
+        monkeypatch.setattr("paygate.files.shared_file.swap_in", swap_in)
+        server.file.rewrite(server.db.values())
+        if not late.closed:
+            late.write("TX-late|x|3\n")
+            late.flush()
+        if comes == "between two swaps":
+            server.file.rewrite(server.db.values())
+    # The process is killed before it has looked again.
+    again = Server(server.file.path.parent, server.db)
+    again.ticks(3)
+    assert sorted(again.db) == ["TX-1", "TX-late"]
+    again.expect_in_order()
+    assert [path.name for path in server.file.path.parent.iterdir()] == [LAYOUT.file_name]
+    again.file.close()
+
+
+def test_a_replaced_file_keeps_its_name_for_one_look_only(server: Server) -> None:
+    """It may hold plain passwords, so nobody who has it open for long keeps it there."""
+    add(server, "TX-1|x|1\n")
+    server.tick()
+    with server.file.path.open("a"):
+        server.file.rewrite(server.db.values())
+        server.ticks(2)
+        assert [path.name for path in server.file.path.parent.iterdir()] == [LAYOUT.file_name]
 
 
 @pytest.mark.parametrize("portion", [0, 1, 30])
@@ -657,5 +698,5 @@ def test_a_copy_that_a_kill_left_is_gone_after_the_start(server: Server, monkeyp
     directory = server.file.path.parent
     assert any(b"hunter2" in path.read_bytes() for path in directory.iterdir() if path.name.endswith(".new"))
     server.file.path.write_bytes(LAYOUT.header)
-    Server(directory, {}).tick()
+    Server(directory, {}).ticks(3)
     assert [path.name for path in directory.iterdir()] == [LAYOUT.file_name]
