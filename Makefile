@@ -11,7 +11,7 @@ CUTS ?= 10000
 KILLS ?= 560
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-interactive test check faults spec model fuzz sim power-cuts crashes dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
+.PHONY: help setup demo demo-interactive test check faults spec model fuzz sim power-cuts crashes flips dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ power-cuts: $(READY) ## cut both stores' power at every point of CUTS=n cuts' wo
 
 crashes: $(READY) ## SIGKILLs at every failpoint of the three programs, KILLS=n or more of them; PAIRS=all: all pairs; SEED=n
 	PYTHONPATH=tests $(BIN)/python -m crash --seed $(SEED) --kills $(KILLS) $(if $(PAIRS),--pairs $(PAIRS))
+
+flips: $(READY) ## one bit of every byte of a bank's and a gateway's database flipped: who notices; SEED=n draws the bits
+	PYTHONPATH=tests $(BIN)/python -m audit.flips --seed $(SEED)
 
 dump-fuzz: $(READY) ## ten thousand damaged captures through paygate-dump; SEED=n replays one campaign
 	PYTHONPATH=tests:scripts $(BIN)/python -m dump.mutations --seed $(SEED) --count 10000

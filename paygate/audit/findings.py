@@ -56,8 +56,9 @@ def damages_of(*steps: Callable[[], Iterator[Damage]]) -> Iterator[Damage]:
             yield from step()
         except Unreadable as bad:
             yield bad.damage
-        except (apsw.CorruptError, apsw.NotADBError) as error:
-            yield Damage("database", "", f"can't be read ({error})", "whole pages")
+        except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
+            # SQLError: our statements are right, so a table or column that they name is not there.
+            yield Damage("database", "", f"can't be read ({error})", "whole pages, and the tables that we made")
 
 
 @dataclass(frozen=True, slots=True)

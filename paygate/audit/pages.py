@@ -6,6 +6,7 @@ from typing import Any, Final
 import apsw
 
 from paygate.audit.findings import Damage, damages_of
+from paygate.audit.row_hash import CHAIN_START, row_hash, text_expression
 
 _PROBLEM_COUNT_MAX: Final = 100
 
@@ -13,6 +14,24 @@ _PROBLEM_COUNT_MAX: Final = 100
 def page_damages(connection: apsw.Connection) -> Iterator[Damage]:
     """Damaged pages, rows that an index does not have, values that are not of their column's type, lost references."""
     return damages_of(lambda: _page_damages(connection))
+
+
+_SCHEMA: Final = f"SELECT {text_expression(('type', 'name', 'tbl_name', 'sql'))} FROM sqlite_schema ORDER BY rowid"  # noqa: S608
+
+
+def schema_hash(connection: apsw.Connection) -> bytes:
+    """A hash over all tables, indexes and triggers as they are declared: they hold what rows may be."""
+    chain = CHAIN_START
+    rows: Any = connection.execute(_SCHEMA)
+    for (text,) in rows:
+        chain = row_hash(chain, text)
+    return chain
+
+
+def schema_damages(connection: apsw.Connection, written: bytes) -> Iterator[Damage]:
+    """Whether they are as they were made; `written` is the hash that was kept then."""
+    if schema_hash(connection) != written:
+        yield Damage("sqlite_schema", "", "is not what was written", "the tables that we made")
 
 
 def quick_damages(connection: apsw.Connection, *indexed: str) -> Iterator[Damage]:

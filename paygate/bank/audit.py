@@ -14,7 +14,7 @@ from paygate.audit.findings import Check, Damage, Finding, check_of, damages_of,
 from paygate.audit.pages import page_damages
 from paygate.bank.ledger import UTR_SEQUENCE_MODULUS, BankIdentity, utr_start
 from paygate.bank.ledger_chain import PAYMENT_FIELDS
-from paygate.bank.ledger_check import LedgerCheck, head_damage, read_head
+from paygate.bank.ledger_check import LedgerCheck, head_damages, read_head
 from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.record_codec import decode_record
 from paygate.codec.seal import BadReceipt, match_receipt, verify_receipt
@@ -36,11 +36,13 @@ _TRANSFERS: Final = (
 
 def audit_ledger(connection: apsw.Connection, identity: BankIdentity, key_list: KeyList) -> list[Check]:
     """All checks of a ledger. Its text files are looked at by `record_audit.py`."""
-    audit = _Audit(connection, identity, key_list)
-    check = check_of("pages", "whole", _findings(page_damages(connection)), audit.page_count)
-    if damage := head_damage(connection):
-        return [check, check_of("counters", "whole", _findings(iter([damage])))]
-    return [check, *audit.checks()]
+    check = check_of(
+        "pages", "whole", _findings(page_damages(connection)), lambda: int(connection.pragma("page_count"))
+    )
+    head = check_of("counters", "as written", _findings(head_damages(connection)), lambda: 1)
+    if head.findings:  # All else is compared with them.
+        return [check, head]
+    return [check, head, *_Audit(connection, identity, key_list).checks()]
 
 
 def ledger_payments(connection: apsw.Connection, gateway_id: str) -> Iterator[ExportedPayment]:
@@ -74,9 +76,6 @@ class _Audit:
         self._key_list = key_list
         self._head = read_head(connection)
         self._utr_count = self._receipt_count = self._transfer_count = 0
-
-    def page_count(self) -> int:
-        return int(self._connection.pragma("page_count"))
 
     def checks(self) -> Iterator[Check]:
         check = LedgerCheck(self._connection, self._head)

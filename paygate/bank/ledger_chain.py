@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from paygate.audit.findings import RESTORE
+from paygate.audit.pages import schema_hash
 from paygate.audit.row_hash import CHAIN_START, next_chain_of, row_hash, row_text, text_expression
 from paygate.files.sqlite import StoreCorrupt
 
@@ -37,8 +38,11 @@ class Head(NamedTuple):
     balanced_count: int
     """The postings that the balances in the table `account` count in. Later ones are added to them at a start."""
     account_chain: bytes
+    made_hash: bytes
+    """Of the tables as they were made, and of whose bank it is; never changes but with the version."""
 
 
+IDENTITY_FIELDS: Final = ("bank_id", "bank_code", "currency")
 HEAD_FIELDS: Final = ", ".join(Head._fields)
 CUSTOMER_FIELDS: Final = ("account_id", "customer_id", "user_id", "verifier")
 """What never changes of a customer, and is chained with the account."""
@@ -74,6 +78,11 @@ def head_hash(head: Head) -> bytes:
     return row_hash(CHAIN_START, row_text(head))
 
 
+def made_hash(connection: apsw.Connection, identity_text: bytes) -> bytes:
+    """What `Head.made_hash` says, given the text of IDENTITY_FIELDS."""
+    return row_hash(schema_hash(connection), identity_text)
+
+
 def chain_accounts(connection: apsw.Connection) -> None:
     """Leads to version 5: the accounts of an older ledger are chained as they are, and the counters hashed."""
     chain = CHAIN_START
@@ -90,8 +99,11 @@ def chain_accounts(connection: apsw.Connection) -> None:
     statement = "UPDATE customer SET attempts_hash = ? WHERE account_id = ?"
     connection.executemany(statement, [(attempts_hash(*row), row[2]) for row in attempts])
     connection.execute("UPDATE bank SET account_chain = ?", (chain,))
+    identities: list[Any] = connection.execute(f"SELECT {', '.join(IDENTITY_FIELDS)} FROM bank").fetchall()  # noqa: S608
+    for identity in identities:  # A ledger that is new has none yet.
+        connection.execute("UPDATE bank SET made_hash = ?", (made_hash(connection, row_text(identity)),))
     heads: list[Any] = connection.execute(f"SELECT {HEAD_FIELDS} FROM bank").fetchall()  # noqa: S608  # a constant
-    for row in heads:  # A ledger that is new has none yet.
+    for row in heads:
         connection.execute("UPDATE bank SET row_hash = ?", (head_hash(Head(*row)),))
 
 

@@ -14,10 +14,12 @@ from paygate.bank.ledger_chain import (
     CUSTOMER_FIELDS,
     EQUITY_ID,
     HEAD_FIELDS,
+    IDENTITY_FIELDS,
     MERCHANT_FIELDS,
     NO_ATTEMPTS,
     PAYMENT_FIELDS,
     Head,
+    made_hash,
     next_payment_chain,
     next_posting_chain,
 )
@@ -33,15 +35,33 @@ _ACCOUNTS: Final = (
     "ORDER BY account_id"
 )
 _HEAD: Final = f"SELECT {text_expression(Head._fields)}, row_hash FROM bank"  # noqa: S608  # a constant
+_IDENTITY: Final = f"SELECT {text_expression(IDENTITY_FIELDS)} FROM bank"  # noqa: S608  # a constant
 _CHANGED: Final = "is not what was written"
 
 
-def head_damage(connection: apsw.Connection) -> Damage | None:
-    """What is wrong with the counters, which all else is compared with."""
+def is_new(connection: apsw.Connection) -> bool:
+    """Whether nothing was written yet; of a database whose tables are damaged, `head_damages` tells."""
+    try:
+        return bool(connection.execute("SELECT count(*) = 0 FROM bank").get)
+    except apsw.SQLError:
+        return False
+
+
+def head_damages(connection: apsw.Connection) -> Iterator[Damage]:
+    """What is wrong with the counters, which all else is compared with, and with the tables that hold it."""
+    return damages_of(lambda: _head_damages(connection))
+
+
+def _head_damages(connection: apsw.Connection) -> Iterator[Damage]:
     rows: list[Any] = connection.execute(_HEAD).fetchall()
-    if [row_hash(CHAIN_START, text) for text, _ in rows] == [hashed for _, hashed in rows]:
-        return None if len(rows) == 1 else Damage("bank", "", "has not one row", "one row")
-    return Damage("bank", "1", _CHANGED, "counters with their hash")
+    if len(rows) != 1:
+        yield Damage("bank", "", "has not one row", "one row")
+    elif row_hash(CHAIN_START, rows[0][0]) != rows[0][1]:
+        yield Damage("bank", "1", _CHANGED, "counters with their hash")
+    else:
+        identity: Any = connection.execute(_IDENTITY).get
+        if made_hash(connection, identity) != read_head(connection).made_hash:
+            yield Damage("bank or sqlite_schema", "", _CHANGED, "the bank's identity, and the tables that we made")
 
 
 def read_head(connection: apsw.Connection) -> Head:

@@ -89,6 +89,7 @@ def write(
         lock_time_ms,
         posting_count if is_due else head.balanced_count,
         account_chain,
+        head.made_hash,
     )
     write_head(connection, written)
     return written

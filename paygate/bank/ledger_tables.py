@@ -120,6 +120,7 @@ SCHEMA: Final = (
     ALTER TABLE customer ADD COLUMN attempts_hash BLOB NOT NULL DEFAULT x'';
     ALTER TABLE merchant ADD COLUMN chain BLOB NOT NULL DEFAULT x'';
     ALTER TABLE bank ADD COLUMN account_chain BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE bank ADD COLUMN made_hash BLOB NOT NULL DEFAULT x'';
     ALTER TABLE bank ADD COLUMN row_hash BLOB NOT NULL DEFAULT x'';
     """,
 )

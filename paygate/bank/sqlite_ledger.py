@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from paygate.audit.exports import ExportedPayment
 from paygate.audit.findings import Check
-from paygate.audit.row_hash import CHAIN_START
+from paygate.audit.row_hash import CHAIN_START, row_text
 from paygate.bank.audit import audit_ledger, ledger_payments
 from paygate.bank.bank_clock import LockClock
 from paygate.bank.ledger import (
@@ -30,8 +30,8 @@ from paygate.bank.ledger import (
     ReenterOutcome,
 )
 from paygate.bank.ledger_batch import Batch
-from paygate.bank.ledger_chain import Head, corrupt, head_hash
-from paygate.bank.ledger_check import LedgerCheck, head_damage
+from paygate.bank.ledger_chain import Head, corrupt, head_hash, made_hash
+from paygate.bank.ledger_check import LedgerCheck, head_damages, is_new
 from paygate.bank.ledger_reentry import reenter
 from paygate.bank.ledger_rows import write_head
 from paygate.bank.ledger_tables import (
@@ -216,11 +216,12 @@ class SqliteLedger:
 
     def _read_head(self) -> Head:
         connection, identity = self._connection, self._identity
-        if connection.execute("SELECT count(*) FROM bank").get == 0:
-            head = Head(0, 0, 1, 0, CHAIN_START, 0, CHAIN_START, 0, 0, CHAIN_START)
+        if is_new(connection):
+            made = made_hash(connection, row_text(astuple(identity)))
+            head = Head(0, 0, 1, 0, CHAIN_START, 0, CHAIN_START, 0, 0, CHAIN_START, made)
             connection.execute(_INSERT_HEAD, (*astuple(identity), *head, head_hash(head)))
             return head
-        if damage := head_damage(connection):
+        for damage in head_damages(connection):
             raise corrupt(self._path, f"{damage.where} {damage.problem}")
         row: Any = connection.execute("SELECT * FROM bank").fetchone()
         found = BankIdentity(*row[1:4])

@@ -202,7 +202,11 @@ def _prepare(
         connection.pragma("foreign_keys", False)
         with transaction(connection):
             for number, script in enumerate(schema[version:], version + 1):
-                connection.execute(script)
+                try:
+                    connection.execute(script)
+                except apsw.SQLError as error:
+                    text = f"it says version {version}, and what leads to {number} does not fit it ({error})"
+                    raise StoreCorrupt(f"{path} is damaged: {text}; restore it from a backup") from None
                 if number in migrations:
                     migrations[number](connection)
             if connection.execute("PRAGMA foreign_key_check").fetchone() is not None:

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
+from paygate.audit.pages import schema_hash
 from paygate.audit.row_hash import CHAIN_START, NextChain, chained, next_chain_of, row_hash, row_text
 
 TOKEN_FIELDS: Final = (
@@ -27,6 +28,12 @@ next_payment_chain: Final = next_chain_of(
     "payment", PAYMENT_FIELDS, {"payment_id", "terms", "envelope_hash", "receipt"}
 )
 flight_hash: Final = next_chain_of("in_flight", FLIGHT_FIELDS, {"terms", "envelope_hash"})
+_TRIGGERS: Final = """
+    CREATE TRIGGER payment_stays BEFORE UPDATE ON payment BEGIN SELECT RAISE(ABORT, 'payments never change'); END;
+    CREATE TRIGGER payment_remains BEFORE DELETE ON payment BEGIN SELECT RAISE(ABORT, 'payments never go'); END;
+    CREATE TRIGGER token_stays BEFORE UPDATE ON token BEGIN SELECT RAISE(ABORT, 'tokens never change'); END;
+    CREATE TRIGGER token_remains BEFORE DELETE ON token BEGIN SELECT RAISE(ABORT, 'tokens never go'); END;
+"""
 _READ_COUNT: Final = 10_000  # rows that are read before they are written, while an older database is taken over
 
 Row = tuple[Any, ...]
@@ -39,6 +46,8 @@ class Head(NamedTuple):
     token_chain: bytes
     payment_count: int
     payment_chain: bytes
+    schema_hash: bytes
+    """Of the tables as they were made (`audit/pages.py`); never changes but with the version."""
 
 
 def with_hashes(
@@ -46,7 +55,7 @@ def with_hashes(
 ) -> tuple[tuple[Sequence[Row], ...], Head]:
     """The rows of a transaction (`token_tables.Changes`) as they are written, and the ends of the chains after it."""
     issued, states, begun, ended, paid = changes
-    token_count, token_chain, payment_count, payment_chain = head
+    token_count, token_chain, payment_count, payment_chain, schema = head
     if issued:
         issued, token_chain = chained(issued, token_chain, next_token_chain)
     if ended:
@@ -56,7 +65,7 @@ def with_hashes(
     hanging = [(*row, payment_count) for row in begun]
     begun = [(*row, flight_hash(payment_chain, row)) for row in hanging]
     states = [(*row, state_hash(CHAIN_START, row)) for row in states]
-    written = Head(token_count + len(issued), token_chain, payment_count, payment_chain)
+    written = Head(token_count + len(issued), token_chain, payment_count, payment_chain, schema)
     return (issued, states, begun, ended, paid), written
 
 
@@ -72,7 +81,7 @@ state_hash: Final = next_token_chain
 def write_head(connection: apsw.Connection, head: Head) -> None:
     """Keep the ends of the chains, with their hash; within a transaction."""
     row = (*head, row_hash(CHAIN_START, row_text(head)))
-    connection.execute("INSERT OR REPLACE INTO gateway VALUES (1, ?, ?, ?, ?, ?)", row)
+    connection.execute("INSERT OR REPLACE INTO gateway VALUES (1, ?, ?, ?, ?, ?, ?)", row)
 
 
 def chain_all(connection: apsw.Connection) -> None:
@@ -82,7 +91,8 @@ def chain_all(connection: apsw.Connection) -> None:
     connection.execute("UPDATE in_flight SET ended_count = ?", (payment_count,))
     _hash_rows(connection, "in_flight", FLIGHT_FIELDS, lambda _, row: flight_hash(payment_chain, row))
     _hash_rows(connection, "token_state", STATE_FIELDS, lambda _, row: state_hash(CHAIN_START, row))
-    write_head(connection, Head(token_count, token_chain, payment_count, payment_chain))
+    connection.execute(_TRIGGERS)
+    write_head(connection, Head(token_count, token_chain, payment_count, payment_chain, schema_hash(connection)))
 
 
 def _hash_rows(

@@ -6,7 +6,7 @@ from typing import Any, Final
 import apsw
 
 from paygate.audit.findings import Damage, damages_of, readable
-from paygate.audit.pages import quick_damages
+from paygate.audit.pages import quick_damages, schema_damages
 from paygate.audit.row_hash import CHAIN_START, row_hash, text_expression
 from paygate.codec.codes import TransferOutcome
 from paygate.gateway.token_chain import (
@@ -59,7 +59,7 @@ class TokenCheck:
         self.is_head_written = False
         """Whether the table `gateway` says all of `head`; after `payments`."""
         self._connection = connection
-        self._head = Head(0, CHAIN_START, 0, CHAIN_START)
+        self._head = Head(0, CHAIN_START, 0, CHAIN_START, b"")
         """What the table `gateway` says."""
         self._chain = CHAIN_START
         """The last hash of the payments."""
@@ -70,7 +70,7 @@ class TokenCheck:
     @property
     def head(self) -> Head:
         """The ends of the chains as the rows say; once all was looked at."""
-        return Head(self._head.token_count, self._head.token_chain, self.payment_count, self._chain)
+        return self._head._replace(payment_count=self.payment_count, payment_chain=self._chain)
 
     def damages(self) -> Iterator[Damage]:
         """All that is wrong."""
@@ -88,6 +88,7 @@ class TokenCheck:
             yield Damage("gateway", "1", _CHANGED)
             return
         self._head = Head(*head)
+        yield from schema_damages(self._connection, self._head.schema_hash)
 
     def payments(self) -> Iterator[Damage]:
         """The chain of payments with their final outcome; after `ends`."""

@@ -2,8 +2,6 @@
 
 from typing import Final
 
-import apsw
-
 from paygate.gateway.token_chain import chain_all
 
 APPLICATION_ID: Final = 0x50474757  # "PGGW"
@@ -148,6 +146,7 @@ SCHEMA: Final = (
         token_chain BLOB NOT NULL,
         payment_count INTEGER NOT NULL,
         payment_chain BLOB NOT NULL,
+        schema_hash BLOB NOT NULL,
         row_hash BLOB NOT NULL
     ) STRICT;
     CREATE TABLE token_state (
@@ -204,18 +203,5 @@ SCHEMA: Final = (
     """,
 )
 """The n-th script leads to version n."""
-_TRIGGERS: Final = """
-    CREATE TRIGGER payment_stays BEFORE UPDATE ON payment BEGIN SELECT RAISE(ABORT, 'payments never change'); END;
-    CREATE TRIGGER payment_remains BEFORE DELETE ON payment BEGIN SELECT RAISE(ABORT, 'payments never go'); END;
-    CREATE TRIGGER token_stays BEFORE UPDATE ON token BEGIN SELECT RAISE(ABORT, 'tokens never change'); END;
-    CREATE TRIGGER token_remains BEFORE DELETE ON token BEGIN SELECT RAISE(ABORT, 'tokens never go'); END;
-"""
-
-
-def _to_version_5(connection: apsw.Connection) -> None:
-    chain_all(connection)
-    connection.execute(_TRIGGERS)
-
-
-MIGRATIONS: Final = {5: _to_version_5}
+MIGRATIONS: Final = {5: chain_all}
 """What a version needs besides its script, once that has run."""

@@ -522,7 +522,7 @@ def test_a_ledger_without_a_chain_of_accounts_gets_one(books: Books) -> None:
     for number in range(3):
         books.pay(number, verifier=WRONG_VERIFIER)
     books.pay(3, user_id="ravi", amount_minor=1)
-    hashed = books.query("SELECT account_chain, row_hash FROM bank")
+    hashed = books.query("SELECT account_chain, made_hash, row_hash FROM bank")
     accounts = "SELECT account_id, chain, attempts_hash FROM customer"
     rows = books.query(accounts)
     assert [row[2] == b"" for row in rows] == [False, True]
@@ -532,7 +532,7 @@ def test_a_ledger_without_a_chain_of_accounts_gets_one(books: Books) -> None:
     connection.pragma("user_version", 4)
     connection.close()
     books.ledger = SqliteLedger(books.path, IDENTITY, RECEIPT_KEY)
-    assert books.query("SELECT account_chain, row_hash FROM bank") == hashed
+    assert books.query("SELECT account_chain, made_hash, row_hash FROM bank") == hashed
     assert books.query(accounts) == rows
 
 
@@ -541,7 +541,7 @@ def drop_hashes(connection: apsw.Connection) -> None:
     for table, columns in (
         ("customer", "chain attempts_hash"),
         ("merchant", "chain"),
-        ("bank", "account_chain row_hash"),
+        ("bank", "account_chain made_hash row_hash"),
     ):
         for column in columns.split():
             connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")

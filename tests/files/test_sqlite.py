@@ -295,7 +295,7 @@ def test_a_database_grows_with_its_schema(tmp_path: Path) -> None:
 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     open_plain(tmp_path / "a.db").close()
-    with pytest.raises(apsw.SQLError):
+    with pytest.raises(StoreCorrupt, match="it says version 1, and what leads to 3 does not fit it"):
         open_plain(tmp_path / "a.db", [*SCHEMA, "CREATE TABLE v(x)", "CREATE TABLE v(x)"])
     connection = open_plain(tmp_path / "a.db")
     assert connection.pragma("user_version") == 1
