@@ -275,12 +275,10 @@ class PaygateClient:
 
     def open_payments(self, transaction_id: str) -> list[Payment]:
         """Earlier payments of this token that were sent and have no receipt, as `payments`. Raises StateError."""
-        root = self._root
-        return [
-            payment
-            for payment in self.payments(open_only=True)
-            if payment.terms.transaction_id == transaction_id and root in (None, payment.root)
-        ]
+        self._check_use()
+        now_wall_ms = self._clock().wall_ms
+        payments = self.store.load_of_token(transaction_id)
+        return [p for p in payments if p.is_open(now_wall_ms) and self._root in (None, p.root)]
 
     def forget_envelopes(self) -> None:
         """Take out of the records what a crash left in them for `retry`, once its session is over. Raises StateError.
@@ -341,7 +339,7 @@ class PaygateClient:
         if payment.is_settled:
             return None
         try:
-            others = self.store.load_all()
+            others = self.store.load_of_token(payment.terms.transaction_id)
         except StateError:
             return None  # One damaged record is no reason not to ask for another.
         result = settled_by(payment, others, self._status_command)

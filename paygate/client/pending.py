@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +44,8 @@ _FORMAT_BEFORE: Final = "paygate payment 1"
 """Knew nothing of sending again; read, and never written any more."""
 _SIGNED_KEY_LIST: Final = Blob(1, limits.BODY_SIZE_MAX)
 _ENVELOPE_OR_EMPTY: Final = Blob(0, limits.ENVELOPE_SIZE_MAX)
+_NO_ENVELOPE: Final = b'"envelope": ""'
+"""Stands in the file of each payment that has none, as `json_text` writes it."""
 _FIELD_NAMES: Final = (
     "format",
     "state",
@@ -121,14 +123,24 @@ class PendingStore:
 
     def load_all(self) -> list[Payment]:
         """All payments, oldest first. Raises StateError at the first file that is not right, or as `check`."""
+        return self._load_those(lambda _: True)
+
+    def load_of_token(self, transaction_id: str) -> list[Payment]:
+        """The payments of this transaction ID, oldest first; no other record is looked into. Raises as `load_all`."""
+        word = json.dumps(transaction_id).encode()
+        return [p for p in self._load_those(lambda data: word in data) if p.terms.transaction_id == transaction_id]
+
+    def _load_those(self, is_meant: Callable[[bytes], bool]) -> list[Payment]:
+        """Payments by what stands in their files, since most of the time goes to understanding it."""
         self.check()
         with _used(self._payments.path):
             names = sorted(p.name for p in self._payments.path.glob("*.json") if not p.name.startswith("."))
-        return sorted((self._load(name) for name in names), key=lambda p: (p.terms.authorised_at_ms, p.payment_id))
+        meant = (self._load(name) for name in names if is_meant(self._payments.read_secret(name)))
+        return sorted(meant, key=lambda p: (p.terms.authorised_at_ms, p.payment_id))
 
     def forget_envelopes(self, now_wall_ms: int) -> None:
         """Take out of the records the envelopes that a crash left and whose session is over. Raises StateError."""
-        for payment in self.load_all():
+        for payment in self._load_those(lambda data: _NO_ENVELOPE not in data):
             if payment.envelope and payment.credentials(now_wall_ms) is None:
                 name = _name_of(payment.payment_id)
                 with self._locked(self._payments):

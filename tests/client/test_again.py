@@ -129,6 +129,10 @@ def test_the_envelope_goes_with_the_doubt_or_with_its_session(tmp_path: Path) ->
     store = PendingStore(tmp_path / "client")
     store.create()
     store.save(payment)
+    other = replace(payment.without_envelope(), terms=build_terms(payment_id=b"another payment.", transaction_id="T"))
+    store.save(other)
+    assert store.load_of_token("T") == [other]
+    assert store.load_of_token("TX-100") == []
     store.forget_envelopes(payment.session_end_ms - 1)
     assert store.load(payment.payment_id) == payment
     store.forget_envelopes(payment.session_end_ms)

@@ -159,13 +159,15 @@ def test_there_is_no_password_option_and_no_abbreviation() -> None:
         (["pay"], "--bank-root"),
         (["pay", "--bank-root", "no-such-file"], "could not read the bank's root key"),
         (["status", "xyz"], "32 hexadecimal digits"),
+        (["retry", "all"], "32 hexadecimal digits"),
+        (["retry"], "PAYMENT_ID"),
         (["status", "--gateway", "foo"], "--gateway: 'foo' is not host:port"),
         (["verify", "no-such-file", "--bank-root", "no-such-file"], "root key"),
         ([], "COMMAND"),
     ],
 )
 def test_usage_errors_are_one_sentence(tmp_path: Path, arguments: list[str], word: str) -> None:
-    options = ["--state", str(tmp_path / "state")] if arguments[:1] in (["pay"], ["status"]) else []
+    options = ["--state", str(tmp_path / "state")] if arguments[:1] in (["pay"], ["status"], ["retry"]) else []
     done = run(*arguments, *options)
     assert done.returncode == ExitCode.USAGE
     assert word in done.stderr
@@ -289,6 +291,7 @@ def test_the_help_names_every_exit_code_that_the_client_has() -> None:
     ("command", "codes"),
     [
         ("status", {0, 1, 2, 4, 5, 8, 9, 10, 22, 70}),
+        ("retry", {0, 1, 2, 4, 5, 8, 9, 10, 22, 70}),
         ("list", {0, 2, 8, 22, 70}),
         ("receipts", {0, 2, 8, 22, 70}),
         ("verify", {0, 2, 8, 9, 70}),
