@@ -1,14 +1,16 @@
 """What is left of a run that has come to rest: nothing that grows (I10), stores that open again and balance (I8)."""
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
-from builders import RECEIPT_KEY
+from builders import RECEIPT_KEY, build_key_list
 from disk_model import Image
 from memory_disk import MemoryDisk
 from sim.invariants import Invariant, Violation
 
+from paygate.audit.findings import Finding, all_findings
+from paygate.audit.reconcile import Reconciliation
 from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.files.sqlite import StoreError
 from paygate.gateway.sqlite_tokens import SqliteTokens
@@ -31,10 +33,22 @@ def check_quiet(bank: Any, gateways: Iterable[Any]) -> None:
 
 
 def check_audit(bank: Any, gateways: Iterable[Any]) -> None:
-    """I8 for all servers' machines of a run."""
+    """I8 for all servers' machines of a run: each store's audit, and the two sides of every payment held together."""
+    key_list = build_key_list()  # all of a run's lists have its receipt key
     check_opens_again(bank.name, bank.disk.files, bank.store)
+    refuse_findings(bank.name, all_findings(bank.store.audit(key_list)))
     for gateway in gateways:
         check_opens_again(gateway.name, gateway.disk.files, None)
+        refuse_findings(gateway.name, all_findings(gateway.store.audit()))
+        at_bank, at_gateway = bank.store.exported_payments(gateway.name), gateway.store.exported_payments()
+        both = Reconciliation(at_bank, at_gateway, key_list)
+        refuse_findings(f"{bank.name} and {gateway.name}", list(both.findings()))
+
+
+def refuse_findings(name: str, findings: Sequence[Finding]) -> None:
+    """I8: an audit that found something."""
+    if findings:
+        raise Violation(Invariant.I8, f"the audit of {name} has {len(findings)} findings; the first: {findings[0]}")
 
 
 def check_bank_core(core: Any, connection_count: int) -> None:

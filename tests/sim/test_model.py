@@ -24,8 +24,9 @@ from builders import (
 from memory_disk import MemoryDisk
 from sim.invariants import Invariant, Violation
 from sim.model import Model
-from sim.model_quiet import check_bank_core, check_disk, check_gateway_core, check_opens_again
+from sim.model_quiet import check_bank_core, check_disk, check_gateway_core, check_opens_again, refuse_findings
 
+from paygate.audit.findings import Finding
 from paygate.bank.core import BankCore
 from paygate.bank.ledger import OpenCustomer, PaymentOutcome
 from paygate.bank.sqlite_ledger import SqliteLedger
@@ -516,6 +517,13 @@ def test_i8_a_store_with_a_changed_byte_does_not_open_again() -> None:
         check_opens_again("bank", {"ledger": damaged}, ledger)
     ledger.close()
     disk.close()
+
+
+def test_i8_an_audit_that_finds_something() -> None:
+    refuse_findings("BANK1", [])
+    finding = Finding("ledger.sqlite", "posting", "7", "is not what was written", "what was written")
+    with breaks(Invariant.I8, "the audit of BANK1 has 1 findings; the first: ledger.sqlite: posting 7"):
+        refuse_findings("BANK1", [finding])
 
 
 def test_i9_a_payment_without_a_definite_answer(story: Story) -> None:
