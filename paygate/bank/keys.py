@@ -7,6 +7,7 @@
     keys.signed         the signed key list (spec 8.4)
     decoder/            what only the decoder child opens (R23): pepper and sealing keys
     gateways/ID.key     the link key of one gateway each
+    restored.json       when it was restored from a backup, if it was (`backup.py`)
 
 Keys are hexadecimal text in files of mode 0600; looser ones are refused (T29).
 """
