@@ -16,6 +16,8 @@ MS: Final = 1_000
 """Microseconds in a millisecond."""
 SECOND: Final = 1_000_000
 """Microseconds in a second."""
+EVENT_COUNT_MAX: Final = 1_000_000
+"""Of one run, which has some thousands: who asks for more wakes up again and again for nothing (T25)."""
 START_WALL_MS: Final = NOW_MS
 """What a right clock says when a run begins; the key lists of `builders` are valid about it."""
 
@@ -45,6 +47,8 @@ class Agenda:
         """Have something done at this time, or now if that is over."""
         event = Event(act)
         self._count += 1
+        if self._count > EVENT_COUNT_MAX:
+            raise RuntimeError(f"{self._count} events and no end: somebody spins, at {self.now_us / SECOND} s")
         heapq.heappush(self._heap, (max(at_us, self.now_us), self._count, event))
         return event
 

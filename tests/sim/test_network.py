@@ -185,6 +185,17 @@ def test_things_happen_in_the_order_of_time_and_then_of_asking() -> None:
     assert story == ["3 first", "5 second", "5 third", "10 late"]
 
 
+def test_who_spins_is_caught() -> None:
+    agenda = Agenda()
+
+    def again() -> None:
+        agenda.later(0, again)
+
+    again()
+    with pytest.raises(RuntimeError, match=r"somebody spins, at 0\.0 s"):
+        agenda.run_until(1)
+
+
 def test_a_wall_clock_may_leap_and_a_reboot_starts_the_other_one_anew() -> None:
     agenda = Agenda()
     clock = MachineClock(agenda, 1_000)
