@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import apsw
 import pytest
 from local_system import ClientRun, LocalSystem, program, start_client, wait_until
 
@@ -197,3 +198,59 @@ def test_a_backup_of_a_server_that_does_not_answer_is_given_up_and_leaves_nothin
     assert not [p.name for p in system.root.iterdir() if p.name.startswith(".")]
     assert not list((system.root / "bank").glob("backup.*"))
     assert system.command("bank", "backup", str(folder)).returncode == ExitCode.OK  # of the stopped bank
+
+
+def test_backups_under_load_are_each_whole_and_hold_up_no_payment(tmp_path: Path) -> None:
+    payment_count = 300
+    system = LocalSystem(tmp_path / "system", data=tmp_path / "data")
+    make_data(system.data, payment_count)
+    system.create()
+    system.start_bank()
+    gateway = system.start_gateway()
+    try:
+        load = subprocess.Popen(
+            [
+                *(*program("bench"), "load", "--gateway", gateway.address, "--payments", str(payment_count)),
+                *("--connections", "16", "--clients", "sealing", "--bank-root", str(system.root / "bank-root.txt")),
+                *("--tokens", str(system.data / "PaymentTokensData.txt")),
+                *("--customers", str(system.data / "customers.txt"), "--directory", str(tmp_path)),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        counts: dict[str, list[int]] = {"bank": [], "gateway": []}
+        while load.poll() is None or not counts["gateway"]:
+            for server, found in counts.items():
+                folder = system.root / f"{server}-{len(found)}"
+                system.command(server, "backup", str(folder))  # which checks every row of the copy
+                found.append(payments_in(folder))
+        output, _ = load.communicate(timeout=60)
+        assert load.returncode == 0, output
+    finally:
+        system.stop()
+    for found in counts.values():
+        assert found == sorted(found)
+    assert len(system.record("bank", "TransactionID.txt")) == payment_count
+    expect_clean(system)
+
+
+def make_data(data: Path, payment_count: int) -> None:
+    """Tokens for a load, and customers whose passwords it is told."""
+    data.mkdir()
+    customers = [f"C-{n} | user-{n} | password-{n} | 100000.00\n" for n in range(4)]
+    (data / "NetbankingUsers.txt").write_text("".join(customers), encoding="ascii")
+    (data / "customers.txt").write_text("".join(customers), encoding="ascii")
+    (data / "Merchant.txt").write_text("M-100 | Books | 0.00\n", encoding="ascii")
+    tokens = [f"T-{n} | 2468 | unpaid | 1.00 | M-100 | INR | | | Books\n" for n in range(payment_count)]
+    (data / "PaymentTokensData.txt").write_text("".join(tokens), encoding="ascii")
+
+
+def payments_in(folder: Path) -> int:
+    """How many payments a backup holds."""
+    (path,) = folder.glob("*.sqlite")
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        return int(connection.execute("SELECT count(*) FROM payment").get)
+    finally:
+        connection.close()
