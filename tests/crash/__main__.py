@@ -34,7 +34,7 @@ from crash.template import Template
 
 KILL_COUNT: Final = 560
 CALL_COUNT: Final = 60
-_TRY_COUNT: Final = 4
+_TRY_COUNT: Final = 6
 """How often a point that was not come past is tried again."""
 _TOLD_COUNT: Final = 6
 """Failures that are told; more of them are mostly the same."""

@@ -15,10 +15,13 @@ ENDURED_COUNT: Final = 90
 """Customers that die while the same two servers live on; each has a token of its own."""
 GROUP_SIZE: Final = 4
 """Deaths of one server in one round of pairs."""
+PAIRED_CLIENT_COUNT: Final = 6
+"""Deaths of clients in one round of pairs."""
 PAIRED: Final = (("bank", "gateway"), ("gateway", "client"), ("bank", "client"))
 ASKING: Final = ("status", "retry")
 """What a customer in doubt does."""
 _ENDURE: Final = "endure"
+_AT_START: Final = ("bank.rewrite", "bank.row-account", "bank.row-customer", "bank.row-merchant", "gateway.rewrite")
 _EARLY: Final = 0.15
 _REACH: Final = 0.7
 """Of the hits that a round without deaths has, so many are sure to come."""
@@ -128,8 +131,6 @@ class Drawing:
             one = [plain.pop() for _ in range(min(round_count - bool(keys), len(plain)))]
             if keys:
                 one.insert(self.randomness.randint(0, len(one)), keys.pop())
-            # A key list's serial is kept once, in a customer's first session.
-            one.sort(key=lambda deaths: not any("serial" in death.point for death in deaths))
             cases.append(Case(self.randomness.getrandbits(32), tuple(one)))
         return cases
 
@@ -153,7 +154,7 @@ def all_pairs() -> Iterator[tuple[str, str]]:
 def rounds_of_all_pairs(drawing: Drawing) -> list[tuple[Death, ...]]:
     """Rounds in which both points of each pair die: some of the bank's, one after another, with some of the gateway's.
 
-    With each group of either server all of the clients' points come by, three in a round.
+    With each group of either server all of the clients' points come by, some in a round.
     """
     bank = _groups(drawing, points_of("bank", "serve"))
     gateway = _groups(drawing, points_of("gateway", "serve"))
@@ -161,8 +162,8 @@ def rounds_of_all_pairs(drawing: Drawing) -> list[tuple[Death, ...]]:
     drawing.randomness.shuffle(client)
     rounds = []
     for left, right in product(range(len(bank)), range(len(gateway))):
-        first = 3 * (left + right)
-        clients = [client[(first + number) % len(client)] for number in range(3)]
+        first = PAIRED_CLIENT_COUNT * (left + right)
+        clients = [client[(first + number) % len(client)] for number in range(PAIRED_CLIENT_COUNT)]
         rounds.append(tuple(drawing.death(name, is_sure=True) for name in (*bank[left], *gateway[right], *clients)))
     return rounds
 
@@ -183,13 +184,17 @@ def rounds_of_pairs(drawing: Drawing, pairs: Sequence[tuple[str, str]]) -> list[
 
 
 def _groups(drawing: Drawing, names: Sequence[str]) -> list[list[str]]:
-    """All of these, some at a time, in any order; what only SIGTERM leads to is spread and comes last."""
+    """All of these, some at a time, in any order.
+
+    What only the start after an edit comes past is spread and comes first, what only SIGTERM leads to comes last.
+    """
+    at_start = [name for name in names if name.startswith(_AT_START)]
     at_end = [name for name in names if name.split(".")[1] in AT_END]
-    others = [name for name in names if name not in at_end]
-    for some in (at_end, others):
+    others = [name for name in names if name not in at_start and name not in at_end]
+    for some in (at_start, others, at_end):
         drawing.randomness.shuffle(some)
     count = -(-len(names) // GROUP_SIZE)
-    dealt = [*others, *at_end]
+    dealt = [*at_start, *others, *at_end]
     return [dealt[number::count] for number in range(count)]
 
 

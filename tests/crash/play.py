@@ -6,6 +6,7 @@ holds everything against the books.
 """
 
 import random
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -60,6 +61,8 @@ class Round:
     fresh: Iterator[Token]
     """Tokens that nobody has tried yet."""
     numbers: Iterator[int] = field(default_factory=count)
+    armed: list[Death] = field(default_factory=list)
+    """Deaths that are left for customers who pay."""
     final_s: float = 0.0
     """The longest that a payment took to be final, once everything ran again."""
     asked_count: int = 0
@@ -70,6 +73,9 @@ class Round:
         """Play it. Raises Violation, Hang."""
         operator = Operator(self.system, self.books, self.randomness, self.numbers)
         commands = [d for d in self.deaths if d.program == "operator"]
+        of_clients = [d for d in self.deaths if d.program == "client"]
+        asking = [d for d in of_clients if d.point in POINTS and POINTS[d.point].reached_by in ASKING]
+        self.armed = [d for d in of_clients if d not in asking]
         offline_token = self._edit_offline()
         for death in commands:
             if POINTS[death.point].reached_by in OFFLINE:
@@ -77,7 +83,7 @@ class Round:
         self.system.start_servers(self.deaths)
         self.system.wait_until_ready()
         online_token = self._edit_online()
-        runs, asking = self._pay_all(offline_token)
+        runs = self._pay_all(offline_token)
         for death in commands:
             if POINTS[death.point].reached_by not in OFFLINE:
                 operator.run(death)
@@ -93,15 +99,13 @@ class Round:
 
     def endure(self) -> None:
         """The servers live on while customers die, three at a time (I10). Raises Violation, Hang."""
-        customers = [self.books.customers[name] for name in ("C-ALICE", "C-BOB", "C-CAROL")]
+        names = ("C-ALICE", "C-BOB", "C-CAROL")
         self.system.start_servers(())
         self.system.wait_until_ready()
         samples = []
-        for start in range(0, len(self.deaths), len(customers)):
-            runs = []
-            for customer, death in zip(customers, self.deaths[start:], strict=False):
-                token = next(self.fresh)
-                runs.append(Run(customer, token, self._begin_pay(customer, token, death), death))
+        for start in range(0, len(self.deaths), len(names)):
+            some = zip(names, self.deaths[start:], strict=False)
+            runs = [self._begin_run(name, next(self.fresh), death) for name, death in some]
             self.system.wait_for([run.started for run in runs])
             self._note(runs)
             self._settle(())
@@ -157,16 +161,12 @@ class Round:
         return token
 
     def _provoke(self) -> None:
-        """As long as a server is to die of them: more payments."""
-        customers = self.books.customers
+        """More payments, as long as a server is to die of them, or customers are to die."""
         for _ in range(PROVOKED_COUNT_MAX):
-            if not self.system.waits_for_work:
+            if not (self.system.waits_for_work or self.armed):
                 return
             self._new_token()
-            runs = []
-            for customer in (customers["C-ALICE"], customers["C-BOB"]):
-                token = next(self.fresh)
-                runs.append(Run(customer, token, self._begin_pay(customer, token, None)))
+            runs = [self._begin_run(name, next(self.fresh), self._next_death()) for name in ("C-ALICE", "C-BOB")]
             self.system.wait_for([run.started for run in runs])
             self._note(runs)
             self._settle(())
@@ -181,37 +181,47 @@ class Round:
 
     # -- customers -------------------------------------------------------------------------------------
 
-    def _pay_all(self, offline_token: Token) -> tuple[list[Run], list[Death]]:
-        """Let all customers pay at once; gives the runs, and the deaths that are for later questions."""
+    def _pay_all(self, offline_token: Token) -> list[Run]:
+        """Let all customers pay at once; gives the runs."""
         customers = self.books.customers
-        deaths = [d for d in self.deaths if d.program == "client"]
-        asking = [d for d in deaths if d.point in POINTS and POINTS[d.point].reached_by in ASKING]
-        armed = [d for d in deaths if d not in asking]
         tokens = [next(self.fresh) for _ in range(4)]
         # T5: now and then two pay one token.
         last = tokens[1] if self.randomness.random() < 0.3 else offline_token
-        pairs = [
-            (customers["C-ALICE"], tokens[0]),
-            (customers["C-BOB"], tokens[1]),
-            (customers["C-POOR"], tokens[2]),
-            (customers["C-VICTIM"], tokens[3]),
-            (customers["C-CAROL"], last),
+        runs = [
+            self._begin_run("C-ALICE", tokens[0], self._next_death(), has_receipt=True),
+            self._begin_run("C-BOB", tokens[1], self._next_death()),
+            self._begin_run("C-POOR", tokens[2]),
+            self._begin_run("C-VICTIM", tokens[3], is_wrong=True),
+            self._begin_run("C-CAROL", last, self._next_death()),
         ]
-        runs = []
-        # Only the first writes its receipt to a file, and so not into its state.
-        armed.sort(key=lambda death: "receipt-file" not in death.point)
-        places = (0, 1, 4) if armed and "receipt-file" in armed[0].point else (1, 4, 0)
-        death_of = dict(zip(places, armed, strict=False))
-        for number, (customer, token) in enumerate(pairs):
-            death = death_of.get(number)
-            is_wrong = customer.customer_id == "C-VICTIM"
-            receipt = self.system.root / "clients" / f"receipt-{next(self.numbers)}.json" if number == 0 else None
-            started = self._begin_pay(customer, token, death, is_wrong=is_wrong, receipt=receipt)
-            runs.append(Run(customer, token, started, death, is_wrong))
         if self.randomness.random() < 0.3:
             # A wrong passcode, which is counted before it is answered (T16).
             self.system.wait_for([self._begin_pay(customers["C-BOB"], next(self.fresh), None, passcode="0000")])
-        return runs, asking
+        return runs
+
+    def _next_death(self) -> Death | None:
+        return self.armed.pop(0) if self.armed else None
+
+    def _begin_run(
+        self,
+        customer_id: str,
+        token: Token,
+        death: Death | None = None,
+        *,
+        is_wrong: bool = False,
+        has_receipt: bool = False,
+    ) -> Run:
+        """Let a customer pay; `has_receipt`: into a file, unless the death asks for the other way."""
+        customer = self.books.customers[customer_id]
+        if death is not None and ".receipt" in death.point:
+            has_receipt = ".receipt-file" in death.point
+        clients = self.system.root / "clients"
+        if death is not None and ".serial" in death.point:
+            # As with a backup from before: a serial is kept once, in a customer's first session.
+            shutil.rmtree(clients / customer_id / "serials", ignore_errors=True)
+        receipt = clients / f"receipt-{next(self.numbers)}.json" if has_receipt else None
+        started = self._begin_pay(customer, token, death, is_wrong=is_wrong, receipt=receipt)
+        return Run(customer, token, started, death, is_wrong)
 
     def _begin_pay(
         self,
@@ -269,7 +279,7 @@ class Round:
         """Ask what became of every payment, until each has a definite answer (I9)."""
         armed = list(deaths)
         begun_s = time.monotonic()
-        if any(POINTS[death.point].reached_by == "retry" for death in armed) or self.randomness.random() < 0.4:
+        if any(d.point.startswith("client.retry") for d in armed) or (not armed and self.randomness.random() < 0.4):
             self._retry(armed)
         while open_ids := self._customers_in_doubt():
             healed_s = max(self.system.healed_at_s, begun_s)

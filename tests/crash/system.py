@@ -26,7 +26,7 @@ AT_END: Final = ("drain", "close", "unlock", "records-close", "store-close", "wa
 POLL_S: Final = 0.004
 PORT_IN_USE: Final = 20
 STATE_IN_USE: Final = 21
-RESTART_COUNT_MAX: Final = 20
+RESTART_COUNT_MAX: Final = 30
 """Starts of one server in one round, that for a busy port or state among them; more are a loop."""
 
 
