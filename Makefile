@@ -11,7 +11,7 @@ CUTS ?= 10000
 KILLS ?= 560
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-interactive test check faults spec model fuzz sim power-cuts crashes flips dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
+.PHONY: help setup demo demo-interactive test check faults spec model fuzz sim mutants power-cuts crashes flips dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ model: $(READY) ## all runs of the formal model of a payment, as it is and with 
 sim: $(READY) ## RUNS=n simulated worlds from SEED=n on, judged; JOBS=n processes; WITHOUT=3,7 leaves faults of one out
 	PYTHONPATH=tests:scripts $(BIN)/python -m sim --seed $(SEED) --runs $(RUNS) --jobs $(JOBS) \
 		$(if $(WITHOUT),--without $(WITHOUT))
+
+mutants: $(READY) ## bugs put into the real code: seeds from SEED=n on until the simulator catches each
+	PYTHONPATH=tests:scripts $(BIN)/python -m sim.hunt --seed $(SEED)
 
 power-cuts: $(READY) ## cut both stores' power at every point of CUTS=n cuts' worth of stories, from SEED=n on
 	PYTHONPATH=tests $(BIN)/python -m power --seed $(SEED) --cuts $(CUTS) \
