@@ -233,13 +233,12 @@ def _write_log_anew(connection: apsw.Connection) -> None:
     except apsw.CantOpenError:
         return  # There is none.
     try:
-        # These bytes have their room already; where even that is not enough, what was never synced is synced below.
-        with contextlib.suppress(apsw.FullError):
-            size = log.xFileSize()
-            for offset in range(0, size, _LOG_PIECE_SIZE):
-                log.xWrite(log.xRead(min(_LOG_PIECE_SIZE, size - offset), offset), offset)
-            if size:
-                log.xSync(apsw.SQLITE_SYNC_NORMAL)
+        # These bytes have their room already. Where even that is not enough, nobody may be answered: there is no start.
+        size = log.xFileSize()
+        for offset in range(0, size, _LOG_PIECE_SIZE):
+            log.xWrite(log.xRead(min(_LOG_PIECE_SIZE, size - offset), offset), offset)
+        if size:
+            log.xSync(apsw.SQLITE_SYNC_NORMAL)
     finally:
         log.xClose()
 

@@ -379,8 +379,8 @@ def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
     assert caught.value.code is ExitCode.BAD_STATE
 
 
-@pytest.mark.parametrize("is_full", [False, True])
-def test_what_a_start_finds_in_the_log_is_on_disk_before_anybody_is_told(is_full: bool) -> None:
+@pytest.mark.parametrize("room_size", [None, 0])
+def test_what_a_start_finds_in_the_log_is_on_disk_before_anybody_is_told(room_size: int | None) -> None:
     """A process that is killed between write and fsync leaves a commit that the next one sees, and may answer by."""
     disk = MemoryDisk("killed")
 
@@ -400,7 +400,7 @@ def test_what_a_start_finds_in_the_log_is_on_disk_before_anybody_is_told(is_full
     connection.close()
 
     disk.on_operation = None
-    disk.is_full = is_full
+    disk.room_size = room_size
     connection = open_it()
     found = values(connection)
     assert found == [1, 2]
@@ -411,7 +411,35 @@ def test_what_a_start_finds_in_the_log_is_on_disk_before_anybody_is_told(is_full
         assert values(other) == found, f"cut {seed}"
         other.close()
         after_cut.close()
+    disk.room_size = None
+    connection.close()
+    disk.close()
+
+
+def test_a_start_that_can_not_write_the_log_anew_is_none() -> None:
+    """Where even bytes that have their place need new room, nobody is answered by what may not be on disk (T30, T31).
+
+    Found by the simulator (seed 20156: a failed fsync, a start on a full disk that told "paid", a power cut).
+    """
+    disk = MemoryDisk("full-start")
+
+    def open_it() -> apsw.Connection:
+        return open_database(Path("a.db"), application_id=APPLICATION_ID, schema=SCHEMA, vfs=disk.name)
+
+    connection = open_it()
+    with transaction(connection):
+        insert(connection, 1)
+    disk.fsync_fails = True
+    with pytest.raises(StoreFsyncFailed), transaction(connection):
+        insert(connection, 2)
+    disk.kill()
+    connection.close()
+    disk.fsync_fails, disk.is_full = False, True
+    with pytest.raises(StoreFull, match="free some"):
+        open_it()
     disk.is_full = False
+    connection = open_it()
+    assert values(connection) == [1, 2]
     connection.close()
     disk.close()
 
