@@ -1,19 +1,20 @@
-"""Makes a failing run small: which of its faults are needed, and what went over the wire when only those happened.
+"""Makes a failing run small: which of its faults and shoppers are needed, and what went over the wire with only those.
 
 `ddmin` (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002) over the indexes of the
-faults: whole halves are left out first, single faults last, and a run counts as the same failure only if the same
-invariant breaks. All else of the run stays drawn as it was, so the seed and the faults left out replay it.
+faults, then over the shoppers: whole halves are left out first, single ones last, and a run counts as the same failure
+only if the same invariant breaks. All else stays drawn as it was, so the seed and what is left out replay it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from sim.faults import Fault
-from sim.judge import Judge, Violation
-from sim.world import MakeEvil, SentBytes, World
+from sim.judge import Violation
+from sim.world import SHOPPER_INDEX, SentBytes, World
 
 from paygate.codec.buffer import FrameBuffer
+from paygate.codec.codes import Kind
 from paygate.codec.describe import describe
 from paygate.codec.errors import RemoteProtocolError
 
@@ -22,6 +23,7 @@ RUN_COUNT_MAX: Final = 120
 LADDER_LINE_COUNT_MAX: Final = 400
 """Of a longer ladder the end is printed, where it broke."""
 _LINE_SIZE_MAX: Final = 200
+_LINK_TESTS: Final = frozenset({Kind.ECHO, Kind.ECHO_REPLY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,23 @@ class Failure:
     faults: tuple[Fault, ...]
     """Those that happened, in order."""
     sent: Sequence[SentBytes] = field(repr=False)
+    shopper_count: int = 0
+    """How many shoppers the plan has."""
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}"
 
 
+class _Small(NamedTuple):
+    """What is left of one kind of what can be left out."""
+
+    failure: Failure
+    disabled: frozenset[int]
+    run_count: int
+
+
 Try = Callable[[frozenset[int]], Failure | None]
-"""Runs the seed with some faults left out."""
+"""Runs the seed with some faults and shoppers left out."""
 
 
 def failure_of(world: World) -> Failure | None:
@@ -54,7 +66,7 @@ def failure_of(world: World) -> Failure | None:
         kind, text = type(error).__name__, str(error)
     else:
         return None
-    return Failure(kind, text, world.agenda.now_us, tuple(world.happened), world.sent)
+    return Failure(kind, text, world.agenda.now_us, tuple(world.happened), world.sent, len(world.plan.shopping))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +76,10 @@ class Shrunk:
     seed: int
     failure: Failure
     disabled: frozenset[int]
-    """Faults that it fails without."""
+    """Faults that it fails without, and shoppers by their places from SHOPPER_INDEX on."""
     run_count: int
+    shopper_count: int
+    """How many shoppers there were at first."""
 
     def lines(self) -> Iterator[str]:
         """The minimal schedule, one line a fault, and the ladder of frames."""
@@ -73,20 +87,33 @@ class Shrunk:
         count = len(self.failure.faults)
         yield f"minimal schedule after {self.run_count} runs: {count} faults" if count else "no fault is needed:"
         yield from (f"  {fault}" for fault in self.failure.faults)
-        yield "ladder:"
+        absent_count = sum(index >= SHOPPER_INDEX for index in self.disabled)
+        yield f"{self.shopper_count - absent_count} of {self.shopper_count} shoppers; ladder:"
         yield from ladder(self.failure.sent)
 
 
 def shrink(seed: int, failure: Failure, attempt: Try, *, run_count_max: int = RUN_COUNT_MAX) -> Shrunk:
-    """The same failure with as few faults as can be found within so many runs."""
-    every = [fault.index for fault in failure.faults]
-    everything = frozenset(every)
+    """The same failure with as few faults, and then shoppers, as can be found within so many runs."""
+    faults = [fault.index for fault in failure.faults]
+    shoppers = [SHOPPER_INDEX + place for place in range(failure.shopper_count)]
+    disabled: frozenset[int] = frozenset()
+    run_count = 0
+    for every in (faults, shoppers):
+        small = _minimise(every, disabled, failure, attempt, run_count_max - run_count)
+        failure, disabled = small.failure, small.disabled
+        run_count += small.run_count
+    return Shrunk(seed, failure, disabled, run_count, len(shoppers))
+
+
+def _minimise(
+    every: list[int], disabled: frozenset[int], failure: Failure, attempt: Try, run_count_max: int
+) -> "_Small":
+    everything = disabled | frozenset(every)
     needed = every
     part_count = 2
     run_count = 0
     while needed and run_count < run_count_max:
-        parts = _parts(needed, min(part_count, len(needed)))
-        for part in parts:
+        for part in _parts(needed, min(part_count, len(needed))):
             rest = [index for index in needed if index not in part]
             run_count += 1
             found = attempt(everything - frozenset(rest))
@@ -100,19 +127,7 @@ def shrink(seed: int, failure: Failure, attempt: Try, *, run_count_max: int = RU
             if part_count >= len(needed):
                 break
             part_count *= 2
-    return Shrunk(seed, failure, everything - frozenset(needed), run_count)
-
-
-def shrink_seed(
-    seed: int, make_judge: Callable[[], Judge], *, make_evil: MakeEvil | None = None, run_count_max: int = RUN_COUNT_MAX
-) -> Shrunk | None:
-    """Run a seed, and make it small if it fails."""
-
-    def attempt(disabled: frozenset[int]) -> Failure | None:
-        return failure_of(World(seed, make_judge(), disabled=disabled, make_evil=make_evil))
-
-    failure = attempt(frozenset())
-    return None if failure is None else shrink(seed, failure, attempt, run_count_max=run_count_max)
+    return _Small(failure, everything - frozenset(needed), run_count)
 
 
 def _parts(items: list[int], count: int) -> list[list[int]]:
@@ -120,7 +135,7 @@ def _parts(items: list[int], count: int) -> list[list[int]]:
 
 
 def ladder(sent: Sequence[SentBytes]) -> Iterator[str]:
-    """A line a frame: when, who to whom, and what, with its secrets masked."""
+    """A line a frame but for link tests: when, who to whom, and what, with its secrets masked."""
     buffers: dict[tuple[str, str], FrameBuffer | None] = {}
     lines = [line for one in sent for line in _lines_of(one, buffers)]
     if len(lines) > LADDER_LINE_COUNT_MAX:
@@ -137,7 +152,8 @@ def _lines_of(one: SentBytes, buffers: dict[tuple[str, str], FrameBuffer | None]
     try:
         buffer.receive_data(one.data)
         while buffer.next_head() is not None and (frame := buffer.next_frame()) is not None:
-            yield f"{head} #{frame.correlation_id} {describe(frame.message())[:_LINE_SIZE_MAX]}"
+            if frame.kind not in _LINK_TESTS:
+                yield f"{head} #{frame.correlation_id} {describe(frame.message())[:_LINE_SIZE_MAX]}"
     except RemoteProtocolError as error:
         buffers[(one.link_name, one.sender)] = None
         yield f"{head} {len(one.data)} bytes that are no frame ({error.text})"

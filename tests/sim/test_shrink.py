@@ -4,7 +4,7 @@ from sim.faults import Fault, FaultKind
 from sim.judge import Violation
 from sim.model import Model
 from sim.shrink import Failure, failure_of, ladder, shrink
-from sim.world import SentBytes, World
+from sim.world import SHOPPER_INDEX, SentBytes, World
 
 from paygate.codec.codes import Role
 from paygate.codec.frame import encode_frame
@@ -15,8 +15,8 @@ def _fault(index: int) -> Fault:
     return Fault(index, FaultKind.KILL, 100 * index, "BANK1", 1, 1, 0.5)
 
 
-def _failure(kept: set[int], kind: str = "I3") -> Failure:
-    return Failure(kind, "lost", 0, tuple(_fault(index) for index in sorted(kept)), [])
+def _failure(kept: set[int], kind: str = "I3", shopper_count: int = 0) -> Failure:
+    return Failure(kind, "lost", 0, tuple(_fault(index) for index in sorted(kept)), [], shopper_count)
 
 
 def test_only_the_faults_that_are_needed_are_left() -> None:
@@ -47,6 +47,22 @@ def test_what_needs_no_fault_is_left_without_one() -> None:
     shrunk = shrink(5, _failure({1, 2, 3}), lambda disabled: _failure({1, 2, 3} - disabled))
     assert shrunk.failure.faults == ()
     assert "no fault is needed:" in list(shrunk.lines())
+
+
+def test_shoppers_who_have_nothing_to_do_with_it_stay_at_home() -> None:
+    def attempt(disabled: frozenset[int]) -> Failure | None:
+        is_there = SHOPPER_INDEX + 3 not in disabled and 1 not in disabled
+        return _failure({0, 1} - disabled, shopper_count=9) if is_there else None
+
+    shrunk = shrink(5, _failure({0, 1}, shopper_count=9), attempt)
+    assert shrunk.disabled == {0, *range(SHOPPER_INDEX, SHOPPER_INDEX + 9)} - {SHOPPER_INDEX + 3}
+    assert "1 of 9 shoppers; ladder:" in list(shrunk.lines())
+
+
+def test_who_stays_at_home_pays_nothing() -> None:
+    world = World(3, Model(), disabled=frozenset(range(SHOPPER_INDEX, SHOPPER_INDEX + 100)))
+    world.run()
+    assert world.counts["payments authorised"] == 0
 
 
 def test_a_shrink_is_bounded() -> None:

@@ -51,6 +51,8 @@ EVIL: Final = "evil"
 KIND_PLACE: Final = 3
 """Of a frame's kind in its header."""
 _COUNTED_AT_ONCE: Final = (FaultKind.UNREACHABLE, FaultKind.DISK_FULL, FaultKind.CLOCK_JUMP)
+SHOPPER_INDEX: Final = 10_000
+"""Beyond the indexes of all faults: by this and his place a shopper is left out of a run."""
 _FAULT_AT_SERVERS: Final = (FaultKind.KILL, FaultKind.POWER_CUT, FaultKind.LONG_OUTAGE)
 _DEFINITE: Final = (Outcome.PAID, Outcome.DECLINED, Outcome.NOT_FORWARDED, Outcome.REFUSED)
 MakeEvil = Callable[["World"], None]
@@ -93,7 +95,10 @@ class World:
         plan: Plan | None = None,
         conditions: Conditions | None = None,
     ) -> None:
-        """`disabled`: indexes of faults that do not happen, all else being drawn the same."""
+        """`disabled`: indexes of faults that do not happen, all else being drawn the same.
+
+        The n-th of the plan's shoppers stays at home if SHOPPER_INDEX + n is among them.
+        """
         self.seed = seed
         self.judge = judge
         self.disabled = disabled
@@ -135,7 +140,11 @@ class World:
         self.customers: dict[str, CustomerMachine] = {
             customer.name: CustomerMachine(self, customer, _skew(source)) for customer in self.plan.customers
         }
-        self.shoppers = [Shopper(self, self.customers[one.customer.name], one) for one in self.plan.shopping]
+        self.shoppers = [
+            Shopper(self, self.customers[one.customer.name], one)
+            for index, one in enumerate(self.plan.shopping, SHOPPER_INDEX)
+            if index not in disabled
+        ]
         if make_evil is not None:
             make_evil(self)
 
