@@ -16,7 +16,7 @@ def page_damages(connection: apsw.Connection) -> Iterator[Damage]:
     return damages_of(lambda: _page_damages(connection))
 
 
-_SCHEMA: Final = f"SELECT {text_expression(('type', 'name', 'tbl_name', 'sql'))} FROM sqlite_schema ORDER BY rowid"  # noqa: S608
+_SCHEMA: Final = f"SELECT {text_expression(('type', 'name', 'tbl_name', 'sql'))} FROM sqlite_schema ORDER BY name"  # noqa: S608
 
 
 def schema_hash(connection: apsw.Connection) -> bytes:

@@ -108,17 +108,14 @@ class TokenCheck:
                 yield from self._add(ready)
             if len(waiting) > WAITING_COUNT_MAX:
                 break
-        while waiting:
-            first = min(waiting)
-            if first != self.payment_count + 1:
-                missing = (
-                    f"{self.payment_count + 1}"
-                    if first == self.payment_count + 2
-                    else (f"{self.payment_count + 1} to {first - 1}")
-                )
-                yield Damage("payment", "", f"with place {missing} in the chain is missing", "a chain without a gap")
-                self.payment_count = first - 1
-            yield from self._add(waiting.pop(first))
+        for place in sorted(waiting):
+            row = waiting[place]
+            if place != self.payment_count + 1:
+                places = f"{self.payment_count + 1} to {place - 1}".removesuffix(f" to {self.payment_count + 1}")
+                problem = f"with place {places} in the chain is missing, before {row[0]}"
+                yield Damage("payment", "", problem, "a chain without a gap")
+                self.payment_count = place - 1
+            yield from self._add(row)
         for count, chain in self._ends.items():
             if chain is None:
                 yield Damage("payment", "", "rows are missing at the end", f"{count} of them at least")

@@ -9,6 +9,7 @@ from typing import Any
 
 import apsw
 import pytest
+from audit.tampering import without_triggers
 from bank_books import (
     ASHA_MINOR,
     ENVELOPE_HASH,
@@ -743,11 +744,21 @@ def test_a_changed_record_is_noticed_at_start(books: Books, damage: str) -> None
     if damage.split()[1] in ("payment", "posting") or damage.split()[2] in ("payment", "posting"):
         with pytest.raises(apsw.ConstraintError, match="never"):
             connection.execute(damage)
-    for trigger in ("payment_stays", "payment_remains", "posting_stays", "posting_remains"):
-        connection.execute(f"DROP TRIGGER {trigger}")
-    connection.execute(damage)
+    with without_triggers(connection):
+        connection.execute(damage)
     connection.close()
-    with pytest.raises(StoreCorrupt, match="restore it from a backup"):
+    with pytest.raises(StoreCorrupt, match="restore it from a backup") as refused:
+        SqliteLedger(books.path, IDENTITY, RECEIPT_KEY)
+    assert "sqlite_schema" not in str(refused.value)
+
+
+@pytest.mark.parametrize("change", ["DROP TRIGGER payment_stays", "DROP INDEX posted_token", "CREATE TABLE t(x)"])
+def test_a_ledger_whose_guards_are_not_there_is_not_served(books: Books, change: str) -> None:
+    books.ledger.close()
+    connection = apsw.Connection(str(books.path))
+    connection.execute(change)
+    connection.close()
+    with pytest.raises(StoreCorrupt, match="bank or sqlite_schema is not what was written; restore it from a backup"):
         SqliteLedger(books.path, IDENTITY, RECEIPT_KEY)
 
 
