@@ -36,6 +36,7 @@ KILL_COUNT: Final = 560
 CALL_COUNT: Final = 60
 _TRY_COUNT: Final = 6
 """How often a point that was not come past is tried again."""
+_TOLD_SIZE: Final = 1_500
 _TOLD_COUNT: Final = 6
 """Failures that are told; more of them are mostly the same."""
 _IN_MEMORY: Final = Path("/dev/shm")  # a kill takes nothing from a disk, so the fastest will do
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(told), encoding="utf-8")
     for result in bad[:_TOLD_COUNT]:
         mutant = f" --mutant {options.mutant}" if options.mutant else ""
-        print(f"\nFAILED {result.violation}\n  state: {result.root}")
+        print(f"\nFAILED {result.violation[:_TOLD_SIZE]}\n  state: {result.root}")
         print(f"  again: PYTHONPATH=tests .venv/bin/python -m crash{mutant} --case '{result.case}'")
     if not bad:
         shutil.rmtree(directory)

@@ -127,6 +127,8 @@ class Campaign:
                     result.payment_count += one.paid_count
                     result.question_count += one.asked_count
                     result.final_s = max(result.final_s, one.final_s)
+                if round_number == len(case.rounds) - 1:
+                    one.audit()
                 result.missed += [str(death) for death in set(deaths) - set(killed)]
         except (Violation, Hang) as error:
             result.violation = f"round {result.round_count}: {error}"

@@ -41,6 +41,8 @@ class Operator:
             "add-merchant": self._add_merchant,
             "issue": self._issue,
             "cancel": self._cancel,
+            "backup": self._back_up,
+            "restore": self._restore,
         }
         what[point.reached_by](point.program, death)
 
@@ -132,6 +134,37 @@ class Operator:
         arguments = ["cancel", name, "--state", str(self._state("gateway"))]
         self._twice(program, arguments, death, "is cancelled; only unpaid")
         self.books.cancelled.add(name)
+
+    # -- backups ---------------------------------------------------------------------------------------
+
+    def _back_up(self, program: str, death: Death) -> None:
+        """A backup that has its name is whole, whatever was killed."""
+        folder = self.system.root / f"backup-{program}-{next(self.numbers)}"
+        arguments = ["backup", "--state", str(self._state(program)), "--with-keys", str(folder)]
+        self._twice(program, arguments, death, "exists; a backup never overwrites")
+        state = folder.with_name(f"{folder.name}-restored")
+        restore = ["restore", "--state", str(state), str(folder)]
+        self._expect(self._finish(program, restore, None, {}), restore, "")
+        for path in (folder, state):
+            shutil.rmtree(path)
+
+    def _restore(self, program: str, death: Death) -> None:
+        """A killed restore leaves what is no server; another one, into an empty directory, is whole."""
+        folder = self.system.root / f"backup-{program}-{next(self.numbers)}"
+        state = folder.with_name(f"{folder.name}-restored")
+        back_up = ["backup", "--state", str(self._state(program)), "--with-keys", str(folder)]
+        self._expect(self._finish(program, back_up, None, {}), back_up, "")
+        restore = ["restore", "--state", str(state), str(folder)]
+        if self._twice(program, restore, death, "is not empty; a restore never overwrites"):
+            export = ["export-payments", "--state", str(state)]
+            export += ["--gateway", GATEWAY_ID] if program == "bank" else []
+            looked = self._finish(program, [*export, str(folder.with_suffix(".jsonl"))], None, {})
+            if looked.exit_code not in (0, _BAD_STATE):
+                raise Violation(f"a killed restore left a {program} that is none: {looked.output} {looked.errors}")
+            shutil.rmtree(state)
+            self._expect(self._finish(program, restore, None, {}), restore, "")
+        for path in (folder, state):
+            shutil.rmtree(path)
 
     # -- new servers -----------------------------------------------------------------------------------
 

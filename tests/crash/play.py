@@ -18,7 +18,7 @@ from crash.books import DEFINITE, Books, Customer, Token, client_records, text_r
 from crash.cases import ASKING
 from crash.operator_commands import OFFLINE, Operator
 from crash.points import POINTS
-from crash.system import GATEWAY_PORT, POLL_S, SESSION_S, Death, System, Violation, resources_of
+from crash.system import GATEWAY_ID, GATEWAY_PORT, POLL_S, SESSION_S, Death, System, Violation, resources_of
 from crash.zygote import Started
 
 CLOCK_AHEAD_MS: Final = 41_000
@@ -96,6 +96,23 @@ class Round:
         self.system.stop_servers()
         self._note_decoder_deaths()
         self.books.check(self.system.root)
+
+    def audit(self) -> None:
+        """I8: both stopped servers hold, by themselves and against each other. Raises Violation, Hang."""
+        root = self.system.root
+        exports = {name: root / f"{name}-{next(self.numbers)}.jsonl" for name in ("bank", "gateway")}
+        for program, path in exports.items():
+            which = ["--gateway", GATEWAY_ID] if program == "bank" else []
+            self._command(program, "export-payments", *which, str(path))
+        for program, other in (("bank", "gateway"), ("gateway", "bank")):
+            self._command(program, "audit", "--against", str(exports[other]))
+
+    def _command(self, program: str, command: str, *arguments: str) -> None:
+        started = self.system.begin(program, [command, "--state", str(self.system.root / program), *arguments])
+        self.system.wait_for([started])
+        if started.exit_code != 0:
+            told = f"{started.output.strip()} {started.errors.strip()}"
+            raise Violation(f"I8: '{program} {command}' ended with {started.exit_code}: {told}")
 
     def endure(self) -> None:
         """The servers live on while customers die, three at a time (I10). Raises Violation, Hang."""

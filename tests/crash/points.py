@@ -168,6 +168,22 @@ _ADD_LINE: Final[tuple[_Row, ...]] = (
     ("line", "paygate.files.added_line:_append", "", "a line is added to a shared file"),
 )
 _DIRECTORY: Final = ("directory", f"{_STATE}.create", "", "a directory is made")
+_MAKE_BACKUP: Final = "paygate.files.backup_folder:make_backup"
+_BACKUP: Final[tuple[_Row, ...]] = (
+    ("store", "paygate.files.database_copy:copy_store", "", "the database is copied from under a running server"),
+    ("manifest", f"{_DURABLE}:create_file", _MAKE_BACKUP, "copies of small files, the manifest last"),
+    ("name", _RENAME, _MAKE_BACKUP, "the whole folder gets its name"),
+    ("sync", f"{_DURABLE}:fsync_directory", _MAKE_BACKUP, "folders are synced"),
+)
+_RESTORE: Final[tuple[_Row, ...]] = (
+    ("file", "paygate.files.backup_folder:copy_private", "", "a file is copied"),
+    (
+        "identity",
+        "paygate.files.backup_folder:copy_files",
+        "",
+        "files are copied; the server's identity is the last",
+    ),
+)
 _COMMANDS: Final[dict[tuple[str, str], tuple[_Row, ...]]] = {
     ("bank", "init"): (
         _DIRECTORY,
@@ -181,6 +197,10 @@ _COMMANDS: Final[dict[tuple[str, str], tuple[_Row, ...]]] = {
     ("bank", "rotate-keys"): (*_SECRET, *_ATOMIC),
     ("bank", "retire-keys"): (*_ATOMIC, ("destroy", _UNLINK, "paygate.bank.keys:retire_key", "a key is destroyed")),
     ("bank", "add-gateway"): _SECRET,
+    ("bank", "backup"): _BACKUP,
+    ("bank", "restore"): _RESTORE,
+    ("gateway", "backup"): _BACKUP,
+    ("gateway", "restore"): _RESTORE,
     ("bank", "add-account"): _ADD_LINE,
     ("bank", "add-merchant"): _ADD_LINE,
     ("gateway", "init"): (
