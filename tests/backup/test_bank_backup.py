@@ -13,6 +13,7 @@ from paygate.audit.findings import all_findings
 from paygate.bank.backup import UTR_JUMP, back_up, load_restored_ms, restore
 from paygate.bank.ledger import UTR_SEQUENCE_MODULUS
 from paygate.bank.reconcile import Reconciler, payers_of
+from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.cli import ExitCode
 from paygate.codec.codes import TransferOutcome
 from paygate.files.database_copy import STEP_PAGE_COUNT, BackupFailed, DatabaseCopy
@@ -160,6 +161,36 @@ def test_keys_may_come_from_elsewhere_and_must_belong_to_the_bank(bank: BankFold
     with pytest.raises(StateError, match="the key that signs receipts is not in the key list"):
         restore(tmp_path / "plain", tmp_path / "other", LATER, keys=stranger.directory)
     assert not (tmp_path / "other" / "bank.json").exists()  # so nothing serves it
+
+
+def test_without_the_root_key_the_key_list_stays_and_that_is_told(bank: BankFolder, tmp_path: Path) -> None:
+    bank.close()
+    back_up(bank.directory, tmp_path / "backup", LATER, with_keys=True)
+    (bank.directory / "root.key").unlink()  # kept elsewhere, as it may be
+    told = restore(tmp_path / "backup", tmp_path / "restored", LATER, keys=bank.directory)
+    assert "its root key is not here, so its key list is the old one; sign a new one with rotate-keys" in told
+    after = BankFolder(tmp_path / "restored")
+    assert after.key_list() == bank.key_list()
+    after.close()
+
+
+def test_a_restore_that_was_cut_off_is_no_bank_and_is_not_taken_up(
+    bank: BankFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank.close()
+    back_up(bank.directory, tmp_path / "backup", LATER, with_keys=True)
+
+    def die(_ledger: SqliteLedger, _sequence: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SqliteLedger, "skip_utrs", die)
+    with pytest.raises(KeyboardInterrupt):
+        restore(tmp_path / "backup", tmp_path / "restored", LATER)
+    monkeypatch.undo()
+    with pytest.raises(StateError, match="there is no bank in"):
+        BankFolder(tmp_path / "restored")
+    with pytest.raises(StateError, match="is not empty"):
+        restore(tmp_path / "backup", tmp_path / "restored", LATER)
 
 
 def test_a_restore_refuses_what_is_not_empty_and_a_backup_that_was_changed(bank: BankFolder, tmp_path: Path) -> None:
