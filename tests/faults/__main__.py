@@ -1,4 +1,4 @@
-"""`python -m faults disk|links`: campaigns of faults against the real programs; `make faults` runs them.
+"""`python -m faults disk|links|stores`: campaigns of faults against the real programs; `make faults` runs them.
 
 Exit code 0 if all that must hold held, 1 if not.
 """
@@ -18,15 +18,16 @@ def main() -> int:
     options = _parser().parse_args()
     if "disk_faults" not in os.environ.get(shim.PRELOAD, ""):
         return shim.preloaded("faults", *sys.argv[1:])
-    from faults import disk_campaign, link_campaign
+    from faults import disk_campaign, link_campaign, store_faults
     from faults.bugs import BUGS
     from faults.link_cases import BANK_LINK, CLIENT_LINK
 
     patch = BUGS[options.bug] if options.bug else None
     wanted = {"seed": options.seed, "count": options.count, "seconds": options.seconds, "matching": options.matching}
-    campaigns = ("disk", "links") if options.campaign == "all" else (options.campaign,)
+    campaigns = ("disk", "links", "stores") if options.campaign == "all" else (options.campaign,)
     if options.case:
-        campaigns = ("links",) if options.case.startswith((BANK_LINK, CLIENT_LINK)) else ("disk",)
+        is_link = options.case.startswith((BANK_LINK, CLIENT_LINK))
+        campaigns = ("stores",) if options.case.startswith("stores/") else ("links",) if is_link else ("disk",)
     wanted["seconds"] /= len(campaigns)
     failure_count = 0
     if "disk" in campaigns:
@@ -34,12 +35,15 @@ def main() -> int:
         failure_count += len(outcome.failures)
     if "links" in campaigns:
         failure_count += len(link_campaign.run_campaign(**wanted, only=options.case, patch=patch).failures)
+    if "stores" in campaigns:
+        del wanted["matching"]
+        failure_count += len(store_faults.run_campaign(**wanted, only=options.case).failures)
     return failure_count > 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument("campaign", choices=("disk", "links", "all"), nargs="?", default="all")
+    parser.add_argument("campaign", choices=("disk", "links", "stores", "all"), nargs="?", default="all")
     parser.add_argument("--seed", type=int, default=1, help="which cases are drawn, and in which order (1)")
     parser.add_argument("--count", type=int, help="how many cases of each campaign (all)")
     parser.add_argument("--seconds", type=float, default=SECONDS_DEFAULT, help="end after so long (3600)")

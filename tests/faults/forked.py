@@ -33,8 +33,8 @@ import paygate.gateway.server
 import paygate.net.child
 from paygate.cli import run
 
-HANG_S: Final = 20
-"""Nothing here takes a second; who takes so long hangs. A session is shorter than that in the campaigns."""
+HANG_S: Final = 45
+"""Nothing here takes a second; who takes so long hangs. A session is shorter than that."""
 POLL_MS: Final = 100
 _FD_COUNT: Final = 512
 _CHILDREN: Final[dict[str, tuple[str, Callable[[], int]]]] = {

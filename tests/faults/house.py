@@ -25,6 +25,8 @@ OPENING: Final = "50000.00"
 TOKENS: Final = ("TX-1", "TX-2", "TX-3")
 SESSION_S: Final = 6
 """A session's length: nothing takes a second, and a payment whose answer got lost is asked for so long."""
+BANK_WAIT_S: Final = 5
+PATIENT_S: Final = 30
 LATER_MS: Final = 90_000
 """I9: a session and sixty seconds more, in which every payment becomes final."""
 
@@ -143,8 +145,10 @@ class House:
     def start_gateway(self, bank_port: int | None = None) -> bool:
         """Start the gateway; False if it ended before it had the bank's keys."""
         bank = f"127.0.0.1:{bank_port or self._bank_port}"
-        options = ("--port", str(self._gateway_port), "--bank", bank, "--session-seconds", str(SESSION_S))
-        arguments = ("serve", "--state", str(self.root / "gateway"), *options, "--bank-wait", "5")
+        # Under a fault answers may never come; without one a busy machine is waited for.
+        session_s, wait_s = (PATIENT_S, PATIENT_S) if self.setting.fault is None else (SESSION_S, BANK_WAIT_S)
+        options = ("--port", str(self._gateway_port), "--bank", bank, "--session-seconds", str(session_s))
+        arguments = ("serve", "--state", str(self.root / "gateway"), *options, "--bank-wait", str(wait_s))
         gateway = self.gateway = start(self.setting, "gateway", *arguments)
         if not gateway.wait_for(lambda: "has the keys of bank" in gateway.errors, "keys of the bank"):
             return False
