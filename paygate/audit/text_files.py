@@ -93,7 +93,9 @@ class TextFile:
             if self.is_shared:
                 waiting_count += 1
             else:
-                yield self._finding(number, "is not in the database", "a row of it for each line", self.unknown_remedy)
+                yield self._finding(
+                    number, "is of no row, or of one that has a line", "a row of it for each line", self.unknown_remedy
+                )
         if waiting_count:
             self.remarks.append(f"{self.layout.file_name}: {waiting_count} new lines wait to be taken in")
 

@@ -56,8 +56,8 @@ def test_lines_and_rows_without_each_other_are_found(tmp_path: Path) -> None:
     lines = [*ROWS[:4], ("K99", "s", "1"), *ROWS[5:], ROWS[7]]
     assert sorted(problems(text_file(tmp_path, lines))) == [
         "file  has no line of key K4 (a line for each row of the database)",
-        f"line {FIRST_LINE + 4} is not in the database (a row of it for each line)",
-        f"line {FIRST_LINE + 9} is not in the database (a row of it for each line)",
+        f"line {FIRST_LINE + 4} is of no row, or of one that has a line (a row of it for each line)",
+        f"line {FIRST_LINE + 9} is of no row, or of one that has a line (a row of it for each line)",
     ]
     (finding, *_) = text_file(tmp_path, [*ROWS, ("K99", "s", "1")]).check().findings
     assert finding.file == "Things.txt"
