@@ -6,6 +6,7 @@ and by a look at stores, text records, clients' records and all that was written
 
 import argparse
 import json
+import os
 import random
 import shutil
 import sys
@@ -115,6 +116,8 @@ def _play(campaign: Campaign, options: argparse.Namespace) -> tuple[list[Result]
         raise Violation(f"there is no point {unknown[0]}; 'python -m crash.launch --list' tells all")
     rounds, cases = drawing.rounds_for(names), []
     if not (options.points or options.sample):
+        if not calls:
+            _miss_strace()
         count = None if options.calls == "all" else int(options.calls)
         rounds += rounds_of_calls(drawing, system_call_deaths(calls, count))
         cases += drawing.endured(options.endured)
@@ -126,6 +129,14 @@ def _play(campaign: Campaign, options: argparse.Namespace) -> tuple[list[Result]
             break
         results += campaign.play_all(drawing.cases(drawing.rounds_for(missing, is_sure=True), 1))
     return results, [name for name in names if name not in _points_hit(results)]
+
+
+def _miss_strace() -> None:
+    """A campaign that can't kill at system calls says so, and fails in CI. Raises Violation."""
+    text = "strace is not there, so nothing is killed at system calls; install it with: make test-tools"
+    if os.environ.get("CI"):
+        raise Violation(text)
+    print(text)
 
 
 def _play_pairs(campaign: Campaign, drawing: Drawing) -> tuple[list[Result], list[str]]:
