@@ -21,6 +21,7 @@ from sim.network import End
 from sim.plan import BANK, CustomerPlan, GatewayPlan
 
 from paygate.codec.codes import KeysStatus, PaymentStatus, Reason, Role, TokenStatus, TransferOutcome
+from paygate.codec.frame import encode_frame
 from paygate.codec.messages import (
     BankKeys,
     BankKeysQuery,
@@ -199,6 +200,7 @@ class EvilGateway:
         tricks = (
             *(self._forward, self._forward, self._forward, self._forward, self._repeat, self._alter, self._hold),
             *(self._resolve_first, self._lie_at_once, self._use_an_accomplice, self._keep_for_others, self._swallow),
+            *(self._pose_as_another, self._break_the_link),
         )
         trick = self._source.choice(tricks)
         self._world.count(f"evil gateway: {trick.__name__.strip('_').replace('_', ' ')}")
@@ -275,6 +277,17 @@ class EvilGateway:
         self._later(lambda: self._send(case.terms, case.message))
         for other in list(self._cases.values())[-3:]:
             self._send(other.terms, case.message)
+
+    def _pose_as_another(self, case: _Case) -> None:
+        """T14: in the name of an honest gateway, whose key it does not have."""
+        self._send(replace(case.terms, gateway_id="GW1"), case.message)
+        self._forward(case)
+
+    def _break_the_link(self, case: _Case) -> None:
+        """T13, T35: frames of a link that they are not of, and no frames, on its own link to the bank."""
+        if (bank := self._bank) is not None:
+            garbage = self._garbage()
+            bank.throw(encode_frame(case.message, 7) if self._source.random() < 0.5 else garbage)
 
     def _swallow(self, case: _Case) -> None:
         """Nothing is sent, and nothing said."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from builders import BANK_ID
+from sim.agenda import MS, START_WALL_MS
 from sim.invariants import Invariant, Violation
 from sim.model_clients import ClientsModel
 from sim.model_ledger import Authorisation, LedgerModel
@@ -129,6 +130,8 @@ class Model:
     def healed(self, now_us: int) -> None:
         """From this time on nothing fails any more; a session and 60 s later comes `finish` (I9)."""
         self.healed_us = now_us
+        for gateway in self.gateways.values():
+            gateway.healed()
 
     def finish(self, world: Any) -> None:
         """The session and 60 s of healing are over: everything is final, known, small and quiet."""
@@ -136,7 +139,7 @@ class Model:
         self.ledger.check_balances(bank.store)
         self.ledger.check_attempts(bank.store)
         for gateway in gateways:
-            self._gateway(gateway.name).finish(gateway.store)
+            self._gateway(gateway.name).finish(gateway.store, START_WALL_MS + (self.healed_us or 0) // MS)
         honest_tokens = {(name, token) for name, gateway in self.gateways.items() for token in gateway.tokens}
         self.clients.finish(honest_tokens, is_faultless=world.is_faultless)
         check_quiet(bank, gateways)

@@ -7,6 +7,7 @@ from sim.invariants import Invariant, Violation
 from sim.model_ledger import LedgerModel, PaymentRow
 
 from paygate.codec.codes import PaymentStatus, Reason, TokenStatus, TransferOutcome
+from paygate.codec.limits import SESSION_MS
 from paygate.codec.messages import Message, PaymentAck, StatusAck, TokenAck
 from paygate.codec.record_codec import encode_record
 from paygate.gateway.tokens import (
@@ -22,6 +23,8 @@ from paygate.gateway.tokens import (
 
 LOCKING_COUNT = 5
 """T16: so many wrong passcodes lock a token for a time."""
+HEALING_MS = 60_000
+"""I9: so long after its session, or after the last fault, a payment is final at the latest."""
 _QUESTION_REFUSED = frozenset({Reason.PASSCODE, Reason.TOKEN_LOCKED, Reason.STORE_UNAVAILABLE})
 """In a StatusAck these refuse the question and say nothing of the payment."""
 
@@ -40,6 +43,7 @@ class TokensModel:
         self._ledger = ledger
         self._refused: set[bytes] = set()  # payments of which it said that no money can have moved
         self._cancelled: set[str] = set()
+        self._ended_before: set[bytes] = set()  # payments that were final before the healing
         self._wrong_counts: dict[str, int] = {}  # by transaction ID, as they were answered
         self._over: set[str] = set()  # tokens that were called expired or withdrawn
         self._applying: Sequence[Any] = ()  # a batch that is being applied: a crash leaves it open what it did
@@ -216,7 +220,11 @@ class TokensModel:
 
     # -- at the end ------------------------------------------------------------------------------------
 
-    def finish(self, store: Any) -> None:
+    def healed(self) -> None:
+        """From now on nothing fails, and its wall clock is right; what it wrote before may bear any time."""
+        self._ended_before = {p.payment_id for p in self.payments.values() if p.outcome is not None}
+
+    def finish(self, store: Any, healed_wall_ms: int) -> None:
         """All is healed and quiet: I4, and I9 at the gateway."""
         for payment_id in self._refused - self.meddled:
             self._check_not_debited(payment_id)
@@ -224,6 +232,13 @@ class TokensModel:
         if in_flight:
             names = ", ".join(self._name(payment) for payment in in_flight)
             raise Violation(Invariant.I9, f"still in flight: {names}")
+        for payment in store.payments():
+            if payment.payment_id in self._ended_before:
+                continue
+            final_ms = max(payment.begun_ms + SESSION_MS, healed_wall_ms) + HEALING_MS
+            if payment.ended_ms > final_ms:
+                late_ms = payment.ended_ms - final_ms
+                raise Violation(Invariant.I9, f"{self._name(payment)} was final {late_ms} ms too late")
         debits = self._ledger.debits
         for token in store.tokens():
             row = debits.get((self.gateway_id, token.transaction_id))

@@ -16,7 +16,7 @@ from paygate.client.payment import Outcome
 RUN_COUNT = 8
 GATEWAY_TRICKS = {
     *("forward", "repeat", "alter", "hold", "resolve first", "lie at once", "use an accomplice", "keep for others"),
-    *("swallow", "false answers"),
+    *("pose as another", "break the link", "swallow", "false answers"),
 }
 CLIENT_TRICKS = {"replay", "replay altered", "ask", "pay", "throw", "ask for tokens"}
 

@@ -187,12 +187,12 @@ class Story:
         self.store.all_payments.append(payment)
         return payment
 
-    def settle(self, payment: Payment, outcome: PaymentOutcome) -> None:
+    def settle(self, payment: Payment, outcome: PaymentOutcome, ended_ms: int = NOW_MS) -> None:
         """The gateway records what the bank said."""
         assert outcome.outcome is not None
         settled = Payment(
             *(payment.terms, payment.envelope_hash, NOW_MS, outcome.outcome, outcome.reason, outcome.utr),
-            *(outcome.receipt, NOW_MS),
+            *(outcome.receipt, ended_ms),
         )
         self.store.all_payments = [settled if p is payment else p for p in self.store.all_payments]
         self.gateway(PaymentSettled(settled, None, is_changed=True))
@@ -219,7 +219,7 @@ class Story:
 
     def finish_gateway(self) -> None:
         """The end, for the gateway."""
-        self.model.gateways[GATEWAY_ID].finish(self.store)
+        self.model.gateways[GATEWAY_ID].finish(self.store, NOW_MS)
 
 
 @pytest.fixture
@@ -536,6 +536,18 @@ def test_i9_a_payment_without_a_definite_answer(story: Story) -> None:
 def test_i9_a_payment_that_stays_in_flight(story: Story) -> None:
     story.begin(1)
     with breaks(Invariant.I9, "still in flight"):
+        story.finish_gateway()
+
+
+def test_i9_a_payment_that_is_final_too_late(story: Story) -> None:
+    payment = story.begin(1)
+    sent_hash, terms = payment.envelope_hash, payment.terms
+    changes = {"outcome": TransferOutcome.FENCED, "reason": Reason.FENCED, "utr": ""}
+    fenced = story.apply(story.ledger.put(story.statement(1, sent_hash, terms, **changes)))
+    story.settle(payment, fenced, NOW_MS + 90_000)
+    story.finish_gateway()
+    story.store.all_payments = [replace(story.store.all_payments[0], ended_ms=NOW_MS + 90_001)]
+    with breaks(Invariant.I9, "was final 1 ms too late"):
         story.finish_gateway()
 
 
