@@ -1,6 +1,5 @@
 """The customer's end: asks for a token, seals credentials that only the bank can read, keeps what it sent."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,16 +8,15 @@ if TYPE_CHECKING:
 else:
     # What is named here is imported when it is asked for. The encoder is of this package too, is started for every
     # payment, and needs none of it: with it, its start would take a third longer.
-    _HOMES = {
-        **dict.fromkeys(("PaygateClient", "SessionFailed", "TokenAnswer"), "paygate.client.client"),
-        **dict.fromkeys(("Outcome", "Payment", "PaymentResult", "PaymentState"), "paygate.client.payment"),
-    }
-
     def __getattr__(name: str) -> object:
         """Import what the package offers, once."""
-        if name not in _HOMES:
+        if name in ("PaygateClient", "SessionFailed", "TokenAnswer"):
+            from paygate.client import client as home
+        elif name in ("Outcome", "Payment", "PaymentResult", "PaymentState"):
+            from paygate.client import payment as home
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value = getattr(home, name)
         return value
 
 
