@@ -29,14 +29,14 @@ class Operation(NamedTuple):
     """What a program asks of the disk."""
 
     kind: str
-    """create, write, truncate, sync, delete, rename, link, make directory, or sync names (of a directory)."""
+    """create, write, truncate, sync, delete, rename, exchange, link, make directory, or sync names (of a directory)."""
     file: str
     offset: int = 0
     """Of a write, in bytes; of a truncation it is the new size."""
     data: bytes = b""
     """Of a write."""
     new_name: str = ""
-    """Of a renaming or a link."""
+    """Of a renaming, an exchange or a link."""
 
     @property
     def size(self) -> int:
@@ -218,6 +218,12 @@ class Files:
         file = self.names[new_name] = self.names.pop(name)
         self._name_changes.append(((name, None), (new_name, file)))
 
+    def exchange(self, name: str, other_name: str) -> None:
+        """Each file gets the other's name, in one step. Raises KeyError if one is missing."""
+        file, other = self.names[name], self.names[other_name]
+        self.names[name], self.names[other_name] = other, file
+        self._name_changes.append(((name, other), (other_name, file)))
+
     def link(self, name: str, new_name: str) -> None:
         """A second name for the same file. Raises KeyError if there is none."""
         file = self.names[new_name] = self.names[name]
@@ -252,6 +258,8 @@ class Files:
             self.delete(name)
         elif kind == "rename":
             self.rename(name, new_name)
+        elif kind == "exchange":
+            self.exchange(name, new_name)
         elif kind == "link":
             self.link(name, new_name)
         elif kind == "make directory":

@@ -146,6 +146,8 @@ class Layout:
             text = line.decode()
         except UnicodeDecodeError as error:
             raise FieldProblem(LINE, "UTF-8 text", f"other bytes at position {error.start + 1}") from None
+        if "\0" in text:
+            raise FieldProblem(LINE, "text", "zero bytes, as a power cut leaves them")
         fields = tuple(unescape_field(field.strip()) for field in text.split("|"))
         count = len(self.columns)
         if not self.required_count <= len(fields) <= count:

@@ -112,7 +112,7 @@ class GatewayRecords:
                 self._log(f"{PAYMENTS_LAYOUT.problem(number, bad)}; the line is left out")
                 continue
             if fields[6] == REFUSED:
-                found.setdefault(PAYMENTS_LAYOUT.parse(before)[1] if before else "", []).append(fields)
+                found.setdefault(_payment_id_in(before), []).append(fields)
             else:
                 before = line
         return found
@@ -314,3 +314,11 @@ def _conflict(token: Token, outcome: TokenTaken, *, is_own_file: bool) -> FieldP
             "paid/unpaid", f"nothing: the token is {known.state.value} and can't be cancelled", "cancelled"
         )
     return None
+
+
+def _payment_id_in(line: bytes) -> str:
+    """The payment ID in a line of payments; "" if there is none, or a power cut left no whole line there."""
+    try:
+        return PAYMENTS_LAYOUT.parse(line)[1]
+    except FieldProblem:
+        return ""

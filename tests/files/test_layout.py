@@ -78,6 +78,7 @@ def test_trailing_columns_may_be_missing_in_lines_of_people() -> None:
         (b"TX-1 | 4321 | unpaid", "4 to 5 columns with | between them, got 3"),
         (b"a|b|c|d|e|f", "4 to 5 columns with | between them, got 6"),
         (b"a|b|\xff|d", "UTF-8 text, got other bytes at position 5"),
+        (b"a|b|\0\0|d", "text, got zero bytes, as a power cut leaves them"),
         (b"a|b|c|" + b"d" * ROW_SIZE_MAX, f"at most {ROW_SIZE_MAX} bytes, got {ROW_SIZE_MAX + 6}"),
     ],
 )

@@ -493,6 +493,23 @@ def test_refusals_of_every_reason_outlive_a_restart(desk: Desk) -> None:
     assert len(before) == 1 + len(refusals)
 
 
+def test_what_a_power_cut_made_of_lines_keeps_no_gateway_from_starting(desk: Desk) -> None:
+    """Lines are not synced: where some were lost there are zeros, of which each would be written as four letters."""
+    desk.add(LINE)
+    desk.records.record([*desk.begin(), RefusalRecord(NOW_MS, FIRST.terms, Reason.SESSION), connected(1)])
+    desk.close()
+    *_, refusal, payment = (desk.directory / PAYMENTS).read_bytes().splitlines(keepends=True)
+    *_, connection = (desk.directory / CONNECTIONS).read_bytes().splitlines(keepends=True)
+    zeros = b"\0" * 1_500 + b"|"
+    torn = [payment, payment.replace(b"|", b"\0|", 1), refusal, refusal.replace(b"|", zeros, 1)]
+    (desk.directory / PAYMENTS).write_bytes(b"".join(torn))
+    (desk.directory / CONNECTIONS).write_bytes(connection.replace(b"|", zeros, 1))
+    desk.log.clear()
+    desk._open()
+    assert sorted(row[6] for row in desk.rows(PAYMENTS)) == ["in-flight", "refused"]
+    assert sum("got zero bytes, as a power cut leaves them" in line for line in desk.log) == 2
+
+
 def test_refusals_stay_where_they_are_among_the_payments(desk: Desk) -> None:
     others = [BeginPayment(build_terms(payment_id=payment_id(n), transaction_id=n), hash_of()) for n in ("A", "B")]
     desk.add(*(LINE.replace(TRANSACTION_ID, name) for name in "AB"))

@@ -1,7 +1,7 @@
 """What a program asks of the file system below one directory, in order: each change and sync, as in `disk_model`.
 
-Seen are the functions of `os`, which paygate's files are written with. What is written in another way is found by
-`check`, since then the files are not what the recorded operations make of them.
+Seen are the functions of `os`, and our own exchange of two names, which paygate's files are written with. What is
+written in another way is found by `check`, since then the files are not what the recorded operations make of them.
 """
 
 import os
@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 from disk_model import Files, Image, Operation
+
+from paygate.files import open_file
+from paygate.files.durable import exchange
 
 
 @dataclass
@@ -28,6 +31,8 @@ class OsTrace:
 
     root: Path
     operations: list[Operation] = field(default_factory=list)
+    on_operation: Callable[[], None] = lambda: None
+    """Called after each."""
     _open: dict[int, _Open] = field(default_factory=dict)
 
     @contextmanager
@@ -38,6 +43,7 @@ class OsTrace:
                 patch.setattr(os, name, self._recorded(name, getattr(os, name)))
             for name, same in (("replace", "rename"), ("remove", "unlink"), ("fdatasync", "fsync")):
                 patch.setattr(os, name, getattr(os, same))
+            patch.setattr(open_file, "exchange", self._recorded("exchange", exchange))
             yield
 
     def check(self, before: Image) -> None:
@@ -65,6 +71,7 @@ class OsTrace:
 
     def _keep(self, kind: str, name: str, offset: int = 0, data: bytes = b"", new_name: str = "") -> None:
         self.operations.append(Operation(kind, name, offset, data, new_name))
+        self.on_operation()
 
     def _open_done(self, fd: int, is_new: bool, path: Any, flags: int, *_: Any) -> None:
         name = self._name(path)
@@ -106,6 +113,14 @@ class OsTrace:
             self._keep("rename", name, new_name=new_name)
             for file in self._open.values():
                 file.name = new_name if file.name == name else file.name
+
+    def _exchange_done(self, is_done: bool, _: bool, path: Any, other_path: Any) -> None:
+        name, other_name = self._name(path), self._name(other_path)
+        if is_done and name is not None and other_name is not None:
+            self._keep("exchange", name, new_name=other_name)
+            other = {name: other_name, other_name: name}
+            for file in self._open.values():
+                file.name = other.get(file.name, file.name)
 
     def _link_done(self, _: None, __: bool, path: Any, new_path: Any, **___: Any) -> None:
         name, new_name = self._name(path), self._name(new_path)
