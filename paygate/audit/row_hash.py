@@ -6,7 +6,7 @@ instead of all of them, for half the time.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Final
 
 from paygate.making import compiled_function
@@ -68,6 +68,16 @@ def text_expression(columns: Sequence[str]) -> str:
     """The SQL expression of a row's text. A blob, since text might be damaged beyond decoding."""
     quoted = " || ',' || ".join(f"quote({column})" for column in columns)
     return f"CAST({quoted} AS BLOB)"
+
+
+def formatted_expression(columns: Mapping[str, str]) -> str:
+    """What `text_expression` gives of rows of which each value is of its column's type, in two thirds of the time.
+
+    By column: `%d` for a number, `%Q` for text, `%s` for one that `text_expression` quotes. Whoever uses it looks for
+    values of another type by themselves; `quick_check` of STRICT tables does.
+    """
+    values = [f"quote({column})" if mark == "%s" else column for column, mark in columns.items()]
+    return f"CAST(format('{','.join(columns.values())}', {', '.join(values)}) AS BLOB)"
 
 
 def _quote_text(value: str) -> str:

@@ -8,7 +8,7 @@ import apsw
 
 from paygate.audit.findings import Damage, damages_of, readable
 from paygate.audit.pages import quick_damages
-from paygate.audit.row_hash import CHAIN_START, row_hash, text_expression
+from paygate.audit.row_hash import CHAIN_START, formatted_expression, row_hash, text_expression
 from paygate.bank.ledger_chain import (
     ATTEMPT_FIELDS,
     CUSTOMER_FIELDS,
@@ -27,12 +27,14 @@ from paygate.codec.codes import TransferOutcome
 
 _PAYMENTS: Final = f"SELECT {PAYMENT_FIELDS} FROM payment ORDER BY payment_number"  # noqa: S608  # a constant
 _ATTEMPTS_TEXT: Final = text_expression(ATTEMPT_FIELDS)
+_CUSTOMER_MARKS: Final = dict.fromkeys(CUSTOMER_FIELDS, "%Q") | {"account_id": "%d", "verifier": "%s"}
+_MERCHANT_MARKS: Final = dict.fromkeys(MERCHANT_FIELDS, "%Q") | {"account_id": "%d"}
 _ACCOUNTS: Final = (
-    f"SELECT account_id, 'customer', {text_expression(CUSTOMER_FIELDS)}, chain, "  # noqa: S608  # constants
+    f"SELECT account_id, 'customer', {formatted_expression(_CUSTOMER_MARKS)}, chain, "  # noqa: S608  # constants
     "CASE WHEN quote(failure_count) || ',' || quote(locked_until_ms) || quote(attempts_hash) = '0,0X''''' "
     f"THEN NULL ELSE {_ATTEMPTS_TEXT} END, attempts_hash FROM customer "
-    f"UNION ALL SELECT account_id, 'merchant', {text_expression(MERCHANT_FIELDS)}, chain, NULL, NULL FROM merchant "
-    "ORDER BY account_id"
+    f"UNION ALL SELECT account_id, 'merchant', {formatted_expression(_MERCHANT_MARKS)}, chain, NULL, NULL "
+    "FROM merchant ORDER BY account_id"
 )
 _HEAD: Final = f"SELECT {text_expression(Head._fields)}, row_hash FROM bank"  # noqa: S608  # a constant
 _IDENTITY: Final = f"SELECT {text_expression(IDENTITY_FIELDS)} FROM bank"  # noqa: S608  # a constant

@@ -106,7 +106,8 @@ def open_to_read(path: Path, *, application_id: int, version: int) -> apsw.Conne
             connection.close()
             raise
     except apsw.CantOpenError:
-        raise StoreError(f"there is no {path}; is --state right?", ExitCode.BAD_STATE) from None
+        text = f"there is no {path}; is --state right, and was the server ever started?"
+        raise StoreError(text, ExitCode.BAD_STATE) from None
     except apsw.Error as error:
         raise _named(error, path) from None
     if found != (application_id, version):

@@ -95,7 +95,8 @@ class _Audit:
             ("ends of chains", "as written", check.ends, lambda: 2),
             ("payments", "chain whole", check.payments, lambda: check.payment_count),
             ("places of payments in flight", "each as written", check.flights, lambda: check.flight_count),
-            ("tokens", "chain whole, paid by payments that say so", check.tokens, lambda: check.token_count),
+            ("tokens", "chain whole", check.tokens, lambda: check.token_count),
+            ("paid tokens", "each by a payment that says so", check.paid, lambda: check.paid_count),
             ("changed tokens", "each as written", check.states, lambda: check.state_count),
         ):
             done = check_of(name, result, _findings(damages_of(step)), count)
