@@ -8,7 +8,7 @@ FAULT_SECONDS ?= 50
 RUNS ?= 2000
 JOBS ?= 2
 CUTS ?= 10000
-KILLS ?= 560
+KILLS ?= 500
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-interactive test check faults spec model fuzz sim mutants power-cuts crashes flips dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean

@@ -33,7 +33,7 @@ from crash.points import POINTS
 from crash.system import Death, Violation
 from crash.template import Template
 
-KILL_COUNT: Final = 560
+KILL_COUNT: Final = 500
 CALL_COUNT: Final = 60
 _TRY_COUNT: Final = 6
 """How often a point that was not come past is tried again."""
@@ -115,7 +115,8 @@ def _play(campaign: Campaign, options: argparse.Namespace) -> tuple[list[Result]
     if unknown := sorted(set(names) - POINTS.keys()):
         raise Violation(f"there is no point {unknown[0]}; 'python -m crash.launch --list' tells all")
     rounds, cases = drawing.rounds_for(names), []
-    if not (options.points or options.sample):
+    is_whole = not (options.points or options.sample)
+    if is_whole:
         if not calls:
             _miss_strace()
         count = None if options.calls == "all" else int(options.calls)
@@ -125,9 +126,13 @@ def _play(campaign: Campaign, options: argparse.Namespace) -> tuple[list[Result]
     results = campaign.play_all([*cases, *drawing.cases(rounds)])
     for _ in range(_TRY_COUNT):
         missing = [name for name in names if name not in _points_hit(results)]
-        if not missing or any(result.violation for result in results):
+        more = drawing.cases(drawing.rounds_for(missing, is_sure=True), 1)
+        if is_whole:  # Some deaths that were drawn do not come.
+            killed_count = sum(len(one) for result in results for one in result.killed)
+            more += drawing.cases(drawing.fill_up(options.kills - killed_count - len(missing)))
+        if not more or any(result.violation for result in results):
             break
-        results += campaign.play_all(drawing.cases(drawing.rounds_for(missing, is_sure=True), 1))
+        results += campaign.play_all(more)
     return results, [name for name in names if name not in _points_hit(results)]
 
 
