@@ -46,8 +46,8 @@ CASE_COUNT_PER_LANE_MIN: Final = 8
 """For fewer cases, another gateway is not worth its start."""
 SESSION_S: Final = 8
 """Of the gateways: long enough for a busy machine, short enough for answers that never come."""
-LINK_MS_MAX: Final = 30_000
-"""How long a gateway may take to link again."""
+LINK_MS_MAX: Final = 120_000
+"""How long a gateway may take to link again, on a machine that is busy with all else."""
 CASE_COUNT_MAX: Final = 60_000
 CASE_RATE_MAX: Final = 40
 """Cases in all, and in a second: so many tokens are made before it is known how many bytes there are."""

@@ -107,6 +107,10 @@ def _heal(house: House, claims: list[tuple[str, ClientRun]]) -> None:
     postings = check_bank(house.root / "bank", OPENING_MINOR)
     check_gateway(house.root / "gateway", postings)
     check_client(house.root / "client", house.root / "bank")
+    for program in ("bank", "gateway"):
+        audit = house.command(program, "audit").last
+        if audit.exit_code != ExitCode.OK:
+            raise Broken(f"paygate-{program} audit finds something: {audit.output}{audit.errors}")
     utr_of = {posting.transaction_id: posting.utr for posting in postings}
     for token, run in claims:
         _judge_claim(token, run, utr_of.get(token, ""))
@@ -202,6 +206,7 @@ class Command:
 
 
 _KNOWN: Final = frozenset({ExitCode.OK, ExitCode.USAGE})
+_THERE: Final = frozenset({ExitCode.OK, ExitCode.USAGE, ExitCode.BAD_STATE})
 _HERE: Final = "{root}"
 COMMANDS: Final = (
     Command(
@@ -229,9 +234,13 @@ COMMANDS: Final = (
     ),
     Command("gateway", ("issue", "--transaction", "TX-8", "--amount", "2.00", "--merchant", MERCHANT), again=_KNOWN),
     Command("gateway", ("list",)),
+    Command("bank", ("audit",)),
+    Command("gateway", ("audit",)),
+    Command("bank", ("backup", "{root}/bank-backup"), again=_THERE),
+    Command("gateway", ("backup", "{root}/gateway-backup"), again=_THERE),
     Command("gateway", ("cancel", "TX-2"), again=frozenset({ExitCode.OK, ExitCode.TOKEN_REFUSED})),
 )  # fmt: skip
-_COMMAND_CODES: Final = frozenset({ExitCode.OK, ExitCode.USAGE}) | SERVER_CODES
+_COMMAND_CODES: Final = frozenset({ExitCode.OK, ExitCode.USAGE, ExitCode.FINDINGS}) | SERVER_CODES
 
 
 def command_story(command: Command) -> Callable[[House], None]:
