@@ -257,7 +257,7 @@ def command_story(command: Command) -> Callable[[House], None]:
         _judge_words(command.name, first.errors)
         if first.exit_code not in _COMMAND_CODES:
             raise Broken(f"{command.name} ended with {first.exit_code}: {first.errors.strip()}")
-        if first.exit_code != ExitCode.OK and not first.errors.strip():
+        if first.exit_code != ExitCode.OK and not (first.errors + first.output).strip():
             raise Broken(f"{command.name} ended with {first.exit_code} without a word")
         house.without_fault()
         house.command(command.program, *words, **dict(command.inputs))
