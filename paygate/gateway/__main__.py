@@ -135,7 +135,7 @@ def _init(arguments: argparse.Namespace) -> int:
     state.create()
     state.open()
     refuse_second(state)
-    # The identity last, since it says that there is a gateway: a kill before it leaves none, and `init` can be run again.
+    # The identity last, since it says that there is a gateway: after a kill before it `init` can be run again.
     state.write_atomic(TOKENS_LAYOUT.file_name, tokens)
     write_identity(state, GatewayIdentity(arguments.gateway_id, arguments.bank_id, link_key))
     state.close()
