@@ -22,7 +22,7 @@ CHECKPOINT_PAGE_COUNT = 1000
 """Pages in the write-ahead log after which it is copied into the database; SQLite's own default."""
 
 
-_LOG_PIECE_SIZE = 1 << 20
+_LOG_PIECE_SIZE = 1 << 16  # SQLite cuts the size of a write to 17 bits, and calls what is left a full disk
 
 
 class StoreError(PaygateExit):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -493,3 +494,23 @@ def test_a_start_whose_fsync_fails_asks_the_disk_once(tmp_path: Path) -> None:
         open_database(Path("a.db"), application_id=APPLICATION_ID, schema=SCHEMA, vfs=disk.name)
     assert disk.sync_count == before + 1
     disk.close()
+
+
+@pytest.mark.parametrize("blob_size", [200_000, 131_072 - 32, 1_500_000])
+def test_a_start_after_a_kill_takes_a_log_of_any_size(tmp_path: Path, blob_size: int) -> None:
+    """On the system's own disk, whose writes are what SQLite makes of them."""
+    killed, state = tmp_path / "killed", tmp_path / "state"
+    killed.mkdir()
+    state.mkdir()
+    path = killed / "a.db"
+    connection = open_database(path, application_id=1, schema=("CREATE TABLE v (data BLOB)",))
+    with transaction(connection):
+        connection.execute("INSERT INTO v VALUES (zeroblob(?))", (blob_size,))
+    # As a kill leaves them.
+    for name in ("a.db", "a.db-wal"):
+        shutil.copy(killed / name, state / name)
+    connection.close()
+    assert (state / "a.db-wal").stat().st_size > blob_size
+    again = open_database(state / "a.db", application_id=1, schema=("CREATE TABLE v (data BLOB)",))
+    assert again.execute("SELECT length(data) FROM v").get == blob_size
+    again.close()
