@@ -20,7 +20,7 @@ import apsw
 
 from paygate.cli import ExitCode, PaygateExit
 from paygate.files.sqlite import open_to_read
-from paygate.files.state_dir import StateDir, StateError
+from paygate.files.state_dir import LOCK_NAME, StateDir, StateError
 
 STEP_PAGE_COUNT: Final = 256
 """Pages of 4 KiB copied at once: some 2 ms, so a server's tick is hardly longer."""
@@ -182,15 +182,20 @@ def ask_server(state: StateDir, target: Path) -> None:
     request = json.dumps({"target": str(target.absolute()), "id": request_id})
     state.write_secret(REQUEST_NAME, request.encode())  # refuses if another request waits
     is_taken = False
+    server = (state.path / LOCK_NAME).read_bytes()  # its process ID
     deadline = time.monotonic() + TAKEN_WITHIN_S
     try:
         while not answer.exists():
             time.sleep(_LOOK_EVERY_S)
+            server_now = (state.path / LOCK_NAME).read_bytes()
             is_taken = is_taken or not (state.path / REQUEST_NAME).exists()
+            has_ended = is_taken and server_now != server  # killed, and started again before we looked
+            server = server if is_taken else server_now
             if state.try_lock():
                 state.close()
-                if not answer.exists():
-                    raise BackupFailed(f"the server of {state.path} ended before it had made a copy; try again")
+                has_ended = True
+            if has_ended and not answer.exists():
+                raise BackupFailed(f"the server of {state.path} ended before it had made a copy; try again")
             if not is_taken and time.monotonic() >= deadline:
                 text = "stop it, or update it, and try again"
                 raise BackupFailed(f"the server of {state.path} made no copy within {TAKEN_WITHIN_S} s; {text}")
