@@ -266,10 +266,13 @@ def run_campaign(
     _, store, seed_text, *_ = only.split("/") if only else ("", "", str(seed))
     story_seed = int(seed_text)
     while True:
-        for name in [store] if only else STORES:
+        names = [store] if only else list(STORES)
+        for number, name in enumerate(names):
+            now_s = time.monotonic()
+            share_s = (began + seconds - now_s) / (len(names) - number)  # so that short runs see both stores
             story = STORES[name](story_seed)
             with limits_of(story):
-                _play_all(name, record(story), count, only, began + seconds, outcome)
+                _play_all(name, record(story), count, only, now_s + share_s, outcome)
             outcome.story_count += 1
         story_seed += 1
         if only or story_seed - seed == seed_count or time.monotonic() - began >= seconds:
