@@ -16,6 +16,7 @@ from crash.zygote import Started
 OFFLINE: Final = frozenset({"init", "issue"})
 """Commands that are run while no server runs, and then do a server's work."""
 _BAD_STATE: Final = 22
+_TRY_COUNT: Final = 6
 _FILES: Final = {"bank": ("NetbankingUsers.txt", "Merchant.txt"), "gateway": ("PaymentTokensData.txt",)}
 _KEY_ID: Final = re.compile(r"^([0-9a-f]{16}) ", re.MULTILINE)
 
@@ -61,8 +62,11 @@ class Operator:
         return True
 
     def _finish(self, program: str, arguments: Sequence[str], death: Death | None, given: dict[str, str]) -> Started:
-        started = self.system.begin(program, arguments, death, inputs=given)
-        self.system.wait_for([started])
+        for _ in range(_TRY_COUNT):
+            started = self.system.begin(program, arguments, death, inputs=given)
+            self.system.wait_for([started])
+            if not started.errors.rstrip().endswith("; try again"):  # A server that was to make a copy was killed.
+                break
         return started
 
     def _expect(self, started: Started, arguments: Sequence[str], known: str) -> None:
