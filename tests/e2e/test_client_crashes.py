@@ -77,6 +77,11 @@ def utr_count(system: LocalSystem, token: str) -> int:
     return sum(row[5] == token for row in system.record("bank", "TransactionID.txt"))
 
 
+def token_state(system: LocalSystem, token: str) -> str:
+    """What the gateway's text record says of a token."""
+    return {row[0]: row[2] for row in system.record("gateway", "PaymentTokensData.txt")}[token]
+
+
 @pytest.mark.parametrize("step", ["before-the-record", "in-the-record"])
 def test_killed_before_the_payment_is_written_down_nothing_was_sent(shop: LocalSystem, step: str) -> None:
     token = pay_and_die(shop, step)
@@ -143,8 +148,7 @@ def test_killed_while_the_bank_is_silent_it_is_pending_until_the_bank_speaks(sho
     os.kill(shop.bank.popen.pid, signal.SIGSTOP)
     try:
         popen = start_client(shop, token, "2468", *ASHA, state=token)
-        states = lambda: {row[0]: row[2] for row in shop.record("gateway", "PaymentTokensData.txt")}  # noqa: E731
-        wait_until(lambda: states()[token] == "in-flight", "the payment to reach the gateway")
+        wait_until(lambda: token_state(shop, token) == "in-flight", "the payment to reach the gateway")
         popen.kill()
         popen.communicate(timeout=COMMAND_TIMEOUT_S)
         (record,) = records(shop, token)
