@@ -72,7 +72,7 @@ class Drawing:
         return Death(who, name, 1 if is_sure else self.randomness.randint(1, count_max))
 
     def rounds_for(self, names: Sequence[str], *, is_sure: bool = False) -> list[tuple[Death, ...]]:
-        """Rounds in which all of these points have a death: two of each server, three of clients, two commands."""
+        """Rounds in which all of these points have a death: two of each server, three of clients, one command."""
         kinds = ("bank", "gateway", "client", "asking", "operator")
         waiting: dict[str, list[Death]] = {kind: [] for kind in kinds}
         for name in names:
@@ -82,7 +82,9 @@ class Drawing:
             self.randomness.shuffle(deaths)
         rounds = []
         while any(waiting.values()):
-            chosen = _in_order([waiting[kind].pop() for kind in ("bank", "gateway", "operator") * 2 if waiting[kind]])
+            chosen = _in_order(
+                [waiting[kind].pop() for kind in ("operator", *("bank", "gateway") * 2) if waiting[kind]]
+            )
             if waiting["asking"]:
                 # The first dies in doubt, the other one as it asks.
                 chosen += [_CREDENTIALS_SENT, waiting["asking"].pop()]
