@@ -31,6 +31,7 @@ TOKENS: Final = tuple(
     Token(f"TX-{number:04}", f"pc{number:04}", 1_000 + 7 * number, "M-100" if number % 3 else "M-200")
     for number in range(FRESH_COUNT)
 )
+_FIRST: Final = Token("TX-FIRST", "pc-first", 700, "M-100")
 CANCELLED_BY_COMMAND: Final = tuple(Token(f"TX-CANCEL-{n}", f"pc{n:04}", 900, "M-100") for n in range(CANCEL_COUNT))
 
 
@@ -52,6 +53,9 @@ class Template:
         (made / "root.txt").write_text(self._run("bank", "show-root-key", "--state", bank), encoding="ascii")
         identity = ("--gateway-id", GATEWAY_ID, "--bank-id", BANK_ID, "--link-key", str(made / "link.key"))
         self._run("gateway", "init", "--state", gateway, *identity, "--from", data)
+        # As while no server runs, so that there is a database to back up before the first start.
+        given = ("--passcode", _FIRST.passcode, "--amount", _amount(_FIRST.amount_minor), "--merchant", "M-100")
+        self._run("gateway", "issue", "--state", gateway, "--transaction", _FIRST.transaction_id, *given)
         parameters = load_key_list(made / "bank").password_key
         words = [(c.user_id, c.password) for c in CUSTOMERS]
         words += [(c.user_id, "wrong-canary-3c1e77") for c in CUSTOMERS if c.customer_id == "C-VICTIM"]
@@ -60,7 +64,7 @@ class Template:
     def copy_to(self, root: Path) -> Books:
         """A new system's directories, and its books."""
         shutil.copytree(self.directory / "made", root)
-        tokens = {token.transaction_id: token for token in (*TOKENS, *CANCELLED_BY_COMMAND)}
+        tokens = {token.transaction_id: token for token in (_FIRST, *TOKENS, *CANCELLED_BY_COMMAND)}
         return Books({c.customer_id: c for c in CUSTOMERS}, dict(MERCHANTS), tokens)
 
     @staticmethod
