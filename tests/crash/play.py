@@ -152,6 +152,9 @@ class Round:
             merchant_id = f"M-{next(self.numbers) + 1000}"
             self.books.merchants[merchant_id] = 700
             _append(root / "bank" / "Merchant.txt", f"{merchant_id}|Late|7.00\n")
+        if any(death.point.startswith("gateway.rewrite") for death in self.deaths):
+            # What an earlier run left to tidy up.
+            _append(root / "gateway" / "PaymentTokensData.txt", "# taken in\n")
         users = root / "bank" / "NetbankingUsers.txt"
         if is_sure or self.randomness.random() < 0.2:
             customer_id = f"C-{next(self.numbers) + 1000}"
