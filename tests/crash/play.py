@@ -153,8 +153,8 @@ class Round:
             self.books.merchants[merchant_id] = 700
             _append(root / "bank" / "Merchant.txt", f"{merchant_id}|Late|7.00\n")
         if any(death.point.startswith("gateway.rewrite") for death in self.deaths):
-            # What an earlier run left to tidy up.
-            _append(root / "gateway" / "PaymentTokensData.txt", "# taken in\n")
+            tokens = root / "gateway" / "PaymentTokensData.txt"
+            _change_in_place(tokens, text_rows(tokens)[0][3])
         users = root / "bank" / "NetbankingUsers.txt"
         if is_sure or self.randomness.random() < 0.2:
             customer_id = f"C-{next(self.numbers) + 1000}"
