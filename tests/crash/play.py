@@ -153,8 +153,11 @@ class Round:
             self.books.merchants[merchant_id] = 700
             _append(root / "bank" / "Merchant.txt", f"{merchant_id}|Late|7.00\n")
         if any(death.point.startswith("gateway.rewrite") for death in self.deaths):
+            # What a line leaves that was taken in: between rows, it is something to tidy up.
             tokens = root / "gateway" / "PaymentTokensData.txt"
-            _change_in_place(tokens, text_rows(tokens)[0][3])
+            lines = tokens.read_bytes().splitlines(keepends=True)
+            at = next(number for number, line in enumerate(lines) if not line.startswith(b"#")) + 1
+            tokens.write_bytes(b"".join([*lines[:at], b"# taken in\n", *lines[at:]]))
         users = root / "bank" / "NetbankingUsers.txt"
         if is_sure or self.randomness.random() < 0.2:
             customer_id = f"C-{next(self.numbers) + 1000}"
