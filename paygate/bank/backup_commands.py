@@ -6,13 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from paygate.audit.exports import read_export
-from paygate.bank.audit import LEDGER_NAME
 from paygate.bank.backup import back_up, restore
-from paygate.bank.keys import load_identity, load_key_list, load_receipt_key
+from paygate.bank.keys import load_identity, load_key_list
 from paygate.bank.reconcile import Reconciler, payers_of
 from paygate.bank.record_lines import TRANSACTIONS_LAYOUT
-from paygate.bank.server import take_in_now
-from paygate.bank.sqlite_ledger import SqliteLedger
+from paygate.bank.server import open_ledger, take_in_now
 from paygate.cli import ExitCode, PaygateExit
 from paygate.clock import system_now
 from paygate.files.file_errors import unusable
@@ -81,7 +79,7 @@ def _reconcile(options: argparse.Namespace) -> int:
     state.open()
     try:
         payers = payers_of(transactions) if options.transactions or transactions.exists() else {}
-        ledger = SqliteLedger(options.state / LEDGER_NAME, identity, load_receipt_key(options.state))
+        ledger = open_ledger(options.state)
         try:
             work = Reconciler(ledger, key_list, header.gateway_id, payers)
             for line in work.lines(payments, system_now()):

@@ -23,6 +23,7 @@ from paygate.bank.keys import (
     load_signed_key_list,
 )
 from paygate.bank.ledger import Posted
+from paygate.bank.record_lines import TRANSACTIONS_LAYOUT
 from paygate.bank.records import BankRecords
 from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.cli import ExitCode, log
@@ -31,6 +32,7 @@ from paygate.codec.messages import MakeVerifier, OpenedEnvelope
 from paygate.effects import Effect, LogLine
 from paygate.files.database_copy import BackupDesk
 from paygate.files.file_errors import unusable
+from paygate.files.lost_store import refuse_lost
 from paygate.files.state_dir import StateDir, StateError
 from paygate.files.text_records import WRITE_DELAY_MS
 from paygate.hardening import protect_process
@@ -123,8 +125,10 @@ def open_records(directory: Path, ledger: SqliteLedger) -> BankRecords:
 
 
 def open_ledger(directory: Path) -> SqliteLedger:
-    """The ledger of a state directory. Raises StateError, StoreError."""
-    return SqliteLedger(directory / LEDGER_NAME, load_identity(directory), load_receipt_key(directory))
+    """The ledger of a state directory; one that was lost is not made anew. Raises StateError, StoreError."""
+    identity, receipt_key = load_identity(directory), load_receipt_key(directory)
+    refuse_lost(directory / LEDGER_NAME, TRANSACTIONS_LAYOUT, PROGRAM)
+    return SqliteLedger(directory / LEDGER_NAME, identity, receipt_key)
 
 
 def take_in_now(directory: Path) -> None:

@@ -17,10 +17,12 @@ from paygate.codec import limits
 from paygate.effects import Effect, LogLine
 from paygate.files.database_copy import BackupDesk
 from paygate.files.file_errors import unusable
+from paygate.files.lost_store import refuse_lost
 from paygate.files.state_dir import StateDir
 from paygate.files.text_records import WRITE_DELAY_MS
 from paygate.gateway.bank_side import GatewayIdentity
 from paygate.gateway.core import GatewayCore
+from paygate.gateway.record_lines import PAYMENTS_LAYOUT, REFUSED
 from paygate.gateway.records import GatewayRecords
 from paygate.gateway.settings import STORE_NAME, read_identity
 from paygate.gateway.sqlite_tokens import SqliteTokens
@@ -42,6 +44,7 @@ RECONNECT_BASE_MS: Final = 100
 RECONNECT_MS_MAX: Final = 5_000
 DESCRIPTOR_COUNT: Final = 65_536
 """Asked for at start, as far as the system allows: one for each client."""
+_OUTCOME: Final = [column.name for column in PAYMENTS_LAYOUT.columns].index("outcome")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def serve(options: GatewayOptions) -> int:
     state = StateDir(options.state_dir)
     state.open()
     identity = read_identity(state)
-    store = SqliteTokens(options.state_dir / STORE_NAME)
+    store = _open_store(options.state_dir)
     records = _open_records(options.state_dir, store)
     # However it ends: what merchants added to a file that was replaced meanwhile must come into the new one.
     with contextlib.closing(records), capturing(options.capture_path, PROGRAM) as capture:
@@ -208,11 +211,18 @@ class _Poll:
 
 def take_in_now(directory: Path) -> None:
     """Take new token lines in while no server runs; the caller holds the lock. Raises PaygateExit."""
-    store = SqliteTokens(directory / STORE_NAME)
+    store = _open_store(directory)
     try:
         _open_records(directory, store).close()
     finally:
         store.close()
+
+
+def _open_store(directory: Path) -> SqliteTokens:
+    """The store of a state directory; one that was lost is not made anew. Raises StateError, StoreError."""
+    path = directory / STORE_NAME
+    refuse_lost(path, PAYMENTS_LAYOUT, PROGRAM, lambda fields: fields[_OUTCOME] != REFUSED)
+    return SqliteTokens(path)
 
 
 def _open_records(directory: Path, store: SqliteTokens) -> GatewayRecords:
