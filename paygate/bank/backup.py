@@ -18,6 +18,7 @@ from paygate.audit.findings import all_findings
 from paygate.bank.audit import LEDGER_NAME, audit_ledger
 from paygate.bank.keys import (
     KEY_LIST_NAME,
+    are_keys_of,
     gateway_ids,
     has_root_key,
     key_file_names,
@@ -26,6 +27,7 @@ from paygate.bank.keys import (
     load_receipt_key,
     public_file_names,
     renew_key_list,
+    root_key_line,
 )
 from paygate.bank.ledger import UTR_SEQUENCE_MODULUS, BankIdentity
 from paygate.bank.ledger_tables import APPLICATION_ID, SCHEMA
@@ -34,7 +36,7 @@ from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.clock import Now, utc_text
 from paygate.codec.seal import key_id_of
 from paygate.codec.sealed import KeyList
-from paygate.files.backup_folder import check_backup, copy_files, copy_private, empty_state, make_backup
+from paygate.files.backup_folder import check_backup, check_readable, copy_files, copy_private, empty_state, make_backup
 from paygate.files.database_copy import BackupFailed, copy_store
 from paygate.files.file_errors import unusable
 from paygate.files.sqlite import open_to_read
@@ -91,6 +93,11 @@ def restore(
         where = "a backup that was made --with-keys, or what is left of the old state directory"
         raise StateError(f"{keys} has no keys of a bank; give --keys DIR: {where}")
     identity = load_identity(backup)
+    if not are_keys_of(keys, root_key_line(backup)):
+        # A bank with these would be one that clients don't trust, and every password would be wrong.
+        raise StateError(f"the keys in {keys} are another bank's, not those of {identity.bank_id} in {backup}")
+    if transactions is not None:
+        check_readable(transactions)
     state = empty_state(directory)
     try:
         # The list of the place where the keys are: it may be newer than the backup, and names just these keys.

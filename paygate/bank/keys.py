@@ -29,7 +29,14 @@ from paygate.codec.codes import KemId
 from paygate.codec.errors import RemoteProtocolError
 from paygate.codec.fields import CURRENCY, IDENTIFIER
 from paygate.codec.record_codec import decode_record
-from paygate.codec.seal import DEFAULT_PASSWORD_KEY, SealingKey, key_id_of, sign_key_list
+from paygate.codec.seal import (
+    DEFAULT_PASSWORD_KEY,
+    BadKeyList,
+    SealingKey,
+    key_id_of,
+    sign_key_list,
+    verify_key_list,
+)
 from paygate.codec.sealed import KeyList, ReceiptKey, SignedKeyList, SuiteKey
 from paygate.files.durable import fsync_directory
 from paygate.files.state_dir import StateDir, StateError, check_private
@@ -228,7 +235,7 @@ def _sign_next(
     directory: Path, old: KeyList, suite_keys: Sequence[SuiteKey], now_wall_ms: int, *, serial_step: int = 1
 ) -> KeyList:
     state = StateDir(directory)
-    root_key = Ed25519PrivateKey.from_private_bytes(_read_hex(state, _ROOT_KEY_NAME, _KEY_SIZE))
+    root_key = _load_root_key(directory)
     key_list = KeyList(
         bank_id=old.bank_id,
         serial=old.serial + serial_step,
@@ -367,7 +374,24 @@ def has_root_key(directory: Path) -> bool:
     return (directory / _ROOT_KEY_NAME).exists()
 
 
+def are_keys_of(directory: Path, root_key_line: str) -> bool:
+    """Whether root key and key list in a directory, as far as they are there, are this bank's. Raises StateError."""
+    bank_id, root_public = root_key_line.split(" ")
+    if has_root_key(directory):
+        return _load_root_key(directory).public_key().public_bytes_raw().hex() == root_public
+    if (directory / KEY_LIST_NAME).exists():
+        try:
+            verify_key_list(load_signed_key_list(directory), bytes.fromhex(root_public), bank_id, None)
+        except BadKeyList:
+            return False
+    return True
+
+
 # -- files -----------------------------------------------------------------------------------------------
+
+
+def _load_root_key(directory: Path) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(_read_hex(StateDir(directory), _ROOT_KEY_NAME, _KEY_SIZE))
 
 
 def _write_hex(state: StateDir, name: str, secret: bytes) -> None:

@@ -72,6 +72,15 @@ def check_backup(folder: Path, kind: str) -> dict[str, Any]:
     return dict(manifest)
 
 
+def check_readable(path: Path) -> None:
+    """A file that a restore is to copy, looked at before there is anything to take back. Raises StateError."""
+    try:
+        with path.open("rb"):
+            return
+    except OSError as error:
+        raise StateError(f"could not read {path}: {error.strerror}") from None
+
+
 def copy_private(source: Path, target: Path) -> None:
     """Copy one file into a new one of mode 0600. Raises OSError."""
     with source.open("rb") as file:

@@ -16,7 +16,7 @@ from typing import Final
 
 from paygate.audit.findings import all_findings
 from paygate.clock import Now, utc_text
-from paygate.files.backup_folder import check_backup, copy_files, copy_private, empty_state, make_backup
+from paygate.files.backup_folder import check_backup, check_readable, copy_files, copy_private, empty_state, make_backup
 from paygate.files.database_copy import BackupFailed, copy_store
 from paygate.files.file_errors import unusable
 from paygate.files.sqlite import open_to_read
@@ -75,6 +75,8 @@ def restore(backup: Path, directory: Path, *, link_key: Path | None = None, toke
             "directory's, or a new one of 'paygate-bank add-gateway'"
         )
     read_link_key(link_key)
+    if tokens is not None:
+        check_readable(tokens)
     state = empty_state(directory)
     try:
         copy_private(link_key, directory / LINK_KEY_NAME)

@@ -157,6 +157,12 @@ def test_keys_may_come_from_elsewhere_and_must_belong_to_the_bank(bank: BankFold
     restore(tmp_path / "plain", tmp_path / "restored", LATER, keys=bank.directory)
     stranger = BankFolder(tmp_path / "stranger")
     stranger.close()
+    with pytest.raises(StateError, match=r"the keys in .*stranger are another bank's, not those of BANK1"):
+        restore(tmp_path / "plain", tmp_path / "other", LATER, keys=stranger.directory)
+    (stranger.directory / "root.key").unlink()
+    with pytest.raises(StateError, match="are another bank's"):
+        restore(tmp_path / "plain", tmp_path / "other", LATER, keys=stranger.directory)
+    assert not (tmp_path / "other").exists()
     (stranger.directory / "keys.signed").unlink()
     with pytest.raises(StateError, match="the key that signs receipts is not in the key list"):
         restore(tmp_path / "plain", tmp_path / "other", LATER, keys=stranger.directory)
@@ -199,6 +205,8 @@ def test_a_restore_refuses_what_is_not_empty_and_a_backup_that_was_changed(bank:
     back_up(bank.directory, folder, LATER, with_keys=True)
     with pytest.raises(StateError, match="is not empty; a restore never overwrites anything"):
         restore(folder, bank.directory, LATER)
+    with pytest.raises(StateError, match=r"could not read .*nowhere: No such file or directory$"):
+        restore(folder, tmp_path / "restored", LATER, transactions=tmp_path / "nowhere")
     data = bytearray((folder / "ledger.sqlite").read_bytes())
     data[-1] ^= 1
     (folder / "ledger.sqlite").write_bytes(data)

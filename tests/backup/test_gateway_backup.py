@@ -99,6 +99,8 @@ def test_a_backup_is_whole_private_and_restored_as_it_was(directory: Path, store
     assert {p.stat().st_mode & 0o777 for p in (tmp_path / "keys").iterdir()} == {0o600}
     with pytest.raises(StateError, match="give --link-key FILE"):
         restore(tmp_path / "plain", tmp_path / "one")
+    with pytest.raises(StateError, match=r"could not read .*nowhere: No such file or directory$"):
+        restore(tmp_path / "keys", tmp_path / "one", tokens=tmp_path / "nowhere")
     restore(tmp_path / "plain", tmp_path / "one", link_key=directory / "link.key")
     restore(tmp_path / "keys", tmp_path / "two")
     for made in ("one", "two"):
