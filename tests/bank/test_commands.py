@@ -17,6 +17,8 @@ import pytest
 from builders import build_terms
 
 from paygate.bank.keys import find_link_key, load_key_list
+from paygate.bank.ledger_check import read_head
+from paygate.bank.ledger_rows import write_head
 from paygate.cli import ExitCode
 from paygate.clock import system_now
 from paygate.codec.codes import Reason, Role, TransferOutcome
@@ -348,7 +350,8 @@ def test_a_running_bank_takes_accounts_gateways_and_keys_over(bank: RunningBank,
 
 def test_a_clock_that_was_wrong_by_years_is_told_and_stops_no_payment(start: Start, state: Path) -> None:
     connection = apsw.Connection(str(state / "ledger.sqlite"))
-    connection.execute("UPDATE bank SET bank_time_ms = bank_time_ms + ?", (10 * 365 * 86_400_000,))
+    head = read_head(connection)
+    write_head(connection, head._replace(bank_time_ms=head.bank_time_ms + 10 * 365 * 86_400_000))
     connection.close()
     bank = start()
     assert pay(bank.link(), transfer(load_key_list(state), ASHA_PASSWORD)).outcome is TransferOutcome.POSTED
