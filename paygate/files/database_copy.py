@@ -4,11 +4,13 @@ A store is open for its server alone, so only the server can copy it while it ru
 (https://www.sqlite.org/backup.html) takes over what the same connection commits between two steps, so the copy is the
 database as it is at its last step, and no step has to begin anew.
 
-    backup.request      the command's: where the copy is to go; the server takes it away within its second
+    backup.request      the command's: where the copy is to go; the server takes it away within its second, and has it
+                        locked until it has answered, so that the command sees a server end that was killed
     backup.ID.answer    the server's: empty, or why there is no copy; the command takes it away
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import time
@@ -19,8 +21,9 @@ from typing import Final
 import apsw
 
 from paygate.cli import ExitCode, PaygateExit
+from paygate.files.durable import write_all
 from paygate.files.sqlite import open_to_read
-from paygate.files.state_dir import LOCK_NAME, StateDir, StateError
+from paygate.files.state_dir import StateDir, StateError
 
 STEP_PAGE_COUNT: Final = 256
 """Pages of 4 KiB copied at once: some 2 ms, so a server's tick is hardly longer."""
@@ -123,6 +126,7 @@ class BackupDesk:
         self._log = log
         self._copy: DatabaseCopy | None = None
         self._request_id = ""
+        self._request_fd = -1  # locked, from taking a request to its answer
         for path in directory.glob("backup.*"):
             path.unlink(missing_ok=True)
 
@@ -134,9 +138,12 @@ class BackupDesk:
         try:
             request = json.loads(self._state.read_secret(REQUEST_NAME))
             target, self._request_id = Path(request["target"]), str(int(request["id"]))
-        except (StateError, ValueError, KeyError, TypeError) as error:
+            self._request_fd = os.open(path, os.O_RDONLY)
+            fcntl.flock(self._request_fd, fcntl.LOCK_EX)  # at once: a command only looks whether it could
+        except (StateError, OSError, ValueError, KeyError, TypeError) as error:
             self._log(f"a request for a backup was not understood ({error}); it is taken away")
             path.unlink(missing_ok=True)
+            self._let_go()
             return
         path.unlink(missing_ok=True)
         try:
@@ -170,6 +177,12 @@ class BackupDesk:
         self._log(f"backup: {error}" if error else "a backup of the database was made")
         with contextlib.suppress(StateError):  # Nobody can be told; the command gives up by itself.
             self._state.write_atomic(f"backup.{self._request_id}.answer", error.encode())
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._request_fd >= 0:
+            os.close(self._request_fd)
+            self._request_fd = -1
 
 
 # -- a command's side ------------------------------------------------------------------------------------
@@ -179,31 +192,77 @@ def ask_server(state: StateDir, target: Path) -> None:
     """Have the server of a state directory copy its database, and wait for it. Raises BackupFailed, StateError."""
     request_id = str(time.time_ns())
     answer = state.path / f"backup.{request_id}.answer"
-    request = json.dumps({"target": str(target.absolute()), "id": request_id})
-    state.write_secret(REQUEST_NAME, request.encode())  # refuses if another request waits
-    is_taken = False
-    server = (state.path / LOCK_NAME).read_bytes()  # its process ID
     deadline = time.monotonic() + TAKEN_WITHIN_S
+    fd = _put_request(state, {"target": str(target.absolute()), "id": request_id}, deadline)
     try:
         while not answer.exists():
             time.sleep(_LOOK_EVERY_S)
-            server_now = (state.path / LOCK_NAME).read_bytes()
-            is_taken = is_taken or not (state.path / REQUEST_NAME).exists()
-            has_ended = is_taken and server_now != server  # killed, and started again before we looked
-            server = server if is_taken else server_now
-            if state.try_lock():
-                state.close()
-                has_ended = True
-            if has_ended and not answer.exists():
+            is_waiting = _is_here(state.path / REQUEST_NAME, fd)
+            if not _is_locked(fd) and (not is_waiting or _has_no_server(state)) and not answer.exists():
                 raise BackupFailed(f"the server of {state.path} ended before it had made a copy; try again")
-            if not is_taken and time.monotonic() >= deadline:
+            if is_waiting and time.monotonic() >= deadline:
                 text = "stop it, or update it, and try again"
                 raise BackupFailed(f"the server of {state.path} made no copy within {TAKEN_WITHIN_S} s; {text}")
         error = answer.read_text(encoding="utf-8")
         answer.unlink()
-    except BaseException:
-        if not is_taken:
+    finally:
+        if _is_here(state.path / REQUEST_NAME, fd):
             (state.path / REQUEST_NAME).unlink(missing_ok=True)
-        raise
+        os.close(fd)
     if error:
         raise BackupFailed(error)
+
+
+def _put_request(state: StateDir, request: dict[str, str], deadline: float) -> int:
+    """Put a request where the server looks, behind one that another command left; gives a descriptor of its file."""
+    path = state.path / REQUEST_NAME
+    beside = path.with_name(f".backup.{request['id']}.request")
+    try:
+        fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            write_all(fd, json.dumps(request).encode())
+            while not _link(beside, path):
+                if time.monotonic() >= deadline:
+                    raise StateError(f"{path} exists; wait until the server has served it, or move it away")
+                time.sleep(_LOOK_EVERY_S)
+        except BaseException:
+            os.close(fd)
+            raise
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise StateError(f"could not write {path}: {error.strerror}") from None
+    return fd
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Give a file a second name, unless another file has it."""
+    try:
+        target.hardlink_to(source)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _is_here(path: Path, fd: int) -> bool:
+    """Whether this path still is the name of this open file, and not gone or another's."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(path.stat(), os.fstat(fd))
+    return False
+
+
+def _is_locked(fd: int) -> bool:
+    """Whether a server works on this request."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
+
+
+def _has_no_server(state: StateDir) -> bool:
+    if not state.try_lock():
+        return False
+    state.close()
+    return True

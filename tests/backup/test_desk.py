@@ -1,6 +1,7 @@
 """How a command asks a server for a copy, and what a server makes of what it is asked."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
@@ -22,8 +23,13 @@ class Desk:
         self.steps: list[Callable[[], None]] = []
         self.told: list[str] = []
         (bank.directory / "backup.17.answer").touch()  # nobody waited for it
+        self.bank = bank
+        self.start()
+
+    def start(self) -> None:
+        """The server starts."""
         self.desk = BackupDesk(
-            bank.directory, bank.ledger.copy_to, lambda _, step: self.steps.append(step), self.told.append
+            self.bank.directory, self.bank.ledger.copy_to, lambda _, step: self.steps.append(step), self.told.append
         )
 
     def serve(self) -> None:
@@ -103,6 +109,43 @@ def test_a_command_waits_for_its_answer(bank: BankFolder, desk: Desk, tmp_path: 
     (failure,) = failures
     assert "could not make" in failure
     assert not list(bank.directory.glob("backup.*"))
+
+
+def test_a_command_does_not_wait_for_a_server_that_was_killed(
+    bank: BankFolder, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take_and_die(_seconds: float) -> None:
+        desk.desk.look()
+        assert not (bank.directory / REQUEST_NAME).exists()
+        os.close(desk.desk._request_fd)  # as the system does with a process that is killed
+        desk.steps.clear()
+
+    monkeypatch.setattr("paygate.files.database_copy.time.sleep", take_and_die)
+    # Another server has the state directory already, so its lock tells nothing.
+    with pytest.raises(BackupFailed, match="ended before it had made a copy; try again"):
+        ask_server(StateDir(bank.directory), tmp_path / "copy")
+
+
+def test_a_command_does_not_wait_for_a_server_that_took_requests_away_as_it_started(
+    bank: BankFolder, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start_anew(_seconds: float) -> None:
+        desk.start()
+
+    monkeypatch.setattr("paygate.files.database_copy.time.sleep", start_anew)
+    with pytest.raises(BackupFailed, match="ended before it had made a copy; try again"):
+        ask_server(StateDir(bank.directory), tmp_path / "copy")
+
+
+def test_a_request_that_a_killed_command_left_is_waited_for(bank: BankFolder, desk: Desk, tmp_path: Path) -> None:
+    left = request(bank, tmp_path / "left")
+    command = Thread(target=ask_server, args=(StateDir(bank.directory), tmp_path / "copy"))
+    command.start()
+    while command.is_alive():
+        desk.serve()
+        command.join(0.01)
+    assert left.exists()
+    assert (tmp_path / "copy").exists()
 
 
 def test_a_command_gives_up_a_server_that_knows_no_backups_and_leaves_nothing(
