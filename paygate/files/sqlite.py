@@ -16,6 +16,7 @@ from typing import Any
 import apsw
 
 from paygate.cli import ExitCode, PaygateExit
+from paygate.files.log_check import damaged_frame
 from paygate.files.state_dir import check_private
 
 CHECKPOINT_PAGE_COUNT = 1000
@@ -102,6 +103,7 @@ def open_to_read(path: Path, *, application_id: int, version: int) -> apsw.Conne
             connection.pragma("query_only", True)
             connection.pragma("locking_mode", "EXCLUSIVE")
             found = connection.pragma("application_id"), connection.pragma("user_version")
+            _check_log(connection, path)
         except BaseException:
             connection.close()
             raise
@@ -184,6 +186,7 @@ def _prepare(
     connection.pragma("trusted_schema", False)
     connection.pragma("locking_mode", "EXCLUSIVE")  # before WAL, which then needs no shared memory
     owner, version = connection.pragma("application_id"), connection.pragma("user_version")
+    _check_log(connection, path)
     _write_log_anew(connection)  # nobody else has the database open now that it was read
     is_new = connection.execute("SELECT count(*) FROM sqlite_schema").get == 0 and owner == version == 0
     if owner != application_id and not is_new:
@@ -221,6 +224,18 @@ def _prepare(
         connection.wal_checkpoint("main")
 
 
+def _check_log(connection: apsw.Connection, path: Path) -> None:
+    """Raises StoreCorrupt if SQLite leaves out commits that were on disk: a byte before them has changed (T32)."""
+    with _open_log(connection) as log:
+        if log is None:
+            return
+        kept_count, _ = connection.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        number = damaged_frame(log.xRead, log.xFileSize(), max(0, kept_count))
+    if number is not None:
+        text = f"frame {number} is not what was written, and commits behind it would be lost"
+        raise StoreCorrupt(f"{path}-wal is damaged: {text}; restore it from a backup")
+
+
 def _write_log_anew(connection: apsw.Connection) -> None:
     """Write the bytes of the write-ahead log that a former process left once more, and sync them (T31).
 
@@ -228,18 +243,28 @@ def _write_log_anew(connection: apsw.Connection) -> None:
     and a power cut takes it away. A start that answered by such a commit would so take back what it told; and one that
     copied it into the database would leave a log that is older than the database, and damages it when it is read.
     """
-    flags = [apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_READWRITE, 0]
-    try:
-        log = apsw.VFSFile(connection.open_vfs, connection.filename_wal, flags)
-    except apsw.CantOpenError:
-        return  # There is none.
-    try:
+    with _open_log(connection) as log:
+        if log is None:
+            return
         # These bytes have their room already. Where even that is not enough, nobody may be answered: there is no start.
         size = log.xFileSize()
         for offset in range(0, size, _LOG_PIECE_SIZE):
             log.xWrite(log.xRead(min(_LOG_PIECE_SIZE, size - offset), offset), offset)
         if size:
             log.xSync(apsw.SQLITE_SYNC_NORMAL)
+
+
+@contextlib.contextmanager
+def _open_log(connection: apsw.Connection) -> Iterator[apsw.VFSFile | None]:
+    """The write-ahead log as a file; None if there is none."""
+    flags = [apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_READWRITE, 0]
+    try:
+        log = apsw.VFSFile(connection.open_vfs, connection.filename_wal, flags)
+    except apsw.CantOpenError:
+        yield None
+        return
+    try:
+        yield log
     finally:
         log.xClose()
 
