@@ -41,6 +41,7 @@ def record_checks(directory: Path, connection: apsw.Connection) -> Iterator[Chec
         "payment ID",
         map(payment_row, all_payments(connection)),
         is_known_elsewhere=lambda fields: fields[_OUTCOME] == REFUSED,
+        unknown_remedy="was an older copy of the store restored? 'reconcile' with the bank's export brings it back",
     ).check()
     yield _connections(directory)
 

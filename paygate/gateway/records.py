@@ -1,11 +1,13 @@
 """The gateway's text records: what people read and merchants add to; never what recovery trusts (R13 to R15)."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from paygate.clock import Now, utc_text
+from paygate.codec import limits
 from paygate.effects import Effect
 from paygate.files.sqlite import StoreFull
 from paygate.files.text_records import ROW_SIZE_MAX, AppendFile, ChangingColumns, FieldProblem, RawLine, SharedFile
@@ -26,6 +28,7 @@ from paygate.gateway.tokens import CancelToken, IssueToken, Payment, Token, Toke
 
 _TOKEN_STATE: Final = ChangingColumns(TOKENS_LAYOUT, "paid/unpaid", "UTR")
 _OUTCOME: Final = ChangingColumns(PAYMENTS_LAYOUT, "outcome", "reason", "UTR", "ended")
+_OUTCOME_INDEX: Final = [column.name for column in PAYMENTS_LAYOUT.columns].index("outcome")
 _ORPHAN_REASON: Final = "the gateway ended without closing it"
 UNWRITTEN_COUNT_MAX: Final = 100_000
 """Connections and refusals that wait in memory for room on the disk; of more, the oldest are given up."""
@@ -74,14 +77,15 @@ class GatewayRecords:
 
     def _heal_payments(self) -> None:
         """Payments as the store has them, oldest first; refusals, which are in the file only, stay where they are."""
-        refusals = self._refusals()
+        refusals, line_count = self._refusals()
         in_flight: list[tuple[int, Payment]] = []
 
         def rows() -> Iterator[tuple[str, ...]]:
             before = refusals.pop("", [])
             yield from before
-            count = len(before)
+            count, payment_count = len(before), 0
             for payment in self._store.payments():
+                payment_count += 1
                 if payment.outcome is None:
                     in_flight.append((count, payment))
                 row = payment_row(payment)
@@ -92,30 +96,51 @@ class GatewayRecords:
             # Of payments that only the file knew.
             for rest in refusals.values():
                 yield from rest
+            if line_count > payment_count:
+                yield from self._unknown_payments()
 
         offsets = self._payments.rewrite(rows())
         self._in_flight = {p.payment_id: (offsets[index], utc_text(p.begun_ms)) for index, p in in_flight}
 
-    def _refusals(self) -> dict[str, list[tuple[str, ...]]]:
-        """The refusals in the file, by the payment ID of the payment's line before them; "" for none."""
+    def _unknown_payments(self) -> list[tuple[str, ...]]:
+        """Lines of payments that the store does not know: they stay, since nothing else here tells of them."""
+        known = {payment.payment_id.hex() for payment in self._store.payments()}
+        lines = {row.fields[1]: row.fields for row in self._payments.rows() if row.fields[_OUTCOME_INDEX] != REFUSED}
+        unknown = [fields for payment_id, fields in lines.items() if _is_id(payment_id) and payment_id not in known]
+        if unknown:
+            self._log(
+                f"{PAYMENTS_LAYOUT.file_name} has {len(unknown)} payments that the store does not know, the last "
+                f"{unknown[-1][1]}: was an older copy of it restored? They are kept in the file; 'reconcile' with the "
+                "bank's export brings them back"
+            )
+        return unknown
+
+    def _refusals(self) -> tuple[dict[str, list[tuple[str, ...]]], int]:
+        """The refusals in the file, by the payment ID of the payment's line before them; "" for none.
+
+        With them, how many lines are payments'.
+        """
         found: dict[str, list[tuple[str, ...]]] = {}
+        payment_count = 0
         bar_count, mark = len(PAYMENTS_LAYOUT.columns) - 1, REFUSED.encode()
         before = b""
         for number, _, line in self._payments.lines():
             # Lines that are certainly a payment's are not read: the store knows all of it.
             if line.isascii() and line.count(b"|") == bar_count and len(line) < ROW_SIZE_MAX and mark not in line:
                 before = line
+                payment_count += 1
                 continue
             try:
                 fields = PAYMENTS_LAYOUT.parse(line)
             except FieldProblem as bad:
                 self._log(f"{PAYMENTS_LAYOUT.problem(number, bad)}; the line is left out")
                 continue
-            if fields[6] == REFUSED:
+            if fields[_OUTCOME_INDEX] == REFUSED:
                 found.setdefault(_payment_id_in(before), []).append(fields)
             else:
                 before = line
-        return found
+                payment_count += 1
+        return found, payment_count
 
     def _heal_connections(self, now: Now) -> None:
         # T22: connects = disconnects + live. Nothing is live at start, so what is open was orphaned by a crash.
@@ -322,3 +347,10 @@ def _payment_id_in(line: bytes) -> str:
         return PAYMENTS_LAYOUT.parse(line)[1]
     except FieldProblem:
         return ""
+
+
+def _is_id(text: str) -> bool:
+    """Whether a column has a payment ID in it, and not what an editor put there."""
+    with contextlib.suppress(ValueError):
+        return len(bytes.fromhex(text)) == limits.PAYMENT_ID_SIZE
+    return False

@@ -528,6 +528,37 @@ def test_refusals_stay_where_they_are_among_the_payments(desk: Desk) -> None:
     assert sorted(desk.rows(PAYMENTS)) == sorted(before)
 
 
+def test_payments_that_an_older_store_does_not_know_are_told_and_kept_until_it_does(desk: Desk) -> None:
+    desk.add(LINE)
+    desk.close()
+    older = (desk.directory / "tokens.sqlite").read_bytes()
+    desk._open()
+    desk.records.record([*desk.begin(), RefusalRecord(NOW_MS, FIRST.terms, Reason.SESSION)])
+    desk.records.record(desk.settle())
+    before = desk.rows(PAYMENTS)
+    desk.close()
+    newer = {path: path.read_bytes() for path in desk.directory.glob("tokens.sqlite*")}
+    for path in newer:
+        path.unlink()
+    (desk.directory / "tokens.sqlite").write_bytes(older)
+    (desk.directory / "tokens.sqlite").chmod(0o600)
+    desk._open()
+    edited = desk.text(PAYMENTS).splitlines()[-1].replace(FIRST.terms.payment_id.hex(), "somebody's")
+    with (desk.directory / PAYMENTS).open("a", encoding="utf-8") as file:
+        file.write(f"{edited}\n")
+    desk.restart()
+    for _ in range(2):
+        assert sorted(desk.rows(PAYMENTS)) == sorted(before)
+        told = f"has 1 payments that the store does not know, the last {FIRST.terms.payment_id.hex()}"
+        assert any(told in line for line in desk.log)
+        desk.restart()
+    desk.records.record(desk.begin())  # as the bank's export brings it back
+    desk.records.record(desk.settle())
+    desk.restart()
+    assert sorted(desk.rows(PAYMENTS)) == sorted(before)
+    assert not any("does not know" in line for line in desk.log)
+
+
 def test_a_row_that_a_crash_cut_short_is_left_out(desk: Desk) -> None:
     desk.add(LINE)
     desk.records.record(desk.begin())
