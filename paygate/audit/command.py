@@ -42,7 +42,7 @@ def store_to_read(state_path: Path, name: str, *, application_id: int, version: 
     state = StateDir(state_path)
     if not state.try_lock():
         raise PaygateExit(
-            f"a server runs on {state_path}: stop it (SIGTERM), or look at a copy of the directory: --state COPY",
+            f"a server runs on {state_path}: stop it (SIGTERM); while it runs, 'backup' checks every row of its copy",
             ExitCode.STATE_IN_USE,
         )
     try:

@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,12 @@ def used_once(created: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def used(used_once: Path, tmp_path: Path) -> LocalSystem:
+def used(used_once: Path, tmp_path: Path) -> Iterator[LocalSystem]:
     """A copy of it."""
     shutil.copytree(used_once, tmp_path / "system")
-    return LocalSystem(tmp_path / "system")
+    system = LocalSystem(tmp_path / "system")
+    yield system
+    system.stop()
 
 
 def test_a_system_that_is_whole_has_nothing_wrong_and_its_audit_changes_nothing(used: LocalSystem) -> None:
@@ -161,7 +164,7 @@ def test_an_audit_of_a_running_server_says_how(system: LocalSystem) -> None:
     for name in ("bank", "gateway"):
         done = system.command(name, "audit", check=False)
         assert done.returncode == ExitCode.STATE_IN_USE
-        assert "stop it (SIGTERM), or look at a copy of the directory: --state COPY" in done.stderr
+        assert "stop it (SIGTERM); while it runs, 'backup' checks every row of its copy" in done.stderr
 
 
 def test_what_a_kill_left_is_audited_as_it_lies(system: LocalSystem) -> None:
