@@ -46,6 +46,7 @@ _SIGNED_KEY_LIST: Final = Blob(1, limits.BODY_SIZE_MAX)
 _ENVELOPE_OR_EMPTY: Final = Blob(0, limits.ENVELOPE_SIZE_MAX)
 _NO_ENVELOPE: Final = b'"envelope": ""'
 """Stands in the file of each payment that has none, as `json_text` writes it."""
+_MOVE_AWAY: Final = "move it away, and the others are told; its name is the payment's ID, which gateway and bank know"
 _FIELD_NAMES: Final = (
     "format",
     "state",
@@ -180,9 +181,9 @@ class PendingStore:
         try:
             payment = payment_from_json(data)
         except BadJson as error:
-            raise StateError(f"{self._payments.path / name} was changed or damaged: {error}") from None
+            raise StateError(f"{self._payments.path / name} was changed or damaged: {error}; {_MOVE_AWAY}") from None
         if _name_of(payment.payment_id) != name:
-            raise StateError(f"{self._payments.path / name} holds another payment than its name says")
+            raise StateError(f"{self._payments.path / name} holds another payment than its name says; {_MOVE_AWAY}")
         return payment
 
     def _check_private(self) -> None:

@@ -199,7 +199,7 @@ def test_a_file_under_another_name_is_refused(store: PendingStore, payment: Paym
     store.save(payment)
     directory = store.path / "payments"
     (directory / f"{payment.payment_id.hex()}.json").rename(directory / f"{'ab' * 16}.json")
-    with pytest.raises(StateError, match="another payment than its name says"):
+    with pytest.raises(StateError, match="another payment than its name says; move it away"):
         store.load(b"\xab" * 16)
 
 
