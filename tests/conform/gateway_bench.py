@@ -32,7 +32,7 @@ TOKEN_COUNT_FACTOR = 10
 """So many times the tokens of the kit's own world: each run of a bug takes some of its own."""
 BUG_PATIENCE_MS = 2_000
 """How long the kit waits for a gateway with a bug: most of them show in what never comes."""
-COMMAND_TIMEOUT_S = 60
+COMMAND_TIMEOUT_S = 300
 JOBS = 12
 """Cases of one run at once: many runs share this process, and no case may be late because others are busy."""
 
