@@ -15,7 +15,7 @@ import memory_disk
 import pytest
 from builders import RECEIPT_KEY
 
-from paygate.bank import ledger_batch, sqlite_ledger
+from paygate.bank import ledger_batch, ledger_rows, sqlite_ledger
 from paygate.bank.ledger import FREE_FAILURE_COUNT, PaymentOutcome, Resolve, Transfer, decide
 from paygate.bank.ledger_tables import SCHEMA
 from paygate.client.core import Core
@@ -27,11 +27,11 @@ from paygate.codec.seal import BadReceipt, match_receipt, sign_receipts, verify_
 from paygate.codec.sealed import Receipt, ReceiptStatement, Terms
 from paygate.effects import Commit
 from paygate.files import sqlite
-from paygate.gateway import token_tables
+from paygate.gateway import client_side, token_tables
 from paygate.gateway.client_side import ClientSide
 from paygate.gateway.core import GatewayCore
-from paygate.gateway.payment import check_passcode, decide_check
-from paygate.gateway.tokens import SettlePayment
+from paygate.gateway.payment import TOKEN_TRANSITIONS, TokenEvent, check_passcode, decide_begin, decide_check
+from paygate.gateway.tokens import SettlePayment, TokenState
 from paygate.tick import Tick
 
 Patch = pytest.MonkeyPatch
@@ -228,6 +228,35 @@ def lock_not_asked(patch: Patch) -> None:
     patch.setattr("paygate.bank.ledger_batch.decide", mutant)
 
 
+def window_not_checked(patch: Patch) -> None:
+    """T6: an envelope counts however long ago it was sealed."""
+
+    def mutant(operation: Transfer, situation: Any, now_mono_ms: int) -> Any:
+        return decide(operation, replace(situation, wall_time_ms=operation.terms.authorised_at_ms), now_mono_ms)
+
+    patch.setattr("paygate.bank.ledger_batch.decide", mutant)
+
+
+def balances_left_unwritten(patch: Patch) -> None:
+    """When the changed balances are written, those of the batch itself are left out, and forgotten."""
+    write = ledger_rows.write
+
+    def mutant(
+        connection: Any, head: Any, counters: Any, statements: Any, receipts: Any, changes: Any, balances: Any
+    ) -> Any:
+        if not changes.opened and len(balances) >= ledger_rows.BALANCE_COUNT_MAX:
+            changes.balances.clear()
+        return write(connection, head, counters, statements, receipts, changes, balances)
+
+    patch.setattr(ledger_rows, "write", mutant)
+
+
+def read_ahead_finds_nothing(patch: Patch) -> None:
+    """Payments that were read together are all taken for new."""
+    _without(patch, "UNIQUE (gateway_id, payment_id) -> CHECK (payment_number > 0)")
+    patch.setattr(ledger_batch, "known_payments", lambda *_: set())
+
+
 # -- the gateway -----------------------------------------------------------------------------------------
 
 
@@ -293,6 +322,43 @@ def passcode_tries_not_kept(patch: Patch) -> None:
 
     patch.setattr("paygate.gateway.payment.check_passcode", mutant)
     patch.setattr("paygate.gateway.sqlite_tokens.check_passcode", mutant)
+
+
+def passcode_lock_not_asked(patch: Patch) -> None:
+    """T16: a locked token takes the right passcode."""
+
+    def mutant(token: Any, passcode: str, now_wall_ms: int) -> Any:
+        return check_passcode(token, passcode, 2**62 if passcode == token.passcode else now_wall_ms)
+
+    patch.setattr("paygate.gateway.payment.check_passcode", mutant)
+    patch.setattr("paygate.gateway.sqlite_tokens.check_passcode", mutant)
+
+
+def withdrawn_token_begun(patch: Patch) -> None:
+    """A session that was opened before the merchant withdrew the token pays it."""
+    patch.setitem(TOKEN_TRANSITIONS[TokenState.CANCELLED], TokenEvent.BEGIN, TokenState.IN_FLIGHT)
+
+
+def expiry_not_asked(patch: Patch) -> None:
+    """A session that was opened before the token's time was over pays it."""
+
+    def mutant(token: Any, known: Any, operation: Any, now_wall_ms: int) -> Any:
+        outcome, kept = decide_begin(token and replace(token, expires_ms=None), known, operation, now_wall_ms)
+        return outcome, kept and replace(kept, expires_ms=token.expires_ms)
+
+    patch.setattr("paygate.gateway.sqlite_tokens.decide_begin", mutant)
+
+
+def other_merchants_name(patch: Patch) -> None:
+    """The customer is shown who was asked for last."""
+    make_ack = client_side._make_ack
+    shown = ["Somebody"]
+
+    def mutant(status: Any, session_id: Any, left_ms: Any, merchant_id: Any, name: str, *others: Any) -> Any:
+        shown.append(name)
+        return make_ack(status, session_id, left_ms, merchant_id, shown.pop(0), *others)
+
+    patch.setattr(client_side, "_make_ack", mutant)
 
 
 # -- the client ------------------------------------------------------------------------------------------

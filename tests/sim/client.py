@@ -41,6 +41,11 @@ class WatchedCore(Core):
 
     on_reply: Callable[[Message], None]
 
+    @property
+    def transaction_id(self) -> str:
+        """Of the token that it is about."""
+        return self._transaction_id
+
     def _replied(self, message: Message, now: "object") -> list[Effect]:
         self.on_reply(message)
         return super()._replied(message, now)  # type: ignore[arg-type]
@@ -114,7 +119,8 @@ class ClientProgram:
         self._timer_ms: int | None = None
         self._alarm: Event | None = None
         self._is_thinking = False
-        core.on_reply = lambda message: machine.world.judge.gateway_told(gateway_id, message)
+        judge = machine.world.judge
+        core.on_reply = lambda message: judge.gateway_told(gateway_id, message, core.transaction_id)
 
     def start(self) -> None:
         """Run it."""

@@ -122,7 +122,8 @@ class EvilClient:
             and message.status not in (PaymentStatus.REFUSED, PaymentStatus.UNKNOWN)
         )
         if is_word:
-            self._world.judge.gateway_told(gateway_id, message)
+            transaction_id = asked.transaction_id if isinstance(asked, TokenQuery) else ""
+            self._world.judge.gateway_told(gateway_id, message, transaction_id)
         if isinstance(message, TokenAck) and message.status is TokenStatus.VALID and isinstance(asked, TokenQuery):
             for token in self._world.plan.tokens:
                 if token.token.transaction_id == asked.transaction_id:

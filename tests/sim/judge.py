@@ -67,8 +67,8 @@ class Judge(Protocol):
         It may come first or last, so what a gateway says of this ID may be of either, and there may be no proof.
         """
 
-    def gateway_told(self, gateway_id: str, message: Message) -> None:
-        """An honest client got this PaymentAck, StatusAck or TokenAck."""
+    def gateway_told(self, gateway_id: str, message: Message, transaction_id: str) -> None:
+        """An honest client that asked about this token got this PaymentAck, StatusAck or TokenAck."""
 
     def bank_applied(self, ledger: SqliteLedger, outcomes: Sequence[LedgerOutcome], now: Now) -> None:
         """A batch came back from the bank's store: it is durable."""

@@ -92,11 +92,14 @@ class Model:
         """A client's program ended, or answered a question: all of a PaymentResult that matters."""
         self.clients.told(client_name, payment_id, outcome, receipt, utr, text)
 
-    def gateway_told(self, gateway_id: str, message: Message) -> None:
-        """A client's end of a link decoded a PaymentAck, StatusAck or TokenAck of this gateway."""
+    def gateway_told(self, gateway_id: str, message: Message, transaction_id: str) -> None:
+        """A client's end of a link decoded a PaymentAck, StatusAck or TokenAck of this gateway.
+
+        `transaction_id`: of the token that was asked for or is to be paid.
+        """
         gateway = self.gateways.get(gateway_id)
         if gateway is not None:
-            gateway.told(message)
+            gateway.told(message, transaction_id)
 
     # -- servers ---------------------------------------------------------------------------------------
 
@@ -110,7 +113,7 @@ class Model:
 
     def gateway_applied(self, gateway_id: str, store: Any, outcomes: Sequence[Any], now: Now) -> None:
         """A gateway's `apply` returned."""
-        self._gateway(gateway_id).applied(store, outcomes)
+        self._gateway(gateway_id).applied(store, outcomes, now)
 
     def restarted(self, role: Role, name: str, store: Any) -> None:
         """I3: after a crash and recovery everything that was acknowledged is there."""

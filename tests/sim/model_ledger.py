@@ -20,6 +20,8 @@ LOCKING_FAILURE_COUNT: Final = 3
 """T15: the first wrong password in a row that locks."""
 LOCK_MS_MIN: Final = 30_000
 LOCK_MS_MAX: Final = 3_600_000
+AUTHORISED_MS_MAX: Final = 300_000
+"""T6: so far from the bank's clock an authorisation counts."""
 LOOK_AT_BALANCES_EVERY: Final = 8
 """Debits after which all balances are looked at; after a recovery and at the end they are looked at anyway."""
 
@@ -148,6 +150,7 @@ class LedgerModel:
             self._lock_time_ms = now.mono_ms + self._lock_ahead_ms
         for row in new:
             self._take(row)
+            self._check_in_time(row, now)
             self._count_attempt(row)
         for receipt in told:
             self.check_final(receipt, "an outcome of the ledger")
@@ -234,6 +237,15 @@ class LedgerModel:
         self._balances[terms.merchant_id] += terms.amount_minor
         if self._balances[customer.customer_id] < 0:
             raise Violation(Invariant.I1, f"{_name(row)} debits customer {customer.customer_id} more than there is")
+
+    def _check_in_time(self, row: PaymentRow, now: Now) -> None:
+        """T6, T7: whoever holds an envelope back has minutes for it, by the bank's clock as it is at the commit."""
+        authorisation = self.authorised.get(row.envelope_hash)
+        if row.is_posted and authorisation is not None:
+            apart_ms = abs(now.wall_ms - authorisation.terms.authorised_at_ms)
+            if apart_ms > AUTHORISED_MS_MAX:
+                text = f"{_name(row)} is posted, and was authorised {apart_ms} ms from the bank's time"
+                raise Violation(Invariant.AUTHORITY, text)
 
     def _check_cause(self, row: PaymentRow, terms: Terms, authorisation: Authorisation | None) -> None:
         """An honest payment is not declined without the cause that its reason names."""

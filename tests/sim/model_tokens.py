@@ -6,6 +6,7 @@ from typing import Any
 from sim.invariants import Invariant, Violation
 from sim.model_ledger import LedgerModel, PaymentRow
 
+from paygate.clock import Now
 from paygate.codec.codes import PaymentStatus, Reason, TokenStatus, TransferOutcome
 from paygate.codec.limits import SESSION_MS
 from paygate.codec.messages import Message, PaymentAck, StatusAck, TokenAck
@@ -23,6 +24,8 @@ from paygate.gateway.tokens import (
 
 LOCKING_COUNT = 5
 """T16: so many wrong passcodes lock a token for a time."""
+LOCK_MS = 900_000
+"""T16: this time, by the gateway's clock."""
 HEALING_MS = 60_000
 """I9: so long after its session, or after the last fault, a payment is final at the latest."""
 _QUESTION_REFUSED = frozenset({Reason.PASSCODE, Reason.TOKEN_LOCKED, Reason.STORE_UNAVAILABLE})
@@ -45,6 +48,7 @@ class TokensModel:
         self._cancelled: set[str] = set()
         self._ended_before: set[bytes] = set()  # payments that were final before the healing
         self._wrong_counts: dict[str, int] = {}  # by transaction ID, as they were answered
+        self._locked_until_ms: dict[str, int] = {}  # by transaction ID, on the gateway's wall clock
         self._over: set[str] = set()  # tokens that were called expired or withdrawn
         self._applying: Sequence[Any] = ()  # a batch that is being applied: a crash leaves it open what it did
 
@@ -62,7 +66,7 @@ class TokensModel:
         """A batch is about to be applied; if the gateway dies meanwhile, nobody hears what became of it."""
         self._applying = operations
 
-    def applied(self, store: Any, outcomes: Sequence[Any]) -> None:
+    def applied(self, store: Any, outcomes: Sequence[Any], now: Now) -> None:
         """The batch was applied."""
         operations, self._applying = self._applying, ()
         must_look = False
@@ -74,26 +78,34 @@ class TokensModel:
                 if outcome.is_changed and outcome.payment is not None:
                     self._settled(outcome.payment)
             elif isinstance(operation, CheckToken | FindPayment):
-                must_look |= self._count_try(operation, outcome)
+                must_look |= self._count_try(operation, outcome, now.wall_ms)
                 if isinstance(outcome, TokenChecked):
                     self._checked(operation.transaction_id, outcome.status)
         if must_look:
             self._check_counts({token.transaction_id: token for token in store.tokens()})
 
-    def _count_try(self, operation: CheckToken | FindPayment, outcome: Any) -> bool:
+    def _count_try(self, operation: CheckToken | FindPayment, outcome: Any, wall_ms: int) -> bool:
         """T16, by the rule in words; whether a count must have changed."""
         transaction_id = operation.transaction_id
         token = self.tokens.get(transaction_id)
         is_locked = Reason.TOKEN_LOCKED is getattr(outcome, "refusal", None) or (
             isinstance(outcome, TokenChecked) and outcome.status is TokenStatus.LOCKED
         )
-        if token is None or is_locked:
+        if token is None:
             return False
+        until_ms = self._locked_until_ms.get(transaction_id, 0)
+        if is_locked:
+            # A clock that was wrong makes no lock longer (T7).
+            self._locked_until_ms[transaction_id] = min(until_ms, wall_ms + LOCK_MS)
+            return False
+        if wall_ms < until_ms:
+            raise Violation(Invariant.AUTHORITY, f"token {transaction_id} is locked, and a passcode was looked at")
         before = self._wrong_counts.get(transaction_id, 0)
         is_right = operation.passcode == token.passcode
         # A lock that is over begins anew.
         count = 0 if is_right else before % LOCKING_COUNT + 1
         self._wrong_counts[transaction_id] = count
+        self._locked_until_ms[transaction_id] = wall_ms + LOCK_MS if count == LOCKING_COUNT else 0
         return count != before
 
     def _check_counts(self, there: dict[str, Token]) -> None:
@@ -121,8 +133,17 @@ class TokensModel:
         # A merchant's line may be taken in by a batch that nobody heard of.
         if token is not None and _price(token) != (terms.merchant_id, terms.amount_minor, terms.currency):
             raise Violation(Invariant.AUTHORITY, f"{self._name(payment)} was begun under other terms than its token's")
+        self._check_not_over(payment, token)
         self.payments[payment.payment_id] = payment
         self._refused.discard(payment.payment_id)  # It had not been forwarded then, and was sent again.
+
+    def _check_not_over(self, payment: Payment, token: Token | None) -> None:
+        """What its merchant withdrew, or what is over by the gateway's clock or was called so (T7), is not paid."""
+        transaction_id = payment.terms.transaction_id
+        is_past = token is not None and token.expires_ms is not None and payment.begun_ms >= token.expires_ms
+        if is_past or transaction_id in self._over or transaction_id in self._cancelled:
+            why = "was withdrawn" if transaction_id in self._cancelled else "is over"
+            raise Violation(Invariant.AUTHORITY, f"{self._name(payment)} was begun, and its token {why}")
 
     def _check_free(self, transaction_id: str, done: str) -> None:
         row = self._ledger.debits.get((self.gateway_id, transaction_id))
@@ -179,22 +200,30 @@ class TokensModel:
         for operation in self._applying:
             # Nobody heard what became of this try: it is as the store has it.
             if isinstance(operation, CheckToken | FindPayment) and operation.transaction_id in there:
-                count = there[operation.transaction_id].wrong_passcode_count
-                self._wrong_counts[operation.transaction_id] = count
+                token = there[operation.transaction_id]
+                self._wrong_counts[operation.transaction_id] = token.wrong_passcode_count
+                self._locked_until_ms[operation.transaction_id] = token.locked_until_ms
         self._applying = ()
         self._check_counts(there)
 
     # -- what it tells its clients ---------------------------------------------------------------------
 
-    def told(self, message: Message) -> None:
-        """It said this on a client's link."""
+    def told(self, message: Message, transaction_id: str) -> None:
+        """It said this on a client's link; `transaction_id`: the token that a TokenAck is an answer for."""
         if isinstance(message, PaymentAck | StatusAck):
             self._told_payment(message)
         elif isinstance(message, TokenAck) and message.status is TokenStatus.PAID:
-            key = self._ledger.utrs.get(message.utr)
-            if key is None or key[0] != self.gateway_id:
-                text = f"{self.gateway_id} calls a token paid under UTR {message.utr}, which its ledger does not hold"
+            row = self._ledger.debits.get((self.gateway_id, transaction_id))
+            if row is None or row.utr != message.utr:
+                text = f"{self.gateway_id} calls token {transaction_id} paid under UTR {message.utr}, and it is not"
                 raise Violation(Invariant.I4, text)
+        elif isinstance(message, TokenAck) and message.status is TokenStatus.VALID:
+            token = self.tokens.get(transaction_id)
+            shown = (message.merchant_id, message.merchant_name, message.amount_minor, message.currency)
+            # A merchant's line may have been taken in by a batch that nobody heard of.
+            if token is not None and shown != (token.merchant_id, token.merchant_name, *_price(token)[1:]):
+                text = f"{self.gateway_id} shows token {transaction_id} as {shown}, which is not how it was issued"
+                raise Violation(Invariant.AUTHORITY, text)
 
     def _told_payment(self, message: PaymentAck | StatusAck) -> None:
         key = (self.gateway_id, message.payment_id)

@@ -197,11 +197,12 @@ class Story:
         self.store.all_payments = [settled if p is payment else p for p in self.store.all_payments]
         self.gateway(PaymentSettled(settled, None, is_changed=True))
 
-    def check(self, passcode: str, status: TokenStatus) -> None:
+    def check(self, passcode: str, status: TokenStatus, *, later_ms: int = 0) -> None:
         """The gateway is asked about the first token."""
         self.model.gateway_applying(GATEWAY_ID, [CheckToken("TX-1", passcode)])
         outcome = TokenChecked(status)
-        self.model.gateway_applied(GATEWAY_ID, self.store, [outcome], NOW)
+        now = Now(NOW.mono_ms + later_ms, NOW.wall_ms + later_ms)
+        self.model.gateway_applied(GATEWAY_ID, self.store, [outcome], now)
 
     def gateway(self, *outcomes: Any) -> None:
         """The gateway's commit returned these."""
@@ -240,7 +241,8 @@ def test_an_honest_history_breaks_nothing(story: Story) -> None:
     paid = story.apply(story.ledger.put(story.statement(1, payment.envelope_hash, payment.terms)))
     story.settle(payment, paid)
     story.store.all_tokens["TX-1"] = _paid(story.store.all_tokens["TX-1"], payment.payment_id, paid.utr)
-    story.model.gateway_told(GATEWAY_ID, PaymentAck(payment.payment_id, PaymentStatus.PAID, Reason.NONE, *_proof(paid)))
+    told = PaymentAck(payment.payment_id, PaymentStatus.PAID, Reason.NONE, *_proof(paid))
+    story.model.gateway_told(GATEWAY_ID, told, "TX-1")
     story.tell(1, Outcome.PAID, paid)
     story.model.restarted(Role.BANK, BANK_ID, story.ledger)
     story.model.restarted(Role.GATEWAY, GATEWAY_ID, story.store)
@@ -401,7 +403,7 @@ def test_i3_a_gateway_that_forgets_a_payment(story: Story) -> None:
     payment = story.begin(1)
     with breaks(Invariant.I3, "does not know a payment"):
         told = StatusAck(payment.payment_id, PaymentStatus.UNKNOWN, Reason.NONE, "", b"")
-        story.model.gateway_told(GATEWAY_ID, told)
+        story.model.gateway_told(GATEWAY_ID, told, "TX-1")
 
 
 def test_i4_a_token_that_is_free_after_its_debit(story: Story) -> None:
@@ -436,15 +438,23 @@ def test_i4_a_gateway_that_says_not_forwarded_of_what_is_posted(story: Story) ->
     story.pay(1)
     with breaks(Invariant.I4, "was not forwarded, and it is posted"):
         told = PaymentAck(story.terms(1).payment_id, PaymentStatus.REFUSED, Reason.SESSION, "", b"")
-        story.model.gateway_told(GATEWAY_ID, told)
+        story.model.gateway_told(GATEWAY_ID, told, "TX-1")
 
 
 def test_i4_a_token_called_paid_under_a_utr_of_nobody(story: Story) -> None:
     told = TokenAck(
         *(TokenStatus.PAID, bytes(16), 0, MERCHANT_ID, "Books", 125_000, "INR", GATEWAY_ID, BANK_ID, utr_of(9)),
     )
-    with breaks(Invariant.I4, "calls a token paid"):
-        story.model.gateway_told(GATEWAY_ID, told)
+    with breaks(Invariant.I4, "calls token TX-1 paid"):
+        story.model.gateway_told(GATEWAY_ID, told, "TX-1")
+
+
+def test_i4_a_token_called_paid_under_the_utr_of_another(story: Story) -> None:
+    paid = story.pay(1)
+    token = (TokenStatus.PAID, bytes(16), 0, MERCHANT_ID, "Books", 125_000, "INR", GATEWAY_ID, BANK_ID, paid.utr)
+    story.model.gateway_told(GATEWAY_ID, TokenAck(*token), "TX-1")
+    with breaks(Invariant.I4, "calls token TX-2 paid"):
+        story.model.gateway_told(GATEWAY_ID, TokenAck(*token), "TX-2")
 
 
 def test_i5_a_utr_given_out_twice(story: Story) -> None:
@@ -581,6 +591,52 @@ def test_authority_a_debit_under_altered_terms(story: Story) -> None:
     altered = story.statement(1, sent_hash, story.terms(1, amount_minor=1))
     with breaks(Invariant.AUTHORITY, "nobody authorised"):
         story.apply(story.ledger.put(altered))
+
+
+@pytest.mark.parametrize("apart_ms", [-300_001, 300_001])
+def test_authority_a_debit_long_after_the_yes(story: Story, apart_ms: int) -> None:
+    with breaks(Invariant.AUTHORITY, "300001 ms from the bank's time"):
+        story.pay(1, authorised_at_ms=NOW_MS + apart_ms)
+
+
+def test_authority_a_token_that_was_withdrawn(story: Story) -> None:
+    story.model.token_cancelled(GATEWAY_ID, "TX-1")
+    with breaks(Invariant.AUTHORITY, "was begun, and its token was withdrawn"):
+        story.begin(1)
+
+
+def test_authority_a_token_that_was_called_over(story: Story) -> None:
+    story.check(PASSCODE, TokenStatus.EXPIRED)
+    with breaks(Invariant.AUTHORITY, "was begun, and its token is over"):
+        story.begin(1)
+
+
+def test_authority_a_token_whose_time_is_over(story: Story) -> None:
+    story.model.token_issued(GATEWAY_ID, replace(story.store.all_tokens["TX-1"], expires_ms=NOW_MS))
+    with breaks(Invariant.AUTHORITY, "was begun, and its token is over"):
+        story.begin(1)
+
+
+def test_authority_a_locked_token_whose_passcode_is_looked_at(story: Story) -> None:
+    for count in range(1, 6):
+        story.store.all_tokens["TX-1"] = replace(story.store.all_tokens["TX-1"], wrong_passcode_count=count)
+        story.check("wrong", TokenStatus.INVALID)
+    story.check(PASSCODE, TokenStatus.LOCKED, later_ms=1)
+    with breaks(Invariant.AUTHORITY, "token TX-1 is locked"):
+        story.check(PASSCODE, TokenStatus.VALID, later_ms=899_999)
+    story.store.all_tokens["TX-1"] = replace(story.store.all_tokens["TX-1"], wrong_passcode_count=0)
+    story.check(PASSCODE, TokenStatus.VALID, later_ms=900_000)
+
+
+def test_authority_a_token_that_is_shown_under_another_name(story: Story) -> None:
+    token = story.store.all_tokens["TX-1"]
+    told = TokenAck(
+        *(TokenStatus.VALID, b"s" * 16, 30_000, token.merchant_id, "Another", token.amount_minor, token.currency),
+        *(GATEWAY_ID, BANK_ID, ""),
+    )
+    story.model.gateway_told(GATEWAY_ID, replace(told, merchant_name=token.merchant_name), "TX-1")
+    with breaks(Invariant.AUTHORITY, "not how it was issued"):
+        story.model.gateway_told(GATEWAY_ID, told, "TX-1")
 
 
 def test_authority_a_debit_with_a_wrong_password(story: Story) -> None:

@@ -28,6 +28,7 @@ from sim.network import End, Network
 from sim.plan import BANK, Plan, draw_plan
 from sim.server import Machine, Process
 from sim.shopper import LAST_PAY_AFTER_HEAL_US, Shopper
+from sim.small_limits import small_limits
 
 from paygate.bank.ledger import OpenCustomer, OpenMerchant
 from paygate.client.payment import Outcome, PaymentResult
@@ -167,7 +168,7 @@ class World:
     def run(self) -> None:
         """All of it, judged. Raises Violation, or what a core or store raised."""
         try:
-            with remembering_signatures():
+            with remembering_signatures(), small_limits(self.randomness("limits")):
                 self._begin()
                 self.agenda.run_until(self.healed_us)
                 self._heal()
