@@ -102,10 +102,11 @@ class Books:
             ledger = _Ledger(copy / "bank")
             with closing(SqliteTokens(copy / "gateway" / STORE_NAME)) as store:
                 gateway_tokens, gateway_payments = list(store.tokens()), list(store.payments())
+        payer_of = {r["terms"]["payment_id"]: customer_id for customer_id, rs in records.items() for r in rs}
         self._check_clients(records, ledger)
-        self._check_money(records, ledger)
+        self._check_money(payer_of, ledger)
         self._check_gateway(gateway_tokens, gateway_payments, ledger)
-        self._check_bank_files(root / "bank", ledger)
+        self._check_bank_files(root / "bank", payer_of, ledger)
         self._check_gateway_files(root / "gateway", gateway_tokens, gateway_payments)
         self._check_secrets(root)
 
@@ -139,13 +140,12 @@ class Books:
         unknown = sorted(ledger.payments.keys() - known.keys())
         _hold(not unknown, "I6", f"payments in the ledger without a record at a client: {unknown}")
 
-    def _check_money(self, records: dict[str, list[dict[str, Any]]], ledger: "_Ledger") -> None:
+    def _check_money(self, payer_of: dict[str, str], ledger: "_Ledger") -> None:
         posted = [row for row in ledger.payments.values() if row.outcome == POSTED]
         twice = [name for name, count in Counter(row.transaction_id for row in posted).items() if count > 1]
         _hold(not twice, "I2", f"tokens debited more than once: {twice}")
         same = [utr for utr, count in Counter(row.utr for row in posted).items() if count > 1]
         _hold(not same, "I5", f"UTRs given out more than once: {same}")
-        payer_of = {r["terms"]["payment_id"]: customer_id for customer_id, rs in records.items() for r in rs}
         expected = {c.customer_id: c.opening_minor for c in self.customers.values()}
         expected |= self.merchants
         for row in posted:
@@ -189,7 +189,7 @@ class Books:
             )
             _hold(is_same, "I4", f"payment {row.payment_id}: gateway {payment.outcome}, bank {row.outcome}")
 
-    def _check_bank_files(self, directory: Path, ledger: "_Ledger") -> None:
+    def _check_bank_files(self, directory: Path, payer_of: dict[str, str], ledger: "_Ledger") -> None:
         for name, key, balance in (("NetbankingUsers.txt", 0, 3), ("Merchant.txt", 0, 2)):
             rows = text_rows(directory / name)
             _hold(len({row[key] for row in rows}) == len(rows), "I8", f"{name} has an account twice")
@@ -202,9 +202,12 @@ class Books:
             )
             _hold({row[key] for row in rows} == set(accounts), "I8", f"{name} has not the ledger's accounts")
         rows = text_rows(directory / "TransactionID.txt")
-        told = sorted((row[0], row[2], _minor(row[3]), row[5]) for row in rows)
+        # Who paid stands in no receipt: after a restore this file alone tells who is to be debited again.
+        told = sorted((*row[:3], _minor(row[3]), row[5]) for row in rows)
         posted = [row for row in ledger.payments.values() if row.outcome == POSTED]
-        expected = sorted((row.utr, row.merchant_id, row.amount_minor, row.transaction_id) for row in posted)
+        expected = sorted(
+            (row.utr, payer_of[row.payment_id], row.merchant_id, row.amount_minor, row.transaction_id) for row in posted
+        )
         _hold(
             told == expected, "I8", f"TransactionID.txt has {len(told)} rows that are not the ledger's {len(expected)}"
         )

@@ -57,9 +57,20 @@ def send_before_saving(program: str) -> None:
         )
 
 
+def other_payer_on_record(program: str) -> None:
+    """The bank writes somebody else beside a UTR in TransactionID.txt."""
+    if program == "bank":
+        replace("paygate.bank.records:transaction_row", lambda real: lambda posting: _by_another(real(posting)))
+
+
+def _by_another(row: tuple[str, ...]) -> tuple[str, ...]:
+    return row[0], f"{row[1]}0", *row[2:]
+
+
 MUTANTS: Final[dict[str, Callable[[str], None]]] = {
     "reply-before-commit": reply_before_commit,
     "release-without-asking": release_without_asking,
     "send-before-saving": send_before_saving,
+    "other-payer-on-record": other_payer_on_record,
 }
 """By name. Each is called in every program that is launched with it, and changes the one that it is about."""

@@ -98,6 +98,7 @@ def test_a_short_campaign_holds(tmp_path: Path) -> None:
         ("reply-before-commit", "1/bank@bank.records.after:2", "I3"),
         ("release-without-asking", "1/gateway@gateway.begun.after:3", "I"),
         ("send-before-saving", "1/client@client.pay.send.after:3", "I6"),
+        ("other-payer-on-record", "1/bank@bank.records.after:2", "I8"),
     ],
 )
 def test_a_bug_that_is_put_in_is_found(mutant: str, case: str, invariant: str) -> None:
