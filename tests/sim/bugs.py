@@ -364,6 +364,16 @@ def other_merchants_name(patch: Patch) -> None:
 # -- the client ------------------------------------------------------------------------------------------
 
 
+def key_list_goes_back(patch: Patch) -> None:
+    """T10: a key list older than one that was seen is taken."""
+    init = Core.__init__
+
+    def mutant(self: Core, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **{**kwargs, "serial_min": 0})
+
+    patch.setattr(Core, "__init__", mutant)
+
+
 def receipt_of_other_terms(patch: Patch) -> None:
     def mutant(statement: ReceiptStatement, terms: Terms, sent_envelope_hash: bytes) -> None:
         match_receipt(statement, statement.terms, sent_envelope_hash)

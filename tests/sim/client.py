@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sim.agenda import MS, Event, MachineClock
 from sim.faults import FaultKind
+from sim.invariants import Invariant, Violation
 from sim.keys import ROOT, seal
 from sim.network import End
 from sim.plan import CustomerPlan, ShoppingPlan
@@ -119,6 +120,7 @@ class ClientProgram:
         self._timer_ms: int | None = None
         self._alarm: Event | None = None
         self._is_thinking = False
+        self._serial_min = machine.serial_min
         judge = machine.world.judge
         core.on_reply = lambda message: judge.gateway_told(gateway_id, message, core.transaction_id)
 
@@ -207,6 +209,10 @@ class ClientProgram:
         effects = self.core.sealed(envelope, self.machine.clock())
         payment, shopping = self.core.payment, self._shopping
         if effects and payment is not None and shopping is not None:
+            if (serial := payment.key_list().serial) < self._serial_min:
+                # T10: whoever got hold of a retired key could read what is sealed for it.
+                text = f"{self.name} sealed for key list {serial}, and had one of {self._serial_min}"
+                raise Violation(Invariant.I7, text)
             is_right = self._password == shopping.customer.password
             self.machine.world.authorised(
                 self.name, payment.terms, shopping.customer.user_id, is_right, payment.envelope_hash

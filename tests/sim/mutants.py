@@ -121,6 +121,7 @@ MUTANTS: Final = (
     Mutant("flights-forgotten", "payments in flight are not taken up at a start", bugs.flights_forgotten, 4, I.I9, 50),
     Mutant("expiry-not-kept", "that a token is over is not kept", bugs.expiry_not_kept, 55, I.I3, 500, (F.CLOCK_JUMP,)),
     Mutant("tries-not-kept", "wrong passcodes are not counted", bugs.passcode_tries_not_kept, 1, I.I3, 50),
+    Mutant("key-list-goes-back", "an older key list is taken", bugs.key_list_goes_back, 24, I.I7, 500),
     Mutant("other-terms", "the client believes a receipt of other terms", bugs.receipt_of_other_terms, 38, I.I6, 200),
     Mutant("receipt-not-verified", "the client believes a forged receipt", bugs.receipt_not_verified, 6, I.I6, 200),
     Mutant(
