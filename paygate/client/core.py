@@ -411,14 +411,14 @@ class Core:
     def _answered(self, answer: PaymentAnswer, now: Now) -> list[Effect]:
         assert self.payment is not None
         result = judge(answer, self.payment, self._keys, now.wall_ms, self._status_command)
+        is_unknown = answer.status is PaymentStatus.UNKNOWN and result.outcome is not Outcome.UNTRUSTED
+        if is_unknown and not self._asks_once and self.payment.credentials(now.wall_ms) is not None:
+            # What was sent before got lost with its link, or is a repeat of this (PG-PAY-5).
+            self._step(Event.SENT_AGAIN)
+            self._send_credentials()
+            self._deadline_ms = None
+            return []
         if result.outcome is Outcome.UNKNOWN:
-            may_send = not self._asks_once and self.payment.credentials(now.wall_ms) is not None
-            if may_send and answer.status is PaymentStatus.UNKNOWN:
-                # What was sent before got lost with its link, or is a repeat of this (PG-PAY-5).
-                self._step(Event.SENT_AGAIN)
-                self._send_credentials()
-                self._deadline_ms = None
-                return []
             return self._not_final(result, now)
         self._step(Event.FINAL)
         return self._end(result, now)

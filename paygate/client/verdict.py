@@ -113,7 +113,10 @@ def judge(
     if answer.status is PaymentStatus.PENDING:
         return unknown(Outcome.UNKNOWN, "The payment was sent; the bank has not answered the gateway yet.")
     # A gateway keeps no record of what it refused; a payment that it has refused is on its way no more.
-    is_over = now_wall_ms >= payment.session_end_ms + IN_FLIGHT_MS_MAX
+    # One that lies in the future was dated by a clock that was set back since: nobody is to wait for that time, and
+    # the gateway's word is told for what it is.
+    was_set_back = now_wall_ms < payment.terms.authorised_at_ms
+    is_over = was_set_back or now_wall_ms >= payment.session_end_ms + IN_FLIGHT_MS_MAX
     if is_over or payment.state is PaymentState.REFUSED:
         return _refused("it does not know the payment", answer, payment, now_wall_ms, status_command)
     over = utc_text(payment.session_end_ms + IN_FLIGHT_MS_MAX)

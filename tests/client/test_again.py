@@ -15,6 +15,7 @@ from paygate.client.payment import BANK_TAKES_MS_MAX, Outcome, Payment, PaymentS
 from paygate.client.pending import PendingStore, payment_from_json, payment_to_json
 from paygate.client.states import State
 from paygate.client.verdict import AGAIN_IS_SAFE, IN_FLIGHT_MS_MAX, settled_by
+from paygate.clock import Now
 from paygate.codec import limits
 from paygate.codec.codes import PaymentStatus, Reason
 from paygate.codec.messages import EncryptedCredentials, StatusAck, StatusQuery
@@ -112,6 +113,19 @@ def test_nothing_is_sent_again_once_its_session_is_over() -> None:
     assert not again.gateway.asked
     again.pass_time(IN_FLIGHT_MS_MAX)
     unknown(again).expect(Outcome.REFUSED, "it does not know the payment")
+
+
+@pytest.mark.pg("PG-STA-1", "PG-CLI-2")
+def test_a_payment_that_a_wrong_clock_put_into_the_future_is_not_waited_for() -> None:
+    payment, _ = crashed()
+    status = World(question=payment)
+    again = Again(payment)
+    for world in (status, again):
+        world.now = Now(world.now.mono_ms, payment.terms.authorised_at_ms - 1)
+        world.connect().reply(keys(build_signed_key_list()))
+        unknown(world)
+    status.expect(Outcome.REFUSED, "it does not know the payment", "Ask again with", AGAIN_IS_SAFE)
+    again.expect_state(State.SENT)  # Its session may still last, so the same bytes may be sent again.
 
 
 # -- how long the envelope is kept (R4) --------------------------------------------------------------------

@@ -45,8 +45,6 @@ QUIET_US: Final = 120 * SECOND
 """Then nobody asks anything, and what is left in memory must go."""
 CLOCK_SKEW_MS_MAX: Final = 2_000
 """By so much everybody's clock may be wrong without a fault."""
-CUSTOMER_LEAP_MS_MAX: Final = 30_000
-"""By so much at most a customer's clock leaps forward."""
 EVIL: Final = "evil"
 """What the names of liars that hear the links begin with."""
 KIND_PLACE: Final = 3
@@ -294,9 +292,6 @@ class World:
         ms = fault.duration_ms * (1, 60, 10_000)[fault.steps % 3]
         is_forward, is_customers = fault.share < 0.5, fault.steps % 2
         clock = (self.customers[self._customer_of(fault)] if is_customers else self._machine(fault.target)).clock
-        if is_customers and is_forward:
-            # A client that dated a payment in its future takes it for on its way until then, so longer than I9 allows.
-            ms = min(ms, CUSTOMER_LEAP_MS_MAX)
         before_ms = clock.wall_wrong_ms
         clock.wall_wrong_ms += ms if is_forward else -ms
 
