@@ -137,12 +137,14 @@ class SqliteLedger:
         return batch.outcomes()
 
     def find_customer(self, customer_id: str) -> Customer | None:
-        """The customer of this ID."""
-        return find_customer(self._connection, customer_id, self._balances)
+        """The customer of this ID. Raises StoreError."""
+        with reading(self._connection):
+            return find_customer(self._connection, customer_id, self._balances)
 
     def find_merchant(self, merchant_id: str) -> Merchant | None:
-        """The merchant of this ID."""
-        return find_merchant(self._connection, merchant_id, self._balances)
+        """The merchant of this ID. Raises StoreError."""
+        with reading(self._connection):
+            return find_merchant(self._connection, merchant_id, self._balances)
 
     def customers(self) -> Iterator[Customer]:
         """Every customer, in the order in which they were taken in."""
