@@ -3,7 +3,8 @@
 SQLite takes a frame whose checksum is wrong, and all behind it, for what a power cut left of a commit, and goes on
 without them. That is right for the last commit only: each is synced before the next is begun. So a frame that follows a
 commit, by its own checksum, says that this commit was on disk, and what SQLite passed over before it is damage. In
-the last commit nothing tells the two apart. Layout: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
+the last commit nothing tells the two apart. A disk keeps or loses whole sectors, so a power cut can make a frame look
+like a commit's end if its header lies in two of them; such a one must be whole to say so. Layout: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
 """
 
 import struct
@@ -14,6 +15,8 @@ _HEADER: Final = struct.Struct(">4s4xI4x8s8s")  # magic, page size, salts, check
 _FRAME: Final = struct.Struct(">4xI8s8s")  # size of the database behind a commit or 0, salts, checksum
 _SUMMED_SIZE: Final = 8
 """Bytes of a frame's header that its checksum is over, with its page."""
+_SECTOR_SIZE: Final = 512
+"""Bytes that a disk writes wholly or not at all; no disk has smaller sectors."""
 _BYTE_ORDERS: Final = {b"\x37\x7f\x06\x82": "<", b"\x37\x7f\x06\x83": ">"}
 
 
@@ -44,16 +47,18 @@ def damaged_frame(read: Callable[[int, int], bytes], size: int, kept_count: int)
 
     frame_size = _FRAME.size + page_size
     before = _Frame(False, True, checksum, b"") if kept_count == 0 else frame(kept_count)
+    ends_commit = False  # whether the frame before was certainly written as a commit's end
     damaged = None
     for number in range(kept_count + 1, (size - _HEADER.size) // frame_size + 1):
         this = frame(number)
         # Frames from before the log was begun anew are of no matter, and a checksum takes time.
-        is_next = this.has_salts and (damaged is None or (before.is_commit and before.has_salts))
-        is_next = is_next and _checksum(order, before.checksum, this.summed) == this.checksum
-        if damaged is not None and is_next:
+        is_whole = this.has_salts and _checksum(order, before.checksum, this.summed) == this.checksum
+        if is_whole and damaged is not None and ends_commit:
             return damaged
-        if damaged is None and not is_next:
+        if not is_whole and damaged is None:
             damaged = number
+        is_in_one_sector = (_HEADER.size + (number - 1) * frame_size) % _SECTOR_SIZE <= _SECTOR_SIZE - _FRAME.size
+        ends_commit = this.is_commit and this.has_salts and (is_whole or is_in_one_sector)
         before = this
     return None
 

@@ -16,30 +16,36 @@ FRAME_SIZE: Final = FRAME_HEADER_SIZE + 4096
 COMMIT_COUNT: Final = 4
 
 
-def killed(directory: Path, commit_count: int = COMMIT_COUNT) -> Path:
-    """A store whose server was killed after so many commits, of three frames or more each, in a log begun anew."""
+def killed(directory: Path, *, last_size: int = 9_000) -> Path:
+    """A store whose server was killed after some commits, of three frames or more each, in a log begun anew."""
     path = directory / "served" / "store.sqlite"
     path.parent.mkdir()
     connection = open_database(path, **STORE)  # type: ignore[arg-type]
     for number in range(20):  # So the log has old frames behind the new ones.
         write(connection, number)
     connection.wal_checkpoint("main")
-    for number in range(20, 20 + commit_count):
+    for number in range(20, 20 + COMMIT_COUNT - 1):
         write(connection, number)
+    write(connection, 20 + COMMIT_COUNT - 1, last_size)
     shutil.copytree(path.parent, directory / "killed")
     connection.close()
     return directory / "killed" / path.name
 
 
-def write(connection: apsw.Connection, number: int) -> None:
+def write(connection: apsw.Connection, number: int, size: int = 9_000) -> None:
     with transaction(connection):
-        connection.execute("INSERT INTO row VALUES (?, zeroblob(9000))", (number,))
+        connection.execute("INSERT INTO row VALUES (?, zeroblob(?))", (number, size))
 
 
 def frames_of(log: bytes) -> list[tuple[int, bool]]:
     """Offset of each frame of the log's last beginning, and whether it ends a commit."""
     offsets = range(HEADER_SIZE, len(log), FRAME_SIZE)
     return [(at, log[at + 4 : at + 8] != bytes(4)) for at in offsets if log[at + 8 : at + 16] == log[16:24]]
+
+
+def in_two_sectors(offset: int) -> bool:
+    """Whether a power cut can leave the one half of a frame's header new and the other old."""
+    return offset % 512 > 512 - FRAME_HEADER_SIZE
 
 
 def rows_in(path: Path) -> int:
@@ -86,3 +92,25 @@ def test_what_a_power_cut_can_leave_is_no_damage(tmp_path: Path) -> None:
         (left / log_path.name).write_bytes(torn)
         assert rows_in(left / path.name) == 20 + COMMIT_COUNT - 1
     assert rows_in(path) == 20 + COMMIT_COUNT
+
+
+def test_half_a_header_that_a_power_cut_left_is_no_commit(tmp_path: Path) -> None:
+    path = killed(tmp_path, last_size=64 * 4_096)
+    log_path = path.with_name(f"{path.name}-wal")
+    log = log_path.read_bytes()
+    frames = frames_of(log)
+    ends = [number for number, (_, is_commit) in enumerate(frames) if is_commit]
+    first, last = ends[-2] + 1, ends[-1]
+    halves = [number for number in range(first + 1, last) if in_two_sectors(frames[number][0])]
+    assert halves, "the last commit has no frame whose header lies in two sectors"
+    for number in halves:
+        torn = bytearray(log)
+        torn[frames[first][0] + FRAME_SIZE - 1] ^= 1
+        start = frames[number][0]
+        old = 512 - start % 512
+        # What the sector held before: the start of a commit's last frame, as far as it goes.
+        torn[start : start + old] = log[frames[ends[0]][0] :][:old]
+        left = tmp_path / f"cut-{number}"
+        shutil.copytree(path.parent, left)
+        (left / log_path.name).write_bytes(torn)
+        assert rows_in(left / path.name) == 20 + COMMIT_COUNT - 1
