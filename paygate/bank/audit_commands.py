@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from paygate.arguments import identifier
 from paygate.audit.command import add_audit_options, compare, store_to_read, tell
@@ -11,11 +10,9 @@ from paygate.audit.exports import ExportHeader, read_export, write_export
 from paygate.audit.findings import Check, all_findings
 from paygate.bank.audit import LEDGER_NAME, audit_ledger, ledger_payments
 from paygate.bank.keys import gateway_ids, load_identity, load_key_list, load_signed_key_list
-from paygate.bank.ledger_tables import APPLICATION_ID, SCHEMA
+from paygate.bank.ledger_tables import MADE_AS
 from paygate.bank.record_audit import record_checks
 from paygate.cli import ExitCode, PaygateExit
-
-_STORE: Final = {"application_id": APPLICATION_ID, "version": len(SCHEMA)}
 
 
 def add_audit_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -29,7 +26,7 @@ def add_audit_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _audit(options: argparse.Namespace) -> int:
     identity, key_list = load_identity(options.state), load_key_list(options.state)
-    with store_to_read(options.state, LEDGER_NAME, **_STORE) as connection:
+    with store_to_read(options.state, LEDGER_NAME, **MADE_AS) as connection:
         checks = audit_ledger(connection, identity, key_list)
         if all_findings(checks):
             checks.append(Check("text records", 0, "not looked at, since the ledger is damaged"))
@@ -46,7 +43,7 @@ def _export(options: argparse.Namespace) -> int:
     identity, signed_key_list = load_identity(options.state), load_signed_key_list(options.state)
     if options.gateway not in gateway_ids(options.state):
         raise PaygateExit(f"--gateway: there is no gateway {options.gateway}; add-gateway made others", ExitCode.USAGE)
-    with store_to_read(options.state, LEDGER_NAME, **_STORE) as connection:
+    with store_to_read(options.state, LEDGER_NAME, **MADE_AS) as connection:
         header = ExportHeader("bank", identity.bank_id, options.gateway, signed_key_list)
         write_export(options.file, header, ledger_payments(connection, options.gateway))
     return ExitCode.OK

@@ -30,7 +30,7 @@ from paygate.bank.keys import (
     root_key_line,
 )
 from paygate.bank.ledger import UTR_SEQUENCE_MODULUS, BankIdentity
-from paygate.bank.ledger_tables import APPLICATION_ID, SCHEMA
+from paygate.bank.ledger_tables import MADE_AS
 from paygate.bank.record_lines import TRANSACTIONS_LAYOUT
 from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.clock import Now, utc_text
@@ -49,8 +49,6 @@ UTR_JUMP: Final = UTR_SEQUENCE_MODULUS // 2
 """UTRs that are passed over at a restore: half of those that a day can have. So many may have been given out since the
 backup; and as many may be given out from then on before one of that day could come again."""
 
-_STORE: Final = {"application_id": APPLICATION_ID, "version": len(SCHEMA)}
-
 
 def back_up(directory: Path, target: Path, now: Now, *, with_keys: bool) -> None:
     """Make a backup of a bank, running or not. Raises BackupFailed, StateError, StoreError."""
@@ -58,7 +56,7 @@ def back_up(directory: Path, target: Path, now: Now, *, with_keys: bool) -> None
     manifest = {"backup": KIND, "bank_id": identity.bank_id, "made": utc_text(now.wall_ms), "has_keys": with_keys}
 
     def fill(folder: Path) -> None:
-        copy_store(directory, LEDGER_NAME, folder / LEDGER_NAME, **_STORE)
+        copy_store(directory, LEDGER_NAME, folder / LEDGER_NAME, **MADE_AS)
         # Behind the ledger: the key that signed a receipt in it is in the list then.
         names = [*public_file_names(), *(key_file_names(directory) if with_keys else ())]
         copy_files(directory, folder, names)
@@ -70,7 +68,7 @@ def back_up(directory: Path, target: Path, now: Now, *, with_keys: bool) -> None
 
 def _ledger_problem(folder: Path, identity: BankIdentity, key_list: KeyList) -> str:
     """What an audit finds first; nothing is changed."""
-    connection = open_to_read(folder / LEDGER_NAME, **_STORE)
+    connection = open_to_read(folder / LEDGER_NAME, **MADE_AS)
     try:
         findings = all_findings(audit_ledger(connection, identity, key_list))
     finally:

@@ -127,6 +127,8 @@ SCHEMA: Final = (
 """The n-th script leads to version n."""
 MIGRATIONS: Final = {5: chain_accounts}
 """What a version needs besides its script, once that has run."""
+MADE_AS: Final = {"application_id": APPLICATION_ID, "version": len(SCHEMA)}
+"""By what `open_to_read` knows a ledger that this paygate can read."""
 
 # The balances by a query of their own each: a join takes three times as long for one row.
 CUSTOMER_QUERY: Final = (

@@ -218,10 +218,6 @@ def _prepare(
             connection.pragma("application_id", application_id)
             connection.pragma("user_version", len(schema))
     connection.pragma("foreign_keys", True)
-    # A process that was killed between write and fsync leaves a commit that is seen and may not be on disk. Nobody may
-    # be answered by it until it is. A checkpoint syncs the log before anything else, so a full disk is no matter.
-    with contextlib.suppress(apsw.FullError):
-        connection.wal_checkpoint("main")
 
 
 def _check_log(connection: apsw.Connection, path: Path) -> None:
@@ -239,9 +235,11 @@ def _check_log(connection: apsw.Connection, path: Path) -> None:
 def _write_log_anew(connection: apsw.Connection) -> None:
     """Write the bytes of the write-ahead log that a former process left once more, and sync them (T31).
 
-    After a failed fsync Linux holds what was written for kept: every process sees it, no later fsync puts it on disk,
-    and a power cut takes it away. A start that answered by such a commit would so take back what it told; and one that
-    copied it into the database would leave a log that is older than the database, and damages it when it is read.
+    A process that was killed between write and fsync leaves a commit that is seen and may not be on disk, and nobody
+    may be answered by it until it is. To sync it is not enough: after a failed fsync Linux holds what was written for
+    kept. Every process sees it, no later fsync puts it on disk, and a power cut takes it away. A start that answered by
+    such a commit would so take back what it told; and one that copied it into the database would leave a log that is
+    older than the database, and damages it when it is read.
     """
     with _open_log(connection) as log:
         if log is None:

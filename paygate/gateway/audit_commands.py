@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from paygate.audit.command import add_audit_options, compare, store_to_read, tell
 from paygate.audit.exports import ExportHeader, write_export
@@ -13,9 +12,7 @@ from paygate.files.state_dir import StateDir
 from paygate.gateway.audit import audit_tokens, gateway_payments
 from paygate.gateway.record_audit import record_checks
 from paygate.gateway.settings import STORE_NAME, read_identity
-from paygate.gateway.token_schema import APPLICATION_ID, SCHEMA
-
-_STORE: Final = {"application_id": APPLICATION_ID, "version": len(SCHEMA)}
+from paygate.gateway.token_schema import MADE_AS
 
 
 def add_audit_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -33,7 +30,7 @@ def _header(state_path: Path) -> ExportHeader:
 
 def _audit(options: argparse.Namespace) -> int:
     header = _header(options.state)
-    with store_to_read(options.state, STORE_NAME, **_STORE) as connection:
+    with store_to_read(options.state, STORE_NAME, **MADE_AS) as connection:
         checks = audit_tokens(connection)
         if all_findings(checks):
             checks.append(Check("text records", 0, "not looked at, since the store is damaged"))
@@ -46,6 +43,6 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     header = _header(options.state)
-    with store_to_read(options.state, STORE_NAME, **_STORE) as connection:
+    with store_to_read(options.state, STORE_NAME, **MADE_AS) as connection:
         write_export(options.file, header, gateway_payments(connection))
     return ExitCode.OK

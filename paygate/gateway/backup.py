@@ -25,11 +25,9 @@ from paygate.gateway.audit import audit_tokens
 from paygate.gateway.bank_trouble import LINK_KEY_NAME
 from paygate.gateway.record_lines import TOKENS_LAYOUT
 from paygate.gateway.settings import SETTINGS_NAME, STORE_NAME, read_identity, read_link_key
-from paygate.gateway.token_schema import APPLICATION_ID, SCHEMA
+from paygate.gateway.token_schema import MADE_AS
 
 KIND: Final = "paygate-gateway 1"
-
-_STORE: Final = {"application_id": APPLICATION_ID, "version": len(SCHEMA)}
 
 
 def back_up(directory: Path, target: Path, now: Now, *, with_keys: bool) -> None:
@@ -43,7 +41,7 @@ def back_up(directory: Path, target: Path, now: Now, *, with_keys: bool) -> None
     }
 
     def fill(folder: Path) -> None:
-        copy_store(directory, STORE_NAME, folder / STORE_NAME, **_STORE)
+        copy_store(directory, STORE_NAME, folder / STORE_NAME, **MADE_AS)
         copy_files(directory, folder, [SETTINGS_NAME, *([LINK_KEY_NAME] if with_keys else [])])
         if problem := _store_problem(folder):
             raise BackupFailed(f"the store does not hold, so there is no backup of it: {problem}")
@@ -53,7 +51,7 @@ def back_up(directory: Path, target: Path, now: Now, *, with_keys: bool) -> None
 
 def _store_problem(folder: Path) -> str:
     """What an audit finds first; nothing is changed."""
-    connection = open_to_read(folder / STORE_NAME, **_STORE)
+    connection = open_to_read(folder / STORE_NAME, **MADE_AS)
     try:
         findings = all_findings(audit_tokens(connection))
     finally:

@@ -205,3 +205,5 @@ SCHEMA: Final = (
 """The n-th script leads to version n."""
 MIGRATIONS: Final = {5: chain_all}
 """What a version needs besides its script, once that has run."""
+MADE_AS: Final = {"application_id": APPLICATION_ID, "version": len(SCHEMA)}
+"""By what `open_to_read` knows a store that this paygate can read."""
