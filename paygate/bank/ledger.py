@@ -223,6 +223,9 @@ class Ledger(Protocol):
     def apply(self, operations: Sequence[Operation], now: Now) -> list[Outcome]:
         """One durable transaction. Raises StoreFull having changed nothing; StoreError means: stop at once."""
 
+    def start_clock(self, now: Now) -> None:
+        """Lock time runs with the monotonic clock from here on; otherwise from the first batch on (T7, T15)."""
+
     def find_customer(self, customer_id: str) -> Customer | None:
         """The customer of this ID."""
 

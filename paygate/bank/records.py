@@ -217,6 +217,7 @@ class BankRecords:
 
     def heal(self, now: Now, make_verifiers: Callable[[Sequence[MakeVerifier]], list[bytes]]) -> None:
         """At start: take new lines in, and bring every file to what the ledger says. Raises OSError, StoreError."""
+        self._ledger.start_clock(now)
         self._mend_transactions()
         self._customers.pass_over_known()
         self._merchants.pass_over_known()

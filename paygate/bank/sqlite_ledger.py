@@ -136,6 +136,10 @@ class SqliteLedger:
             self._balances.update(batch.changes.balances)
         return batch.outcomes()
 
+    def start_clock(self, now: Now) -> None:
+        """Lock time runs with the monotonic clock from here on; otherwise from the first batch on (T7, T15)."""
+        self._lock_clock.read(now)
+
     def find_customer(self, customer_id: str) -> Customer | None:
         """The customer of this ID. Raises StoreError."""
         with reading(self._connection):

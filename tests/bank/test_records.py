@@ -13,6 +13,8 @@ from builders import BANK_ID, CHEAP_PASSWORD_KEY, MERCHANT_ID
 
 from paygate.bank.record_lines import MERCHANTS_LAYOUT, TRANSACTIONS_LAYOUT, USERS_LAYOUT
 from paygate.bank.records import BankRecords, export_records
+from paygate.clock import Now
+from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.messages import MakeVerifier
 from paygate.files.sqlite import StoreFull
 from paygate.files.text_records import Layout, SharedFile
@@ -204,6 +206,21 @@ def test_other_forms_of_the_same_letters_are_one_user_id(office: Office) -> None
     customer = office.books.ledger.find_customer("C-3")
     assert customer is not None
     assert customer.user_id == "Jos\u00e9"
+
+
+@pytest.mark.parametrize("step_ms", [-3_600_000, 3_600_000])
+def test_a_clock_that_is_set_between_a_start_and_the_first_payment_moves_no_lock(office: Office, step_ms: int) -> None:
+    books = office.books
+    for number in range(3):
+        books.pay(number, verifier=b"\1" * 32)  # the third locks for 30 s
+    books.reopen()
+    office.records.close()
+    office.records = office.open()
+    books.now = Now(books.now.mono_ms, books.now.wall_ms + step_ms)
+    books.advance(29_000)
+    assert books.pay(3).reason is Reason.CREDENTIALS
+    books.advance(1_000)
+    assert books.pay(4).outcome is TransferOutcome.POSTED
 
 
 def test_lines_wait_while_the_disk_is_full(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

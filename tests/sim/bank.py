@@ -151,6 +151,9 @@ class BankMachine(Machine):
 
     def make_process(self) -> BankProcess:
         assert self.store is not None
+        now = self.clock()
+        self.store.start_clock(now)
+        self.world.judge.bank_started(now)
         key_of = {gateway.gateway_id: gateway.link_key for gateway in self.world.plan.gateways}.get
         core = BankCore(BANK, self._signed_key_list(), key_of)
         return BankProcess(self, core, _WatchedLedger(self.world, self.store))

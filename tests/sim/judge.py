@@ -70,6 +70,9 @@ class Judge(Protocol):
     def gateway_told(self, gateway_id: str, message: Message, transaction_id: str) -> None:
         """An honest client that asked about this token got this PaymentAck, StatusAck or TokenAck."""
 
+    def bank_started(self, now: Now) -> None:
+        """A life of the bank begins."""
+
     def bank_applied(self, ledger: SqliteLedger, outcomes: Sequence[LedgerOutcome], now: Now) -> None:
         """A batch came back from the bank's store: it is durable."""
 

@@ -103,6 +103,10 @@ class Model:
 
     # -- servers ---------------------------------------------------------------------------------------
 
+    def bank_started(self, now: Now) -> None:
+        """A life of the bank begins."""
+        self.ledger.started(now)
+
     def bank_applied(self, ledger: Any, outcomes: Sequence[Any], now: Now) -> None:
         """The bank's `apply` returned."""
         self.ledger.applied(ledger, outcomes, now)

@@ -137,12 +137,17 @@ class LedgerModel:
         self._balances[name] = amount_minor
         self._opened_minor += amount_minor
 
-    # -- after a commit, and after a recovery ----------------------------------------------------------
+    # -- a life of the bank ----------------------------------------------------------------------------
+
+    def started(self, now: Now) -> None:
+        """T7: a wall clock that is set from here on neither ends a lock early nor makes one longer."""
+        self._lock_ahead_ms = max(now.wall_ms, self._lock_time_ms) - now.mono_ms
 
     def applied(self, ledger: Any, outcomes: Sequence[Any], now: Now) -> list[PaymentRow]:
         """A batch was applied: its rows are judged, its outcomes are held against them. Gives the new rows."""
         if self._lock_ahead_ms is None:
-            self._lock_ahead_ms = max(now.wall_ms, self._lock_time_ms) - now.mono_ms
+            self.started(now)
+        assert self._lock_ahead_ms is not None
         told = [o.receipt for o in outcomes if isinstance(o, PaymentOutcome) and o.receipt]
         # What is told again was judged when it was new; most batches only ask.
         new = [] if self.receipts.keys() >= set(told) else list(_payments(ledger, len(self._by_number)))
