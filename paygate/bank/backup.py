@@ -11,6 +11,7 @@ that clients have seen (T10). What is missing, a gateway's receipts bring back (
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -29,14 +30,15 @@ from paygate.bank.keys import (
     renew_key_list,
     root_key_line,
 )
-from paygate.bank.ledger import UTR_SEQUENCE_MODULUS, BankIdentity
+from paygate.bank.ledger import UTR_AHEAD_MAX, UTR_SEQUENCE_MODULUS, BankIdentity, utr_steps_ahead
 from paygate.bank.ledger_tables import MADE_AS
+from paygate.bank.reconcile import payers_of
 from paygate.bank.record_lines import TRANSACTIONS_LAYOUT
 from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.clock import Now, utc_text
 from paygate.codec.seal import key_id_of
 from paygate.codec.sealed import KeyList
-from paygate.files.backup_folder import check_backup, check_readable, copy_files, copy_private, empty_state, make_backup
+from paygate.files.backup_folder import check_backup, copy_files, copy_private, empty_state, make_backup
 from paygate.files.database_copy import BackupFailed, copy_store
 from paygate.files.file_errors import unusable
 from paygate.files.sqlite import open_to_read
@@ -94,8 +96,7 @@ def restore(
     if not are_keys_of(keys, root_key_line(backup)):
         # A bank with these would be one that clients don't trust, and every password would be wrong.
         raise StateError(f"the keys in {keys} are another bank's, not those of {identity.bank_id} in {backup}")
-    if transactions is not None:
-        check_readable(transactions)
+    told_utrs = payers_of(transactions, identity.bank_code) if transactions is not None else {}
     state = empty_state(directory)
     try:
         # The list of the place where the keys are: it may be newer than the backup, and names just these keys.
@@ -107,7 +108,7 @@ def restore(
             copy_private(transactions, directory / TRANSACTIONS_LAYOUT.file_name)
         copy_private(backup / LEDGER_NAME, directory / LEDGER_NAME)
         state.write_atomic(RESTORED_NAME, json.dumps({"restored_ms": now.wall_ms}).encode() + b"\n")
-        told = _prepare(directory, identity, now)
+        told = _prepare(directory, identity, now, told_utrs)
         # Last, since it says that there is a bank: what a crash leaves before is refused as none.
         copy_files(backup, directory, public_file_names()[-1:])
     except OSError as error:
@@ -117,8 +118,8 @@ def restore(
     return [f"restored bank {identity.bank_id} as it was at {manifest['made']}", *told]
 
 
-def _prepare(directory: Path, identity: BankIdentity, now: Now) -> list[str]:
-    """Check what was restored, and bring UTRs and key list beyond all that was given out."""
+def _prepare(directory: Path, identity: BankIdentity, now: Now, told_utrs: Iterable[str]) -> list[str]:
+    """Check what was restored, and bring UTRs and key list beyond all that was given out, as far as anybody tells."""
     if has_root_key(directory):
         serial = renew_key_list(directory, now.wall_ms).serial
         told = [f"its key list has serial {serial} now, so that clients take it"]
@@ -133,6 +134,9 @@ def _prepare(directory: Path, identity: BankIdentity, now: Now) -> list[str]:
     ledger = SqliteLedger(directory / LEDGER_NAME, identity, receipt_key)
     try:
         ledger.skip_utrs(ledger.utr_sequence + UTR_JUMP)
+        # A bank that is restored once more from the same backup gave these out since the first time.
+        steps = (utr_steps_ahead(utr, ledger.utr_sequence, ledger.bank_time_ms) for utr in told_utrs)
+        ledger.skip_utrs(ledger.utr_sequence + max(steps, default=0))
         told.append(f"its next UTR ends in {(ledger.utr_sequence + 1) % UTR_SEQUENCE_MODULUS:08d}")
     finally:
         ledger.close()
@@ -153,3 +157,25 @@ def load_restored_ms(directory: Path) -> int:
     if not isinstance(value, int) or value < 0:
         raise StateError(f'{path}: expected {{"restored_ms": ...}}, a time in ms; restore the bank again')
     return value
+
+
+def check_restored(directory: Path, ledger: SqliteLedger) -> None:
+    """Raises StateError if RESTORED_NAME does not belong to a state directory's ledger (T6).
+
+    The UTRs that a restore passes over show in the ledger. So a file that was deleted is missed, and a ledger of before
+    the restore that was put in the place of the restored one is noticed.
+    """
+    path = directory / RESTORED_NAME
+    was_restored = ledger.skipped_utr_count > UTR_AHEAD_MAX
+    is_said = load_restored_ms(directory) > 0
+    if was_restored and not is_said:
+        raise StateError(
+            f"{path} is gone, and the ledger was restored from a backup: without the time of that, payments from "
+            "before it could be posted again. Put it back, or let it say now: "
+            f"echo '{{\"restored_ms\": '$(date +%s000)'}}' > {path}"
+        )
+    if is_said and not was_restored:
+        raise StateError(
+            f"{directory / LEDGER_NAME} is older than the restore that {path.name} tells of, so it would post payments "
+            "again. Put the restored one back; if it is lost, restore the backup again, into a new directory"
+        )

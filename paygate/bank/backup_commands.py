@@ -78,7 +78,8 @@ def _reconcile(options: argparse.Namespace) -> int:
     state = StateDir(options.state)
     state.open()
     try:
-        payers = payers_of(transactions) if options.transactions or transactions.exists() else {}
+        take_in_now(options.state)  # which refuses an older copy of the ledger: that has to be restored first
+        payers = payers_of(transactions, identity.bank_code)
         ledger = open_ledger(options.state)
         try:
             work = Reconciler(ledger, key_list, header.gateway_id, payers)

@@ -33,6 +33,8 @@ BALANCE_MINOR_MAX: Final = 2**63 - 1
 """All money that was ever paid in; what a store's integer holds. No single account can then overflow (T34)."""
 UTR_SEQUENCE_MODULUS: Final = 10**8
 """A UTR's sequence has eight digits. They come round after so many UTRs, which no bank date sees twice."""
+UTR_AHEAD_MAX: Final = UTR_SEQUENCE_MODULUS // 4
+"""How far a UTR may lie behind the last one and be taken for a later one: digits that come round tell no more."""
 UTR_CHANNEL: Final = 1
 """The channel digit of a UTR: payments that came through a gateway."""
 
@@ -244,6 +246,14 @@ class Ledger(Protocol):
     def skip_utrs(self, sequence: int) -> None:
         """Never give out a UTR of this sequence number or a lower one: somebody has seen it (T7)."""
 
+    @property
+    def utr_sequence(self) -> int:
+        """The sequence number of the last UTR given out or skipped; its last eight digits stand in the UTR."""
+
+    @property
+    def bank_time_ms(self) -> int:
+        """The latest bank time that was used; 0 in a new ledger."""
+
 
 # -- decisions -------------------------------------------------------------------------------------------
 
@@ -335,6 +345,18 @@ def utr_start(bank_code: str, bank_time_ms: int) -> str:
 def utr_of(start: str, sequence: int) -> str:
     """R7: what UTRs of this day begin with, and eight digits of the sequence number."""
     return f"{start}{sequence % UTR_SEQUENCE_MODULUS:08d}"
+
+
+def utr_steps_ahead(utr: str, utr_sequence: int, bank_time_ms: int) -> int:
+    """How many UTRs on from the last of a ledger this one is; 0 for one that was given out before, or never will be.
+
+    `utr_sequence` and `bank_time_ms` are that ledger's. Later UTRs have no earlier date, since bank time never goes
+    back; that keeps lines of long ago from looking later once the digits have come round.
+    """
+    if utr[-16:-8] < _date_text(bank_time_ms // _DAY_MS):
+        return 0
+    ahead_count = (int(utr[-8:]) - utr_sequence) % UTR_SEQUENCE_MODULUS
+    return ahead_count if ahead_count <= UTR_AHEAD_MAX else 0
 
 
 @lru_cache(maxsize=1)

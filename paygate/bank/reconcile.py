@@ -14,22 +14,24 @@ from paygate.bank.record_lines import TRANSACTIONS_LAYOUT
 from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.clock import Now
 from paygate.codec.codes import TransferOutcome
+from paygate.codec.fields import UTR_OR_EMPTY
 from paygate.codec.money import format_amount
 from paygate.codec.seal import BadReceipt, verify_receipt
 from paygate.codec.sealed import KeyList, ReceiptStatement
-from paygate.files.text_records import FieldProblem
+from paygate.files.backup_folder import record_rows
 
 
-def payers_of(path: Path) -> dict[str, str]:
-    """The customer ID of each UTR in a TransactionID.txt; lines that are none are passed over. Raises OSError."""
-    payers = {}
-    for line in path.read_bytes().splitlines(keepends=True):
-        try:
-            fields = TRANSACTIONS_LAYOUT.parse(line)
-        except FieldProblem:
-            continue
-        payers[fields[0]] = fields[1]
-    return payers
+def payers_of(path: Path, bank_code: str) -> dict[str, str]:
+    """The customer ID of each UTR in a TransactionID.txt of this bank; lines that are none are passed over.
+
+    Raises StateError for a file that can't be read or is none.
+    """
+
+    def is_ours(fields: tuple[str, ...]) -> bool:
+        return fields[0].startswith(f"{bank_code}P") and UTR_OR_EMPTY.is_legal(fields[0])
+
+    expected = f"{len(TRANSACTIONS_LAYOUT.columns)} columns with | between them, the first a UTR from {bank_code}P on"
+    return {fields[0]: fields[1] for fields in record_rows(path, TRANSACTIONS_LAYOUT, is_ours, expected)}
 
 
 class Reconciler:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
 
-from paygate.bank.ledger import AccountOutcome, Ledger, OpenCustomer, OpenMerchant, Posted, Posting
+from paygate.bank.ledger import AccountOutcome, Ledger, OpenCustomer, OpenMerchant, Posted, Posting, utr_steps_ahead
 from paygate.bank.record_lines import (
     MERCHANTS_LAYOUT,
     TRANSACTIONS_LAYOUT,
@@ -22,7 +22,7 @@ from paygate.codec.messages import MakeVerifier
 from paygate.codec.money import format_amount
 from paygate.codec.sealed import PasswordKeyParameters
 from paygate.files.durable import replace_file
-from paygate.files.sqlite import StoreFull
+from paygate.files.sqlite import StoreCorrupt, StoreFull
 from paygate.files.text_records import AppendFile, ChangingColumns, FieldProblem, Layout, RawLine, SharedFile
 
 _APPENDED_COUNT: Final = 10_000  # rows gathered for one write while TransactionID.txt is mended
@@ -216,9 +216,12 @@ class BankRecords:
         self._transactions.close()
 
     def heal(self, now: Now, make_verifiers: Callable[[Sequence[MakeVerifier]], list[bytes]]) -> None:
-        """At start: take new lines in, and bring every file to what the ledger says. Raises OSError, StoreError."""
+        """At start: take new lines in, and bring every file to what the ledger says. Raises OSError, StoreError.
+
+        StoreCorrupt if TransactionID.txt tells of payments after the ledger's last; then nothing was changed.
+        """
         self._ledger.start_clock(now)
-        self._mend_transactions()
+        self._mend_transactions(is_start=True)
         self._customers.pass_over_known()
         self._merchants.pass_over_known()
         self.take_in(now, make_verifiers(self.look()))
@@ -317,7 +320,7 @@ class BankRecords:
         # A file with lines pending is built anew once they are taken in.
         self._is_behind = bool(self._customers.pending or self._merchants.pending)
 
-    def _mend_transactions(self) -> None:
+    def _mend_transactions(self, *, is_start: bool = False) -> None:
         """Add what is missing; if the file says anything else than the ledger, build it anew."""
         self._new_postings.clear()  # The ledger has them.
         missing: list[tuple[str, ...]] = []
@@ -327,13 +330,13 @@ class BankRecords:
             if line is None:
                 missing.append(row)
             elif line != expected[:-1] and not self._says(line, row):
-                self._rebuild_transactions()
+                self._rebuild_transactions(is_start=is_start)
                 return
             if len(missing) >= _APPENDED_COUNT:
                 self._transactions.append(missing)
                 missing.clear()
         if next(lines, None) is not None:
-            self._rebuild_transactions()
+            self._rebuild_transactions(is_start=is_start)
             return
         self._transactions.append(missing)
 
@@ -344,26 +347,43 @@ class BankRecords:
         except FieldProblem:
             return False
 
-    def _rebuild_transactions(self) -> None:
+    def _rebuild_transactions(self, *, is_start: bool) -> None:
         utrs = {posting.utr for posting in self._ledger.postings()}
         unknown = [
             row.fields
             for row in self._transactions.rows(lambda problem: self._log(f"{problem}; the line is left out"))
             if row.fields[0] not in utrs and row.fields[0] and UTR_OR_EMPTY.is_legal(row.fields[0])
         ]
+        ahead = {fields[0]: steps for fields in unknown if (steps := self._steps_ahead(fields[0]))}
+        if ahead and is_start:
+            raise _older_ledger(len(ahead), min(ahead, key=ahead.__getitem__))
         if unknown:
-            # Money moved under these; an older copy of the ledger doesn't know. They are never given out again.
+            # A restored bank's, which money moved under; it passed them over. So they are never given out again.
             self._log(
                 f"{TRANSACTIONS_LAYOUT.file_name} has {len(unknown)} UTRs that the ledger does not know, the last "
-                f"{unknown[-1][0]}: was an older copy of the ledger restored? They are kept in the file"
+                f"{unknown[-1][0]}: 'reconcile' enters what a gateway can prove. They are kept in the file"
             )
-            self._ledger.skip_utrs(max(int(fields[0][-8:]) for fields in unknown))
+            self._ledger.skip_utrs(self._ledger.utr_sequence + max(ahead.values(), default=0))
 
         def rows() -> Iterator[tuple[str, ...]]:
             yield from (transaction_row(posting) for posting in self._ledger.postings())
             yield from unknown
 
         self._transactions.rewrite(rows())
+
+    def _steps_ahead(self, utr: str) -> int:
+        return utr_steps_ahead(utr, self._ledger.utr_sequence, self._ledger.bank_time_ms)
+
+
+def _older_ledger(count: int, first_utr: str) -> StoreCorrupt:
+    # T6: a payment is in the ledger before it is in the record. An older copy would post these again, and may miss
+    # fences that it can't know of, so it is no matter of some lines: only a restore keeps it from both.
+    return StoreCorrupt(
+        f"the ledger is older than {TRANSACTIONS_LAYOUT.file_name}, which tells of {count} later payments, from UTR "
+        f"{first_utr} on, and would post them again. Put the newer ledger back; if it is lost, make a 'paygate-bank "
+        "backup' of this one, 'restore' that into a new directory with --keys and --transactions of this one, and "
+        "'reconcile'. Lines that nobody paid under may be taken out"
+    )
 
 
 def export_records(directory: Path, ledger: Ledger, currency: str) -> None:

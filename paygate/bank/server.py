@@ -8,7 +8,7 @@ from typing import Final
 
 from paygate.arguments import capturing
 from paygate.backups import backup_desk
-from paygate.bank.backup import load_restored_ms
+from paygate.bank.backup import check_restored, load_restored_ms
 from paygate.bank.bank_clock import ClockWatch
 from paygate.bank.core import BankCore, Decode
 from paygate.bank.decoding import DecoderProcess, VerifierBatch, decoder_argv, make_verifiers
@@ -125,10 +125,19 @@ def open_records(directory: Path, ledger: SqliteLedger) -> BankRecords:
 
 
 def open_ledger(directory: Path) -> SqliteLedger:
-    """The ledger of a state directory; one that was lost is not made anew. Raises StateError, StoreError."""
+    """The ledger of a state directory; one that was lost is not made anew. Raises StateError, StoreError.
+
+    Whether the text records know more than it, `open_records` tells.
+    """
     identity, receipt_key = load_identity(directory), load_receipt_key(directory)
     refuse_lost(directory / LEDGER_NAME, TRANSACTIONS_LAYOUT, PROGRAM)
-    return SqliteLedger(directory / LEDGER_NAME, identity, receipt_key)
+    ledger = SqliteLedger(directory / LEDGER_NAME, identity, receipt_key)
+    try:
+        check_restored(directory, ledger)
+    except StateError:
+        ledger.close()
+        raise
+    return ledger
 
 
 def take_in_now(directory: Path) -> None:

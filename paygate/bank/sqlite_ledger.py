@@ -175,8 +175,15 @@ class SqliteLedger:
 
     @property
     def utr_sequence(self) -> int:
-        """The sequence number of the last UTR given out; its last eight digits stand in the UTR."""
+        """The sequence number of the last UTR given out or skipped; its last eight digits stand in the UTR."""
         return self._head.utr_sequence
+
+    @property
+    def skipped_utr_count(self) -> int:
+        """UTRs that were passed over: all that are not in a payment here."""
+        # Each account was opened by two postings, and each payment that moved money has two.
+        posted_count = self._head.posting_count // 2 - (self._head.account_count - 1)
+        return self._head.utr_sequence - posted_count
 
     @property
     def bank_time_ms(self) -> int:

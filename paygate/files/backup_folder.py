@@ -8,13 +8,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from paygate.cli import ExitCode
 from paygate.files.database_copy import BackupFailed
 from paygate.files.durable import create_file, fsync_directory
+from paygate.files.file_errors import check_regular
+from paygate.files.layout import FieldProblem, Layout
 from paygate.files.state_dir import StateDir, StateError, check_private
 
 MANIFEST_NAME: Final = "manifest.json"
@@ -72,13 +74,34 @@ def check_backup(folder: Path, kind: str) -> dict[str, Any]:
     return dict(manifest)
 
 
-def check_readable(path: Path) -> None:
-    """A file that a restore is to copy, looked at before there is anything to take back. Raises StateError."""
+def record_rows(
+    path: Path, layout: Layout, is_row: Callable[[tuple[str, ...]], bool], expected: str
+) -> Iterator[tuple[str, ...]]:
+    """The rows of a text record that an operator names; lines that are none, as a power cut leaves them, are left out.
+
+    Raises StateError for a file that can't be read, and for one that has neither a row nor the head that ours have:
+    another file by mistake. `expected` says what a line is to be.
+    """
+    is_record, refused_number = False, 0
     try:
-        with path.open("rb"):
-            return
+        check_regular(path)
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.lstrip().startswith(b"#"):
+                    is_record = is_record or layout.header.startswith(line)
+                elif line.strip():
+                    with contextlib.suppress(FieldProblem):
+                        fields = layout.parse(line)
+                        if is_row(fields):
+                            is_record = True
+                            yield fields
+                            continue
+                    refused_number = refused_number or number
     except OSError as error:
         raise StateError(f"could not read {path}: {error.strerror}") from None
+    if not is_record:
+        problem = f"line {refused_number} is not {expected}" if refused_number else f"it has no line that is {expected}"
+        raise StateError(f"{path} is no {layout.file_name}: {problem}; give the path of the right file")
 
 
 def copy_private(source: Path, target: Path) -> None:

@@ -16,14 +16,15 @@ from typing import Final
 
 from paygate.audit.findings import all_findings
 from paygate.clock import Now, utc_text
-from paygate.files.backup_folder import check_backup, check_readable, copy_files, copy_private, empty_state, make_backup
+from paygate.files.backup_folder import check_backup, copy_files, copy_private, empty_state, make_backup, record_rows
 from paygate.files.database_copy import BackupFailed, copy_store
 from paygate.files.file_errors import unusable
+from paygate.files.layout import FieldProblem
 from paygate.files.sqlite import open_to_read
 from paygate.files.state_dir import StateDir, StateError
 from paygate.gateway.audit import audit_tokens
 from paygate.gateway.bank_trouble import LINK_KEY_NAME
-from paygate.gateway.record_lines import TOKENS_LAYOUT
+from paygate.gateway.record_lines import TOKENS_LAYOUT, parse_token
 from paygate.gateway.settings import SETTINGS_NAME, STORE_NAME, read_identity, read_link_key
 from paygate.gateway.token_schema import MADE_AS
 
@@ -59,6 +60,14 @@ def _store_problem(folder: Path) -> str:
     return str(findings[0]) if findings else ""
 
 
+def _is_token(fields: tuple[str, ...]) -> bool:
+    try:
+        parse_token(fields)
+    except FieldProblem:
+        return False
+    return True
+
+
 def restore(backup: Path, directory: Path, *, link_key: Path | None = None, tokens: Path | None = None) -> list[str]:
     """Make a gateway of a backup in a new or empty directory; gives what an operator should know.
 
@@ -74,7 +83,7 @@ def restore(backup: Path, directory: Path, *, link_key: Path | None = None, toke
         )
     read_link_key(link_key)
     if tokens is not None:
-        check_readable(tokens)
+        next(record_rows(tokens, TOKENS_LAYOUT, _is_token, "a payment token's"), None)
     state = empty_state(directory)
     try:
         copy_private(link_key, directory / LINK_KEY_NAME)

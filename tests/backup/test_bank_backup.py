@@ -1,6 +1,7 @@
 """A bank's backup and what is restored of it, with the ledger itself: UTRs, late authorisations, lost payments."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,14 @@ from paygate.audit.findings import all_findings
 from paygate.bank.backup import UTR_JUMP, back_up, load_restored_ms, restore
 from paygate.bank.ledger import UTR_SEQUENCE_MODULUS
 from paygate.bank.reconcile import Reconciler, payers_of
+from paygate.bank.record_lines import TRANSACTIONS_LAYOUT
+from paygate.bank.server import take_in_now
 from paygate.bank.sqlite_ledger import SqliteLedger
 from paygate.cli import ExitCode
+from paygate.clock import system_now
 from paygate.codec.codes import TransferOutcome
 from paygate.files.database_copy import STEP_PAGE_COUNT, BackupFailed, DatabaseCopy
+from paygate.files.sqlite import StoreCorrupt
 from paygate.files.state_dir import StateError
 
 
@@ -143,7 +148,7 @@ def test_a_restore_with_the_old_transactions_keeps_them_and_the_key_list_goes_up
     bank.write_transactions([bank.opened().pay(1).utr])
     after = restored(bank, tmp_path / "backup", transactions=bank.directory / "TransactionID.txt")
     assert after.key_list().serial == serial + 1_000
-    assert payers_of(after.directory / "TransactionID.txt")
+    assert list(payers_of(after.directory / "TransactionID.txt", "PGBK").values()) == ["C-1"]
     assert load_restored_ms(after.directory) == LATER.wall_ms
     assert load_restored_ms(bank.directory) == 0
     after.close()
@@ -222,6 +227,126 @@ def test_a_restore_refuses_what_is_not_empty_and_a_backup_that_was_changed(bank:
     assert not (tmp_path / "restored").exists()
 
 
+# -- an older ledger that is put in by hand -----------------------------------------------------------------
+
+
+def put_back(bank: BankFolder, older: bytes) -> None:
+    """An operator copies an older ledger over the bank's."""
+    bank.close()
+    (bank.directory / "ledger.sqlite").write_bytes(older)
+
+
+@pytest.mark.pg("PG-TRF-6")
+def test_an_older_ledger_put_in_by_hand_is_refused_and_what_is_said_makes_a_bank_of_it(
+    bank: BankFolder, tmp_path: Path
+) -> None:
+    bank.pay(0)
+    bank.close()
+    older = (bank.directory / "ledger.sqlite").read_bytes()
+    bank.open()
+    lost = [bank.pay(1).utr, bank.pay(2).utr]
+    payments = bank.ledger.exported_payments("GW1")
+    bank.close()
+    take_in_now(bank.directory)  # the text records, as a server leaves them
+    put_back(bank, older)
+    record = (bank.directory / "TransactionID.txt").read_bytes()
+    for _ in range(2):
+        with pytest.raises(StoreCorrupt, match=f"tells of 2 later payments, from UTR {lost[0]} on, .*'restore'"):
+            take_in_now(bank.directory)
+    assert (bank.directory / "TransactionID.txt").read_bytes() == record
+    back_up(bank.directory, tmp_path / "backup", LATER, with_keys=False)
+    old = bank.directory
+    after = restored(bank, tmp_path / "backup", keys=old, transactions=old / "TransactionID.txt")
+    assert load_restored_ms(after.directory) == LATER.wall_ms
+    work = reconciler(after, payers_of(after.directory / "TransactionID.txt", "PGBK"))
+    list(work.lines(payments, LATER))
+    assert (work.known_count, work.entered_count, work.left_count) == (1, 2, 0)
+    after.close()
+    take_in_now(after.directory)
+
+
+def test_a_restored_bank_notices_an_older_ledger_of_itself_and_of_before(bank: BankFolder, tmp_path: Path) -> None:
+    before = lost_after_a_backup(bank, tmp_path, 2)
+    before.close()
+    unrestored = (tmp_path / "backup" / "ledger.sqlite").read_bytes()
+    older = (before.directory / "ledger.sqlite").read_bytes()
+    after = before.opened()
+    new = after.pay(50).utr
+    after.close()
+    take_in_now(after.directory)
+    put_back(after, unrestored)
+    with pytest.raises(StateError, match=r"ledger\.sqlite is older than the restore that restored\.json tells of"):
+        after.open()
+    put_back(after, older)
+    with pytest.raises(StoreCorrupt, match=f"tells of 1 later payments, from UTR {new} on"):
+        take_in_now(after.directory)
+
+
+def test_a_bank_that_does_not_know_any_more_that_it_was_restored_is_refused(bank: BankFolder, tmp_path: Path) -> None:
+    after = lost_after_a_backup(bank, tmp_path, 3)
+    payments = bank.ledger.exported_payments("GW1")
+    list(reconciler(after, {payment.utr: "C-1" for payment in payments}).lines(payments, LATER))
+    after.pay(100)
+    after.close()
+    path = after.directory / "restored.json"
+    path.unlink()
+    with pytest.raises(
+        StateError, match=r"restored\.json is gone, and the ledger was restored.* let it say now"
+    ) as told:
+        after.open()
+    subprocess.run(["sh", "-c", str(told.value).partition("say now: ")[2]], check=True)
+    assert abs(load_restored_ms(after.directory) - system_now().wall_ms) < 60_000
+    after.open()
+
+
+def test_a_bank_restored_again_from_one_backup_passes_over_what_it_gave_out_since(
+    bank: BankFolder, tmp_path: Path
+) -> None:
+    first = lost_after_a_backup(bank, tmp_path, 2)
+    given = [first.pay(number).utr for number in (50, 51)]
+    first.close()
+    take_in_now(first.directory)
+    left = first.directory.rename(tmp_path / "lost")
+    second = restored(bank, tmp_path / "backup", transactions=left / "TransactionID.txt")
+    assert second.pay(60).utr not in given
+    second.close()
+    take_in_now(second.directory)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"", "it has no line that is 7 columns"),
+        (b"\x7fELF\0\xff\n\n", "line 1 is not 7 columns"),
+        (b"# customers\n\nC-1 | asha | secret | 1.00\n", "line 3 is not 7 columns"),
+        (b"not-a-utr | C-1 | M-100 | 1.00 | INR | TX | 2026\n", "line 1 is not .* the first a UTR from PGBKP on"),
+        (b"ELSEP12026010200000001 | C-1 | M-100 | 1.00 | INR | TX | 2026\n", "line 1 is not "),
+    ],
+)
+def test_what_is_no_record_of_this_banks_transactions_is_not_restored(
+    bank: BankFolder, tmp_path: Path, text: bytes, problem: str
+) -> None:
+    bank.close()
+    back_up(bank.directory, tmp_path / "backup", LATER, with_keys=True)
+    wrong = tmp_path / "wrong.txt"
+    wrong.write_bytes(text)
+    with pytest.raises(StateError, match=rf"wrong\.txt is no TransactionID\.txt: {problem}.*give the path of") as told:
+        restore(tmp_path / "backup", tmp_path / "restored", LATER, transactions=wrong)
+    assert "secret" not in str(told.value)
+    with pytest.raises(StateError, match=r"could not read .*bank: Is a directory"):
+        restore(tmp_path / "backup", tmp_path / "restored", LATER, transactions=bank.directory)
+    assert not (tmp_path / "restored").exists()
+
+
+def test_a_record_without_payments_or_with_a_damaged_line_is_one(bank: BankFolder, tmp_path: Path) -> None:
+    record = tmp_path / "record.txt"
+    record.write_bytes(TRANSACTIONS_LAYOUT.header)
+    assert payers_of(record, "PGBK") == {}
+    row = b"PGBKP12026010200000001 | C-1 | M-100 | 1.00 | INR | TX | 2026\n"
+    record.write_bytes(b"\0" * 512 + b"\n" + row)
+    assert payers_of(record, "PGBK") == {"PGBKP12026010200000001": "C-1"}
+
+
 # -- bringing back what is missing -------------------------------------------------------------------------
 
 
@@ -286,6 +411,7 @@ def test_what_is_not_proven_or_can_not_be_entered_is_named_for_people(bank: Bank
 
 def test_a_utr_whose_digits_come_round_is_still_in_its_order(bank: BankFolder, tmp_path: Path) -> None:
     bank.ledger.skip_utrs(UTR_SEQUENCE_MODULUS - 2)
+    bank.restored_at(1)  # or it is refused, for UTRs that only a restore passes over
     after = lost_after_a_backup(bank, tmp_path, 3)
     payments = bank.ledger.exported_payments("GW1")
     assert [seven_digits(p.utr) for p in payments] == [UTR_SEQUENCE_MODULUS - 1, 0, 1, 2]

@@ -101,6 +101,9 @@ def test_a_backup_is_whole_private_and_restored_as_it_was(directory: Path, store
         restore(tmp_path / "plain", tmp_path / "one")
     with pytest.raises(StateError, match=r"could not read .*nowhere: No such file or directory$"):
         restore(tmp_path / "keys", tmp_path / "one", tokens=tmp_path / "nowhere")
+    (tmp_path / "wrong.txt").write_text("C-1 | asha | secret | 1.00\n", encoding="ascii")
+    with pytest.raises(StateError, match=r"wrong\.txt is no PaymentTokensData\.txt: line 1 is not a payment token's;"):
+        restore(tmp_path / "keys", tmp_path / "one", tokens=tmp_path / "wrong.txt")
     restore(tmp_path / "plain", tmp_path / "one", link_key=directory / "link.key")
     restore(tmp_path / "keys", tmp_path / "two")
     for made in ("one", "two"):

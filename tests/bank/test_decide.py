@@ -11,6 +11,8 @@ from paygate.bank.ledger import (
     LOCK_MS_MAX,
     LOCK_MS_MIN,
     MISMATCH,
+    UTR_AHEAD_MAX,
+    UTR_SEQUENCE_MODULUS,
     Customer,
     FindPayment,
     Merchant,
@@ -25,6 +27,7 @@ from paygate.bank.ledger import (
     replay,
     utr_of,
     utr_start,
+    utr_steps_ahead,
 )
 from paygate.codec import limits
 from paygate.codec.codes import Reason, TransferOutcome
@@ -226,3 +229,22 @@ def test_a_utr_says_bank_channel_day_and_sequence() -> None:
     assert utr_of(utr_start(IDENTITY.bank_code, NOW_MS), 7) == "PGBKP12026010200000007"
     assert utr_of(utr_start(IDENTITY.bank_code, NOW_MS - 1), 10**8 + 7) == "PGBKP12026010100000007"
     assert UTR_OR_EMPTY.is_legal(utr_of(utr_start(IDENTITY.bank_code, limits.TIME_MS_MAX), 99_999_999))
+
+
+@pytest.mark.parametrize(
+    ("sequence", "day", "steps"),
+    [
+        (8, 0, 1),
+        (7, 0, 0),
+        (6, 0, 0),
+        (7 + UTR_AHEAD_MAX, 3, UTR_AHEAD_MAX),
+        (8 + UTR_AHEAD_MAX, 0, 0),  # as far behind as ahead, for all that its digits tell
+        (8, -1, 0),  # of a round before: later ones have no earlier date
+    ],
+)
+@pytest.mark.parametrize("round_count", [0, 1, 3])
+def test_a_later_utr_is_told_by_its_date_and_how_far_its_digits_are_on(
+    sequence: int, day: int, steps: int, round_count: int
+) -> None:
+    utr = utr_of(utr_start(IDENTITY.bank_code, NOW_MS + day * 86_400_000), sequence)
+    assert utr_steps_ahead(utr, 7 + round_count * UTR_SEQUENCE_MODULUS, NOW_MS) == steps

@@ -11,12 +11,13 @@ import pytest
 from bank_books import ASHA_MINOR, IDENTITY, VERIFIER, Books
 from builders import BANK_ID, CHEAP_PASSWORD_KEY, MERCHANT_ID
 
+from paygate.bank.backup import UTR_JUMP
 from paygate.bank.record_lines import MERCHANTS_LAYOUT, TRANSACTIONS_LAYOUT, USERS_LAYOUT
 from paygate.bank.records import BankRecords, export_records
 from paygate.clock import Now
 from paygate.codec.codes import Reason, TransferOutcome
 from paygate.codec.messages import MakeVerifier
-from paygate.files.sqlite import StoreFull
+from paygate.files.sqlite import StoreCorrupt, StoreFull
 from paygate.files.text_records import Layout, SharedFile
 
 CANARY = "correct-horse-battery-staple"
@@ -349,23 +350,54 @@ def test_an_edited_transaction_record_is_built_anew(office: Office) -> None:
     assert office.rows(TRANSACTIONS_LAYOUT) == before
 
 
-@pytest.mark.pg("PG-TRF-6")
-def test_utrs_that_an_older_ledger_does_not_know_are_kept_and_never_given_again(office: Office) -> None:
+def test_a_ledger_that_is_older_than_the_record_is_refused_and_nothing_is_changed(office: Office) -> None:
     office.pay(1)
     office.books.ledger.close()
-    backup = office.books.path.read_bytes()
+    older = office.books.path.read_bytes()
     office.books.reopen()
     office.restart()
     lost = [office.pay(n) for n in (2, 3)]
+    office.records.close()
     office.books.ledger.close()
-    office.books.path.write_bytes(backup)
+    office.books.path.write_bytes(older)
     office.books.reopen()
+    before = office.text(TRANSACTIONS_LAYOUT)
+    with pytest.raises(StoreCorrupt, match=rf"tells of 2 later payments, from UTR {lost[0]} on.*'paygate-bank backup'"):
+        office.open()
+    assert office.text(TRANSACTIONS_LAYOUT) == before
+    # Told that nobody paid under them, it is served.
+    lines = before.splitlines(keepends=True)
+    (office.directory / TRANSACTIONS_LAYOUT.file_name).write_text("".join(lines[:-2]))
+    office.records = office.open()
+    assert office.pay(4) == lost[0]
+
+
+@pytest.mark.pg("PG-TRF-6")
+def test_utrs_that_a_restored_ledger_does_not_know_are_kept_and_never_given_again(office: Office) -> None:
+    known = office.pay(1)
+    lost = [f"{known[:-8]}{int(known[-8:]) + steps:08}" for steps in (1, 2)]
+    office.books.ledger.skip_utrs(office.books.ledger.utr_sequence + UTR_JUMP)
+    with (office.directory / TRANSACTIONS_LAYOUT.file_name).open("ab") as file:
+        rows = [(utr, "C-1", MERCHANT_ID, "1.00", "INR", "TX", "2026-01-02T00:00:00.000Z") for utr in lost]
+        file.writelines(TRANSACTIONS_LAYOUT.format_all(rows))
     office.restart()
     assert office.told("has 2 UTRs that the ledger does not know")
-    assert [row[0] for row in office.rows(TRANSACTIONS_LAYOUT)][-2:] == lost
-    assert office.pay(4) > max(lost)
+    new = office.pay(4)
+    assert new > max(lost)
     office.restart()
-    assert len(office.rows(TRANSACTIONS_LAYOUT)) == 4
+    assert [row[0] for row in office.rows(TRANSACTIONS_LAYOUT)] == [known, new, *lost]
+
+
+def test_a_record_with_unknown_utrs_that_is_put_there_meanwhile_lets_none_be_given_again(office: Office) -> None:
+    known = office.pay(1)
+    path = office.directory / TRANSACTIONS_LAYOUT.file_name
+    strange = f"{known[:-8]}{int(known[-8:]) + 7:08}"
+    other = path.with_suffix(".new")
+    other.write_text(path.read_text() + path.read_text().splitlines()[-1].replace(known, strange) + "\n")
+    other.rename(path)
+    office.look()
+    assert office.told("has 1 UTRs that the ledger does not know")
+    assert int(office.pay(2)[-8:]) == int(strange[-8:]) + 1
 
 
 def test_a_failed_write_is_made_up_for_a_second_later(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
