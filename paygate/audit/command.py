@@ -3,20 +3,21 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import apsw
 
 from paygate.audit.exports import ExportedPayment, ExportHeader, Side, read_export
-from paygate.audit.findings import Check, all_findings, check_of, report_lines
+from paygate.audit.findings import Check, Finding, all_findings, check_of, report_lines
 from paygate.audit.reconcile import Reconciliation
 from paygate.cli import ExitCode, PaygateExit
 from paygate.codec.errors import RemoteProtocolError
 from paygate.codec.record_codec import decode_record
 from paygate.codec.sealed import KeyList, SignedKeyList
+from paygate.files.backup_folder import check_backup, is_backup
 from paygate.files.sqlite import open_to_read, reading
-from paygate.files.state_dir import StateDir
+from paygate.files.state_dir import StateDir, StateError
 
 EPILOG = (
     f"exit codes: {ExitCode.OK} nothing is wrong · {ExitCode.FINDINGS} something is, as printed · "
@@ -38,9 +39,13 @@ def add_audit_options(parser: argparse.ArgumentParser, other: Side) -> None:
 
 @contextlib.contextmanager
 def store_to_read(state_path: Path, name: str, *, application_id: int, version: int) -> Iterator[apsw.Connection]:
-    """The store of a state directory that no server uses meanwhile; nothing of it is changed. Raises PaygateExit."""
+    """The store of a state directory that no server uses meanwhile, or of a backup; nothing of it is changed.
+
+    Raises PaygateExit.
+    """
     state = StateDir(state_path)
-    if not state.try_lock():
+    # No server uses a backup, and a lock would be one file more in it.
+    if not is_backup(state_path) and not state.try_lock():
         raise PaygateExit(
             f"a server runs on {state_path}: stop it (SIGTERM); while it runs, 'backup' checks every row of its copy",
             ExitCode.STATE_IN_USE,
@@ -54,6 +59,29 @@ def store_to_read(state_path: Path, name: str, *, application_id: int, version: 
             connection.close()
     finally:
         state.close()
+
+
+def with_files(
+    state_path: Path, kind: str, checks: Sequence[Check], record_checks: Callable[[], Iterable[Check]]
+) -> list[Check]:
+    """The checks of a store, and those of what is beside it: its text records; of a backup, that all is as written."""
+    if is_backup(state_path):
+        records = Check("text records", 0, "none in a backup: a restore makes them anew")
+        return [_files_check(state_path, kind), *checks, records]
+    if all_findings(checks):
+        return [*checks, Check("text records", 0, "not looked at, since the database is damaged")]
+    return [*checks, *record_checks()]
+
+
+def _files_check(folder: Path, kind: str) -> Check:
+    name = "files of the backup"
+    try:
+        manifest = check_backup(folder, kind)
+    except StateError as error:
+        finding = Finding(folder.name, "backup", "", f"does not hold: {error}", "what was written", "do not restore it")
+        return Check(name, 0, "", (finding,))
+    made = f"made {manifest['made']}, {'with' if manifest['has_keys'] else 'without'} keys"
+    return Check(name, len(manifest["sha256"]), "each as it was written", remarks=(made,))
 
 
 def compare(

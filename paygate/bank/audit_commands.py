@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from paygate.arguments import identifier
-from paygate.audit.command import add_audit_options, compare, store_to_read, tell
+from paygate.audit.command import add_audit_options, compare, store_to_read, tell, with_files
 from paygate.audit.exports import ExportHeader, read_export, write_export
-from paygate.audit.findings import Check, all_findings
+from paygate.audit.findings import all_findings
 from paygate.bank.audit import LEDGER_NAME, audit_ledger, ledger_payments
+from paygate.bank.backup import KIND
 from paygate.bank.keys import gateway_ids, load_identity, load_key_list, load_signed_key_list
 from paygate.bank.ledger_tables import MADE_AS
 from paygate.bank.record_audit import record_checks
@@ -17,7 +18,11 @@ from paygate.cli import ExitCode, PaygateExit
 
 def add_audit_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Make both known to the command line."""
-    audit = add("audit", _audit, "Check a stopped bank's ledger and records, row by row; changes nothing.")
+    audit = add(
+        "audit",
+        _audit,
+        "Check the ledger and records of a stopped bank, or a backup (--state FOLDER), row by row; changes nothing.",
+    )
     add_audit_options(audit, "gateway")
     export = add("export-payments", _export, "Write a gateway's payments for its audit: no customer is named.")
     export.add_argument("--gateway", required=True, type=identifier, metavar="ID", help="whose payments")
@@ -27,15 +32,14 @@ def add_audit_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
 def _audit(options: argparse.Namespace) -> int:
     identity, key_list = load_identity(options.state), load_key_list(options.state)
     with store_to_read(options.state, LEDGER_NAME, **MADE_AS) as connection:
-        checks = audit_ledger(connection, identity, key_list)
-        if all_findings(checks):
-            checks.append(Check("text records", 0, "not looked at, since the ledger is damaged"))
-        else:
-            checks += record_checks(options.state, connection, identity.currency)
-            if options.against is not None:
-                gateway_id = read_export(options.against, "gateway")[0].gateway_id
-                header = ExportHeader("bank", identity.bank_id, gateway_id)
-                checks += compare(header, list(ledger_payments(connection, gateway_id)), options.against, key_list)
+        of_ledger = audit_ledger(connection, identity, key_list)
+        checks = with_files(
+            options.state, KIND, of_ledger, lambda: record_checks(options.state, connection, identity.currency)
+        )
+        if options.against is not None and not all_findings(of_ledger):
+            gateway_id = read_export(options.against, "gateway")[0].gateway_id
+            header = ExportHeader("bank", identity.bank_id, gateway_id)
+            checks += compare(header, list(ledger_payments(connection, gateway_id)), options.against, key_list)
     return tell(checks, as_json=options.json)
 
 

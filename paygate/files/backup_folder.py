@@ -53,6 +53,11 @@ def make_backup(target: Path, manifest: Mapping[str, Any], fill: Callable[[Path]
         raise BackupFailed(f"could not write the backup {target}: {error.strerror}") from None
 
 
+def is_backup(folder: Path) -> bool:
+    """Whether a folder is a backup and no state directory."""
+    return (folder / MANIFEST_NAME).exists()
+
+
 def check_backup(folder: Path, kind: str) -> dict[str, Any]:
     """The manifest of a backup of this kind whose files are all as they were written. Raises StateError."""
     path = folder / MANIFEST_NAME

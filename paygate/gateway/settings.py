@@ -31,7 +31,12 @@ def write_identity(state: StateDir, identity: GatewayIdentity) -> None:
 
 
 def read_identity(state: StateDir) -> GatewayIdentity:
-    """Who this gateway is. Raises StateError naming the file and what is wrong with it."""
+    """Who this gateway is, with its link key. Raises StateError naming the file and what is wrong with it."""
+    return GatewayIdentity(*read_ids(state), read_link_key(state.path / LINK_KEY_NAME))
+
+
+def read_ids(state: StateDir) -> tuple[str, str]:
+    """The IDs of this gateway and of its bank: all that is known of it without its link key. Raises StateError."""
     path = state.path / SETTINGS_NAME
     try:
         settings = json.loads(path.read_bytes())
@@ -45,7 +50,7 @@ def read_identity(state: StateDir) -> GatewayIdentity:
     for name, value in (("gateway_id", gateway_id), ("bank_id", bank_id)):
         if not IDENTIFIER.is_legal(value):
             raise StateError(f"{path}, {name}: expected {IDENTIFIER.expected}")
-    return GatewayIdentity(gateway_id, bank_id, read_link_key(state.path / LINK_KEY_NAME))
+    return gateway_id, bank_id
 
 
 def read_link_key(path: Path) -> bytes:

@@ -185,3 +185,27 @@ def test_what_a_kill_left_is_audited_as_it_lies(system: LocalSystem) -> None:
         )
         assert "payments 1: chain whole" in done.stdout, done.stdout + done.stderr
     assert contents(system.root) == before
+
+
+def test_a_backup_is_audited_before_it_is_restored(used: LocalSystem) -> None:
+    for name in STORES:
+        folder = used.root / f"{name}-backup"
+        used.command(name, "backup", str(folder))  # without keys
+        before = sorted(path.name for path in folder.iterdir()), contents(folder)
+        done = used.command(name, "audit", "--state", str(folder), check=False)
+        assert (done.returncode, done.stderr) == (ExitCode.OK, ""), done.stdout
+        assert f"files of the backup {len(before[1]) - 1}: each as it was written" in done.stdout
+        assert ", without keys\n" in done.stdout
+        assert "payments 2: chain whole" in done.stdout
+        assert "text records 0: none in a backup: a restore makes them anew" in done.stdout
+        assert (sorted(path.name for path in folder.iterdir()), contents(folder)) == before
+        other = "gateway" if name == "bank" else "bank"
+        export = used.root / f"{other}.jsonl"
+        used.command(other, "export-payments", *(["--gateway", GATEWAY_ID] if other == "bank" else []), str(export))
+        compared = used.command(name, "audit", "--state", str(folder), "--against", str(export), check=False)
+        assert f"payments against {export.name} 2: both sides say the same" in compared.stdout, compared.stderr
+        settings = folder / f"{name}.json"
+        settings.write_bytes(settings.read_bytes() + b" ")
+        damaged = used.command(name, "audit", "--state", str(folder), check=False)
+        assert damaged.returncode == ExitCode.FINDINGS
+        assert f"{settings.name} is not what was backed up; take another backup" in damaged.stdout
