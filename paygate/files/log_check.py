@@ -4,62 +4,116 @@ SQLite takes a frame whose checksum is wrong, and all behind it, for what a powe
 without them. That is right for the last commit only: each is synced before the next is begun. So a frame that follows a
 commit, by its own checksum, says that this commit was on disk, and what SQLite passed over before it is damage. In
 the last commit nothing tells the two apart. A disk keeps or loses whole sectors, so a power cut can make a frame look
-like a commit's end if its header lies in two of them; such a one must be whole to say so. Layout: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
+like a commit's end if its header lies in two of them; such a one must be whole to say so.
+
+With a log header whose checksum is wrong SQLite passes over the whole log. The header lies in one sector and is synced
+before the first frame behind it is written, so a power cut leaves a wrong one only where there is no frame yet. A disk
+that fails in the middle of writing it leaves one before frames that are all in the database by then, or the log would
+not be begun anew. So commits whose pages the database does not have say that the header is damaged.
+Layout: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 _HEADER: Final = struct.Struct(">4s4xI4x8s8s")  # magic, page size, salts, checksum
-_FRAME: Final = struct.Struct(">4xI8s8s")  # size of the database behind a commit or 0, salts, checksum
+_HEADER_SUMMED_SIZE: Final = 24
+"""Bytes of the header that its checksum is over."""
+_FRAME: Final = struct.Struct(">II8s8s")  # page number, size of the database behind a commit or 0, salts, checksum
 _SUMMED_SIZE: Final = 8
 """Bytes of a frame's header that its checksum is over, with its page."""
 _SECTOR_SIZE: Final = 512
 """Bytes that a disk writes wholly or not at all; no disk has smaller sectors."""
 _BYTE_ORDERS: Final = {b"\x37\x7f\x06\x82": "<", b"\x37\x7f\x06\x83": ">"}
+_NO_CHECKSUM: Final = bytes(8)
+"""What a header's checksum goes on from."""
+
+_Read = Callable[[int, int], bytes]
 
 
 class _Frame(NamedTuple):
+    page_number: int
     is_commit: bool
-    has_salts: bool
-    """Whether it was written since the log was last begun anew."""
+    salts: bytes
+    """The header's when the frame was written: it has others each time that the log is begun anew."""
     checksum: bytes
     summed: bytes
 
 
-def damaged_frame(read: Callable[[int, int], bytes], size: int, kept_count: int) -> int | None:
-    """The number (from 1) of a frame that is not what was written, before a commit that was on disk; None if none is.
+def log_damage(
+    read: _Read, size: int, kept_count: int, page_size: int, read_page: Callable[[int], bytes]
+) -> str | None:
+    """What is damaged before a commit that was on disk, such as `frame 3` or `its header`; None if nothing is.
 
-    `read(size, offset)` gives bytes of a log of `size` bytes, of which SQLite keeps the first `kept_count` frames.
+    `read(size, offset)` gives bytes of a log of `size` bytes, of which SQLite keeps the first `kept_count` frames;
+    `read_page` a page of the database, whose pages have `page_size` bytes.
     """
     if size < _HEADER.size:
         return None
-    magic, page_size, salts, checksum = _HEADER.unpack(read(_HEADER.size, 0))
-    if magic not in _BYTE_ORDERS or not page_size:
-        return None
-    order = _BYTE_ORDERS[magic]
+    header = read(_HEADER.size, 0)
+    magic, log_page_size, salts, checksum = _HEADER.unpack(header)
+    order = _BYTE_ORDERS.get(magic)
+    if order is None or checksum != _checksum(order, _NO_CHECKSUM, header[:_HEADER_SUMMED_SIZE]):
+        commits = (_committed(read, size, page_size, header, order) for order in _BYTE_ORDERS.values())
+        is_lost = any(page != read_page(number) for pages in commits for number, page in pages.items())
+        return "its header" if is_lost else None
+    number = _damaged_frame(_frames(read, size, log_page_size, kept_count), kept_count, order, salts, checksum)
+    return None if number is None else f"frame {number}"
 
-    def frame(number: int) -> _Frame:
-        data = read(frame_size, _HEADER.size + (number - 1) * frame_size)
-        commit_size, frame_salts, frame_checksum = _FRAME.unpack_from(data)
-        return _Frame(commit_size != 0, frame_salts == salts, frame_checksum, data[:_SUMMED_SIZE] + data[_FRAME.size :])
 
+def _frames(read: _Read, size: int, page_size: int, first: int) -> Iterator[tuple[int, _Frame]]:
+    """The frames from this one on, counted from 1, each with its offset."""
     frame_size = _FRAME.size + page_size
-    before = _Frame(False, True, checksum, b"") if kept_count == 0 else frame(kept_count)
+    for offset in range(_HEADER.size + (max(first, 1) - 1) * frame_size, size - frame_size + 1, frame_size):
+        data = read(frame_size, offset)
+        page_number, commit_size, salts, checksum = _FRAME.unpack_from(data)
+        summed = data[:_SUMMED_SIZE] + data[_FRAME.size :]
+        yield offset, _Frame(page_number, commit_size != 0, salts, checksum, summed)
+
+
+def _committed(read: _Read, size: int, page_size: int, header: bytes, order: str) -> dict[int, bytes]:
+    """The pages, by number, as the frames left them that were written last, whatever their header says.
+
+    Each frame is whole by the checksum before it: the header's own, that which it should have, or a frame's.
+    """
+    befores = {header[_HEADER_SUMMED_SIZE:], _checksum(order, _NO_CHECKSUM, header[:_HEADER_SUMMED_SIZE])}
+    salts = None
+    pages: dict[int, bytes] = {}
+    uncommitted: dict[int, bytes] = {}
+    for _, frame in _frames(read, size, page_size, 1):
+        if salts is not None and frame.salts != salts:
+            break  # from before the log was begun anew
+        # A frame of nothing but zeros has a checksum of zeros, and no page.
+        if frame.page_number and frame.checksum in {_checksum(order, before, frame.summed) for before in befores}:
+            salts = frame.salts
+            uncommitted[frame.page_number] = frame.summed[_SUMMED_SIZE:]
+            if frame.is_commit:
+                pages |= uncommitted
+                uncommitted = {}
+        befores = {frame.checksum}
+    return pages
+
+
+def _damaged_frame(
+    frames: Iterator[tuple[int, _Frame]], kept_count: int, order: str, salts: bytes, checksum: bytes
+) -> int | None:
+    """The number of a damaged frame; `frames` begin with the last that is kept, if any is."""
+    if kept_count:
+        checksum = next(frames)[1].checksum
     ends_commit = False  # whether the frame before was certainly written as a commit's end
     damaged = None
-    for number in range(kept_count + 1, (size - _HEADER.size) // frame_size + 1):
-        this = frame(number)
+    for number, (offset, frame) in enumerate(frames, kept_count + 1):
         # Frames from before the log was begun anew are of no matter, and a checksum takes time.
-        is_whole = this.has_salts and _checksum(order, before.checksum, this.summed) == this.checksum
+        has_salts = frame.salts == salts
+        is_whole = has_salts and _checksum(order, checksum, frame.summed) == frame.checksum
         if is_whole and damaged is not None and ends_commit:
             return damaged
         if not is_whole and damaged is None:
             damaged = number
-        is_in_one_sector = (_HEADER.size + (number - 1) * frame_size) % _SECTOR_SIZE <= _SECTOR_SIZE - _FRAME.size
-        ends_commit = this.is_commit and this.has_salts and (is_whole or is_in_one_sector)
-        before = this
+        is_in_one_sector = offset % _SECTOR_SIZE <= _SECTOR_SIZE - _FRAME.size
+        ends_commit = frame.is_commit and has_salts and (is_whole or is_in_one_sector)
+        checksum = frame.checksum
     return None
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 
 from paygate.cli import ExitCode, PaygateExit
-from paygate.files.log_check import damaged_frame
+from paygate.files.log_check import log_damage
 from paygate.files.state_dir import check_private
 
 CHECKPOINT_PAGE_COUNT = 1000
@@ -226,9 +226,19 @@ def _check_log(connection: apsw.Connection, path: Path) -> None:
         if log is None:
             return
         kept_count, _ = connection.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_NOOP)
-        number = damaged_frame(log.xRead, log.xFileSize(), max(0, kept_count))
-    if number is not None:
-        text = f"frame {number} is not what was written, and commits behind it would be lost"
+        page_size: int = connection.pragma("page_size")
+
+        def read_page(number: int) -> bytes:
+            flags = [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0]
+            database = apsw.VFSFile(connection.open_vfs, connection.filename, flags)
+            try:
+                return database.xRead(page_size, (number - 1) * page_size)
+            finally:
+                database.xClose()
+
+        damage = log_damage(log.xRead, log.xFileSize(), max(0, kept_count), page_size, read_page)
+    if damage is not None:
+        text = f"{damage} is not what was written, and commits behind it would be lost"
         raise StoreCorrupt(f"{path}-wal is damaged: {text}; restore it from a backup")
 
 

@@ -1,6 +1,7 @@
 """A byte of the write-ahead log that has changed takes no commit away in silence (T32)."""
 
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -75,6 +76,62 @@ def test_a_changed_byte_before_the_last_commit_is_refused(tmp_path: Path, place:
         with pytest.raises(StoreCorrupt, match=f"frame {number} "):
             open_to_read(path, application_id=1, version=1)
         assert log_path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("commit_count", [1, COMMIT_COUNT])
+def test_a_changed_byte_of_the_header_is_refused(tmp_path: Path, commit_count: int) -> None:
+    path = killed(tmp_path)
+    log_path = path.with_name(f"{path.name}-wal")
+    log = log_path.read_bytes()
+    ends = [offset + FRAME_SIZE for offset, is_commit in frames_of(log) if is_commit]
+    for place, bit in product(range(HEADER_SIZE), (0, 7)):
+        damaged = bytearray(log[: ends[commit_count - 1]])
+        damaged[place] ^= 1 << bit
+        log_path.write_bytes(damaged)
+        with pytest.raises(StoreCorrupt, match=r"store\.sqlite-wal is damaged: its header is not what was written"):
+            rows_in(path)
+        with pytest.raises(StoreCorrupt, match="its header "):
+            open_to_read(path, application_id=1, version=1)
+        assert log_path.read_bytes() == damaged
+
+
+def test_a_header_whose_sector_is_gone_is_refused(tmp_path: Path) -> None:
+    path = killed(tmp_path)
+    log_path = path.with_name(f"{path.name}-wal")
+    log_path.write_bytes(bytes(512) + log_path.read_bytes()[512:])
+    with pytest.raises(StoreCorrupt, match="its header is not what was written"):
+        rows_in(path)
+
+
+@pytest.mark.parametrize("fill", [b"\0", b"\xa5"], ids=["zeros", "garbage"])
+@pytest.mark.parametrize("kept_size", [0, 12, 24, 32])
+def test_a_new_log_whose_header_a_power_cut_took_is_no_damage(tmp_path: Path, fill: bytes, kept_size: int) -> None:
+    path = killed(tmp_path)
+    log_path = path.with_name(f"{path.name}-wal")
+    header = log_path.read_bytes()[:kept_size]
+    for size in (kept_size, 32, 512, HEADER_SIZE + 3 * FRAME_SIZE):
+        log_path.write_bytes(header + fill * (size - len(header)))
+        log_path.chmod(0o600)  # the one before went as the store was closed
+        assert rows_in(path) == 20
+
+
+def test_a_header_that_was_to_be_written_anew_over_frames_that_are_in_the_database_is_no_damage(tmp_path: Path) -> None:
+    """A disk that fails within the header's write leaves it half new; nothing is lost, so nothing is refused."""
+    path = killed(tmp_path)
+    log_path = path.with_name(f"{path.name}-wal")
+    connection = open_database(path, **STORE)  # type: ignore[arg-type]
+    connection.wal_checkpoint("main")
+    before = log_path.read_bytes()
+    checkpointed = path.read_bytes()
+    write(connection, 99)
+    header = log_path.read_bytes()[:HEADER_SIZE]
+    connection.close()
+    assert header != before[:HEADER_SIZE]
+    for size in range(HEADER_SIZE + 1):
+        path.write_bytes(checkpointed)
+        log_path.write_bytes(header[:size] + before[size:])
+        log_path.chmod(0o600)
+        assert rows_in(path) == 20 + COMMIT_COUNT
 
 
 def test_what_a_power_cut_can_leave_is_no_damage(tmp_path: Path) -> None:
