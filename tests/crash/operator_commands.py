@@ -13,7 +13,7 @@ from crash.points import POINTS
 from crash.system import BANK_ID, GATEWAY_ID, Death, System, Violation
 from crash.zygote import Started
 
-OFFLINE: Final = frozenset({"init", "issue", "backup", "restore"})
+OFFLINE: Final = frozenset({"init", "issue"})
 """Commands that are run while no server runs, and then do a server's work."""
 _BAD_STATE: Final = 22
 _TRY_COUNT: Final = 6
