@@ -10,6 +10,9 @@ JOBS ?= 2
 CUTS ?= 10000
 KILLS ?= 500
 
+# Tests and campaigns start hundreds of programs: each would compile all of paygate anew, which takes as long as its run.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-interactive test check faults spec model fuzz sim mutants power-cuts crashes flips dump-fuzz costs bench bench-growth bench-dump bench-codec test-tools format clean
 
