@@ -129,10 +129,10 @@ def _prepare(directory: Path, identity: BankIdentity, now: Now, told_utrs: Itera
     key_id = key_id_of(receipt_key.public_key().public_bytes_raw())
     if key_id not in {key.receipt_key_id for key in key_list.receipt_keys}:
         raise StateError("the key that signs receipts is not in the key list; give --keys with keys that belong to it")
-    if problem := _ledger_problem(directory, identity, key_list):
-        raise StateError(f"the backup's ledger does not hold: {problem}; take another backup")
-    ledger = SqliteLedger(directory / LEDGER_NAME, identity, receipt_key)
+    ledger = SqliteLedger(directory / LEDGER_NAME, identity, receipt_key)  # takes over one of an older version
     try:
+        if findings := all_findings(ledger.audit(key_list)):
+            raise StateError(f"the backup's ledger does not hold: {findings[0]}; take another backup")
         ledger.skip_utrs(ledger.utr_sequence + UTR_JUMP)
         # A bank that is restored once more from the same backup gave these out since the first time.
         steps = (utr_steps_ahead(utr, ledger.utr_sequence, ledger.bank_time_ms) for utr in told_utrs)

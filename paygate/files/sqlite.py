@@ -115,7 +115,7 @@ def open_to_read(path: Path, *, application_id: int, version: int) -> apsw.Conne
     if found != (application_id, version):
         connection.close()
         text = f"{path} has version {found[1]} of program {found[0]:x}, not {version} of {application_id:x}"
-        raise StoreError(f"{text}; start the server of its state directory once, which takes an older one over")
+        raise StoreError(f"{text}; an older one is taken over by a start of its server, or a restore")
     return connection
 
 

@@ -26,6 +26,7 @@ from paygate.gateway.audit import audit_tokens
 from paygate.gateway.bank_trouble import LINK_KEY_NAME
 from paygate.gateway.record_lines import TOKENS_LAYOUT, parse_token
 from paygate.gateway.settings import SETTINGS_NAME, STORE_NAME, read_identity, read_link_key
+from paygate.gateway.sqlite_tokens import SqliteTokens
 from paygate.gateway.token_schema import MADE_AS
 
 KIND: Final = "paygate-gateway 1"
@@ -88,8 +89,13 @@ def restore(backup: Path, directory: Path, *, link_key: Path | None = None, toke
     try:
         copy_private(link_key, directory / LINK_KEY_NAME)
         copy_private(backup / STORE_NAME, directory / STORE_NAME)
-        if problem := _store_problem(directory):
-            raise StateError(f"the backup's store does not hold: {problem}; take another backup")
+        store = SqliteTokens(directory / STORE_NAME)  # takes over one of an older version
+        try:
+            findings = all_findings(store.audit())
+        finally:
+            store.close()
+        if findings:
+            raise StateError(f"the backup's store does not hold: {findings[0]}; take another backup")
         if tokens is None:
             state.write_atomic(TOKENS_LAYOUT.file_name, TOKENS_LAYOUT.header)
         else:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,11 @@ import apsw
 import pytest
 from backup.bank import LATER, BankFolder
 
+from paygate.audit.exports import ExportHeader, write_export
 from paygate.audit.findings import all_findings
 from paygate.bank.backup import UTR_JUMP, back_up, load_restored_ms, restore
 from paygate.bank.ledger import UTR_SEQUENCE_MODULUS
+from paygate.bank.ledger_tables import MADE_AS, SCHEMA
 from paygate.bank.reconcile import Reconciler, payers_of
 from paygate.bank.record_lines import TRANSACTIONS_LAYOUT
 from paygate.bank.server import take_in_now
@@ -21,7 +24,7 @@ from paygate.cli import ExitCode
 from paygate.clock import system_now
 from paygate.codec.codes import TransferOutcome
 from paygate.files.database_copy import STEP_PAGE_COUNT, BackupFailed, DatabaseCopy
-from paygate.files.sqlite import StoreCorrupt
+from paygate.files.sqlite import StoreCorrupt, StoreError
 from paygate.files.state_dir import StateError
 
 
@@ -185,6 +188,25 @@ def test_without_the_root_key_the_key_list_stays_and_that_is_told(bank: BankFold
     after.close()
 
 
+def test_a_backup_of_before_an_update_is_restored_by_it(
+    bank: BankFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank.pay(1)
+    bank.close()
+    back_up(bank.directory, tmp_path / "backup", LATER, with_keys=True)
+    newer = len(SCHEMA) + 1
+    monkeypatch.setattr("paygate.bank.sqlite_ledger.SCHEMA", (*SCHEMA, "SELECT 1"))
+    monkeypatch.setattr("paygate.bank.backup.MADE_AS", {**MADE_AS, "version": newer})
+    after = restored(bank, tmp_path / "backup")
+    assert after.balance() == 5_000_000 - bank.amount_minor
+    after.close()
+    back_up(after.directory, tmp_path / "of newer", LATER, with_keys=False)
+    with pytest.raises(
+        StoreError, match=f"has version {newer - 1} .* taken over by a start of its server, or a restore"
+    ):
+        back_up(bank.directory, tmp_path / "of older", LATER, with_keys=False)
+
+
 def test_a_restore_that_was_cut_off_is_no_bank_and_is_not_taken_up(
     bank: BankFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +276,14 @@ def test_an_older_ledger_put_in_by_hand_is_refused_and_what_is_said_makes_a_bank
         with pytest.raises(StoreCorrupt, match=f"tells of 2 later payments, from UTR {lost[0]} on, .*'restore'"):
             take_in_now(bank.directory)
     assert (bank.directory / "TransactionID.txt").read_bytes() == record
+    # Nor may what is proven be entered here: fences would still be missing.
+    export = tmp_path / "gateway.jsonl"
+    write_export(export, ExportHeader("gateway", "BANK1", "GW1"), payments)
+    for command in (["serve", "--port", "0"], ["reconcile", str(export)]):
+        argv = [sys.executable, "-m", "paygate.bank", *command, "--state", str(bank.directory)]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (ExitCode.BAD_STATE, ""), done.stderr
+        assert "the ledger is older than TransactionID.txt" in done.stderr
     back_up(bank.directory, tmp_path / "backup", LATER, with_keys=False)
     old = bank.directory
     after = restored(bank, tmp_path / "backup", keys=old, transactions=old / "TransactionID.txt")

@@ -20,6 +20,7 @@ from paygate.gateway.bank_side import GatewayIdentity
 from paygate.gateway.reconcile import Reconciler
 from paygate.gateway.settings import write_identity
 from paygate.gateway.sqlite_tokens import SqliteTokens
+from paygate.gateway.token_schema import MADE_AS, SCHEMA
 from paygate.gateway.tokens import (
     BeginPayment,
     CancelToken,
@@ -115,6 +116,21 @@ def test_a_backup_is_whole_private_and_restored_as_it_was(directory: Path, store
         restore(tmp_path / "keys", tmp_path / "two")
     with pytest.raises(BackupFailed, match="exists"):
         back_up(directory, tmp_path / "keys", NOW, with_keys=True)
+
+
+def test_a_backup_of_before_an_update_is_restored_by_it(
+    directory: Path, store: SqliteTokens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = list(store.tokens())
+    store.close()
+    back_up(directory, tmp_path / "keys", NOW, with_keys=True)
+    monkeypatch.setattr("paygate.gateway.token_tables.SCHEMA", (*SCHEMA, "SELECT 1"))
+    monkeypatch.setattr("paygate.gateway.backup.MADE_AS", {**MADE_AS, "version": len(SCHEMA) + 1})
+    restore(tmp_path / "keys", tmp_path / "again")
+    again = SqliteTokens(tmp_path / "again" / "tokens.sqlite")
+    assert list(again.tokens()) == before
+    again.close()
+    back_up(tmp_path / "again", tmp_path / "of newer", NOW, with_keys=False)
 
 
 @pytest.mark.pg("PG-TOK-6", "PG-STA-3")
