@@ -1,6 +1,7 @@
 """A bank's backup and what is restored of it, with the ledger itself: UTRs, late authorisations, lost payments."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -293,6 +294,20 @@ def test_an_older_ledger_put_in_by_hand_is_refused_and_what_is_said_makes_a_bank
     assert (work.known_count, work.entered_count, work.left_count) == (1, 2, 0)
     after.close()
     take_in_now(after.directory)
+
+
+def test_a_ledger_that_lost_its_last_commit_is_refused_where_the_record_tells_of_it(
+    bank: BankFolder, tmp_path: Path
+) -> None:
+    utrs = [bank.pay(number).utr for number in (1, 2)]
+    bank.write_transactions(utrs)
+    shutil.copytree(bank.directory, tmp_path / "killed")
+    log = tmp_path / "killed" / "ledger.sqlite-wal"
+    data = bytearray(log.read_bytes())
+    data[-1] ^= 1  # in the log alone this looks as a power cut does
+    log.write_bytes(data)
+    with pytest.raises(StoreCorrupt, match=f"tells of 1 later payments, from UTR {utrs[1]} on"):
+        take_in_now(tmp_path / "killed")
 
 
 def test_a_restored_bank_notices_an_older_ledger_of_itself_and_of_before(bank: BankFolder, tmp_path: Path) -> None:
