@@ -11,6 +11,7 @@ that clients have seen (T10). What is missing, a gateway's receipts bring back (
 """
 
 import json
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -172,7 +173,7 @@ def check_restored(directory: Path, ledger: SqliteLedger) -> None:
         raise StateError(
             f"{path} is gone, and the ledger was restored from a backup: without the time of that, payments from "
             "before it could be posted again. Put it back, or let it say now: "
-            f"echo '{{\"restored_ms\": '$(date +%s000)'}}' > {path}"
+            f"echo '{{\"restored_ms\": '$(date +%s000)'}}' > {shlex.quote(str(path))}"
         )
     if is_said and not was_restored:
         raise StateError(
