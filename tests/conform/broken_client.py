@@ -13,6 +13,7 @@ from pathlib import Path
 from conform.client_faults import FAULTS, VARIANTS
 from conform.client_patches import put_in
 from conform.prepared import serve
+from forking import prepare_forks
 
 from paygate.client import session
 from paygate.client.__main__ import main
@@ -45,4 +46,5 @@ def run(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    prepare_forks()
     serve(Path(sys.argv[1]), run)

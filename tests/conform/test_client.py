@@ -21,6 +21,7 @@ from paygate.conform.world import WORLD_NAME, KeyFiles, World, default_world, re
 from paygate.net.loop import Loop
 
 OWN: Final = "our own client"
+STARTED: Final = "our own client, started anew for each run"
 OWN_PROGRAM: Final = (sys.executable, "-P", "-m", "paygate.client")
 PAY: Final = (
     *("pay", "--gateway", "{address}", "--bank-root", "{bank_root_file}", "--state", "{state_dir}"),
@@ -32,6 +33,7 @@ HOST: Final = "127.0.0.2"
 """Loopback, and no other test's: who looks for a server of theirs that is gone must not find our port by chance."""
 RUNS_AT_ONCE: Final = 10
 JOBS_OF_OWN: Final = 4
+"""Cases at once, of the client whose slow ones wait longest."""
 JOBS: Final = 2
 """Cases at once in each run. A client with a bug costs next to no time, and is waited for most of the time."""
 PATIENCE_OF_RIGHT_MS: Final = 10_000
@@ -53,9 +55,16 @@ def cases_of(fault: str) -> list[Case]:
     """Those that our client, one with a bug, or another right one is run through; nobody but ours waits for long."""
     if fault == OWN:
         return list(CLIENT)
+    if fault == STARTED:
+        return list({_group(case): case for case in CLIENT if not case.is_slow}.values())
     names = [f"client.{name}" for name in (FAULTS | VARIANTS)[fault].cases]
     chosen = CLIENT.select(names)
     return [case for case in chosen if case.case_id in names or not case.is_slow]
+
+
+def _group(case: Case) -> str:
+    """What a case is about: the second word of its name."""
+    return case.case_id.split(".")[1]
 
 
 @dataclass
@@ -63,8 +72,10 @@ class Campaign:
     """Many runs on one loop, a few at a time, so that what waits in one is time for another."""
 
     world: World
+    own: Path
+    """Where our client is prepared."""
     broken: Path
-    """Where clients with bugs are prepared."""
+    """Where clients with bugs are."""
     loop: Loop = field(default_factory=Loop)
     results: dict[str, dict[str, Result]] = field(default_factory=dict)
 
@@ -88,7 +99,7 @@ class Campaign:
             "status_run": (*self._program(fault), *STATUS),
             "exit_codes": DEFAULT_EXIT_CODES,
         }
-        is_right = fault == OWN or fault in VARIANTS
+        is_right = fault in {OWN, STARTED} or fault in VARIANTS
         settings = Settings((HOST, 0), self.world, PATIENCE_OF_RIGHT_MS if is_right else PATIENCE_MS, options)
         results = self.results[fault] = {}
 
@@ -99,7 +110,9 @@ class Campaign:
 
     def _program(self, fault: str) -> tuple[str, ...]:
         """The command of our client, or of one with a bug."""
-        return OWN_PROGRAM if fault == OWN else starting(self.broken, fault)
+        if fault == OWN:
+            return starting(self.own, "client")
+        return OWN_PROGRAM if fault == STARTED else starting(self.broken, fault)
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +120,13 @@ def campaign(world: World, tmp_path_factory: pytest.TempPathFactory, request: py
     """All runs that the selected tests need."""
     selected = (item for item in request.session.items if isinstance(item, pytest.Function))
     wanted = dict.fromkeys(
-        str(item.callspec.params["fault"]) if hasattr(item, "callspec") else OWN
+        str(item.callspec.params["fault"])
         for item in selected
         if item.module is request.module and request.fixturename in item.fixturenames
     )
-    path = tmp_path_factory.mktemp("broken") / "socket"
-    campaign = Campaign(world, path)
-    with preparation("conform.broken_client", path):
+    prepared = tmp_path_factory.mktemp("prepared")
+    campaign = Campaign(world, prepared / "own", prepared / "broken")
+    with preparation("conform.own_client", campaign.own), preparation("conform.broken_client", campaign.broken):
         # The longest first: its slow cases wait while the others run.
         campaign.run(sorted(wanted, key=lambda fault: fault != OWN))
     return campaign
@@ -124,9 +137,12 @@ def told(result: Result) -> str:
     return "\n".join(result_lines(result))
 
 
-def test_our_client_passes_every_case(campaign: Campaign) -> None:
-    results = campaign.results[OWN]
-    assert [case.case_id for case in CLIENT if case.case_id not in results] == []
+@pytest.mark.parametrize("fault", [OWN, STARTED])
+def test_our_client_passes_every_case(campaign: Campaign, fault: str) -> None:
+    results = campaign.results[fault]
+    cases = list(CLIENT) if fault == OWN else cases_of(STARTED)
+    assert len(cases) == len(CLIENT) or {_group(case) for case in cases} == {_group(case) for case in CLIENT}
+    assert [case.case_id for case in cases if case.case_id not in results] == []
     assert [told(result) for result in results.values() if result.outcome is not Outcome.PASSED] == []
 
 

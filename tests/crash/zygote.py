@@ -19,16 +19,19 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from crash.hooks import Hooks
 from crash.launch import MAINS, Plan, prepare
+from forking import prepare_forks
 
 import paygate.bank.__main__
 import paygate.bank.decoder
 import paygate.client.__main__
 import paygate.client.encoder
+import paygate.codec.seal
 import paygate.gateway.__main__
 import paygate.net.child
 from paygate.cli import run
@@ -293,21 +296,14 @@ def _fork_child(hooks: Hooks, argv: Sequence[str], file_actions: Sequence[tuple[
 
 
 def warm_up(password_keys: Sequence[tuple[Any, str, str, str]]) -> None:
-    """Do once here what every fork would do: late imports, and the Argon2id of each customer's password.
+    """Do once here what every fork would do: all of `prepare_forks`, and the Argon2id of each customer's password.
 
     Each of `password_keys`: parameters, bank ID, user ID, password.
     """
-    import gc
-    from functools import cache
-
-    import paygate.codec.seal
-    import paygate.net.capture  # imported late by programs
-
     remembered = cache(paygate.codec.seal.password_key)
     for key in password_keys:
         remembered(*key)
     module: Any
     for module in (paygate.codec.seal, paygate.bank.decoder):
         module.password_key = remembered
-    gc.collect()
-    gc.freeze()
+    prepare_forks()

@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 
 from faults import shim
 from faults.shim import Plan
+from forking import prepare_forks
 
 import paygate.bank.__main__
 import paygate.bank.decoder
@@ -265,7 +266,11 @@ def _speed_up() -> None:
 
 
 def remember_password_keys(keys: Sequence[tuple[Any, str, str, str]]) -> None:
-    """Derive password keys here, so that no fork has to. Each: parameters, bank ID, user ID, password."""
+    """Derive password keys here, and do all of `prepare_forks`, so that no fork has to.
+
+    Each of `keys`: parameters, bank ID, user ID, password.
+    """
     _speed_up()
     for parameters, bank_id, user_id, password in keys:
         paygate.codec.seal.password_key(parameters, bank_id, user_id, password)
+    prepare_forks()
