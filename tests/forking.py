@@ -5,9 +5,7 @@ from collections.abc import Iterator
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
-import paygate.codec.messages
-import paygate.codec.sealed
-import paygate.net.capture  # programs import it late
+import paygate.net.capture  # noqa: F401  # programs import it late
 from paygate.codec.fields import Record
 from paygate.codec.record_codec import _compile
 
