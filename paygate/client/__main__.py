@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from typing import Final
 
 from paygate.arguments import capturing
 from paygate.cli import ExitCode, PaygateExit, run
@@ -28,6 +29,22 @@ from paygate.clock import system_now
 from paygate.escape import escape_line
 from paygate.files.state_dir import StateError
 from paygate.net.signals import Alarm, hold_signals
+
+_NONE_WAITS: Final = "No payment waits for an outcome. What `list` does not show was never sent, so it moved no money."
+_NONE_OF_THE_OTHERS_WAITS: Final = "No payment whose record could be read waits for an outcome."
+_GRAVEST_FIRST: Final = (
+    ExitCode.INTERNAL,
+    ExitCode.UNTRUSTED,
+    ExitCode.BAD_STATE,
+    ExitCode.OUTCOME_UNKNOWN,
+    ExitCode.NO_CONNECTION,
+    ExitCode.REFUSED,
+    ExitCode.DECLINED,
+    ExitCode.USAGE,
+    ExitCode.OK,
+)
+"""The exit code of `status all` is the first of these that any payment has: what asking again does not mend, money in
+doubt, and OK when all that was asked for is paid."""
 
 
 def main() -> int:
@@ -58,14 +75,28 @@ def _status(options: argparse.Namespace) -> int:
         capturing(options.capture, PROGRAM) as capture,
         PaygateClient(state_dir=options.state, status_command=status_command(options.state), capture=capture) as client,
     ):
-        is_all = options.payment == "all"
         _forget_envelopes(client)
-        asked = client.payments(open_only=True) if is_all else [client.store.load(options.payment)]
-        _refuse_other_roots(asked, options)
-        if not asked and not options.json:
-            put("No payment waits for an outcome. What `list` does not show was never sent, so it moved no money.")
-        results = [_ask(client, payment, options, is_one_of_all=is_all) for payment in asked]
-    return _gravest(results)
+        if options.payment == "all":
+            return _status_of_all(client, options)
+        payment = client.store.load(options.payment)
+        _refuse_other_roots([payment], options)
+        return _ask(client, payment, options, is_one_of_all=False)
+
+
+def _status_of_all(client: PaygateClient, options: argparse.Namespace) -> int:
+    asked, code = _payments(client, open_only=True)
+    _refuse_other_roots(asked, options)
+    codes = {code}
+    if not asked and not options.json:
+        put(_NONE_WAITS if code is ExitCode.OK else _NONE_OF_THE_OTHERS_WAITS)
+    for payment in asked:
+        try:
+            codes.add(_ask(client, payment, options, is_one_of_all=True))
+        except PaygateExit as error:
+            # What is wrong with one, such as its bank's serial file, keeps nobody from asking for the others.
+            complain(PROGRAM, f"{payment.payment_id.hex()}: {error}")
+            codes.add(error.code)
+    return min(codes, key=_GRAVEST_FIRST.index)
 
 
 def _retry(options: argparse.Namespace) -> int:
@@ -103,11 +134,20 @@ def _refuse_other_roots(payments: list[Payment], options: argparse.Namespace) ->
             raise PaygateExit(f"{which} was made with another root key than {options.bank_root}", ExitCode.UNTRUSTED)
 
 
-def _ask(client: PaygateClient, payment: Payment, options: argparse.Namespace, *, is_one_of_all: bool) -> PaymentResult:
+def _payments(client: PaygateClient, *, open_only: bool = False) -> tuple[list[Payment], ExitCode]:
+    """The payments on disk, and BAD_STATE if there is a record that can't be used; each such record is told."""
+    damaged: list[StateError] = []
+    payments = client.payments(open_only=open_only, on_damaged=damaged.append)
+    for error in damaged:
+        complain(PROGRAM, str(error))
+    return payments, ExitCode.BAD_STATE if damaged else ExitCode.OK
+
+
+def _ask(client: PaygateClient, payment: Payment, options: argparse.Namespace, *, is_one_of_all: bool) -> ExitCode:
     result = client.status(payment.payment_id, gateway=options.gateway)
     is_no_news = is_one_of_all and payment.state is PaymentState.REFUSED and result.outcome is Outcome.REFUSED
     _tell(client, payment, result, options, refusal_text(payment, system_now().wall_ms) if is_no_news else "")
-    return result
+    return result.outcome.exit_code
 
 
 def _tell(
@@ -129,28 +169,22 @@ def _tell(
             put(f"Receipt: {escape_line(str(path))}")
 
 
-def _gravest(results: list[PaymentResult]) -> int:
-    """The exit code of the gravest outcome, money in doubt first; 0 when all that was asked for is paid."""
-    gravest = (Outcome.UNTRUSTED, Outcome.UNKNOWN, Outcome.NO_CONNECTION, Outcome.REFUSED, Outcome.DECLINED)
-    codes = {result.outcome.exit_code for result in results}
-    return next((outcome.exit_code for outcome in gravest if outcome.exit_code in codes), ExitCode.OK)
-
-
 def _list(options: argparse.Namespace) -> int:
     with PaygateClient(state_dir=options.state) as client:
-        payments = client.payments()
+        payments, code = _payments(client)
     for payment in payments:
         if options.json:
             put_json(payment_fields(payment))
         else:
             put(payment_text(payment))
-    return ExitCode.OK
+    return code
 
 
 def _receipts(options: argparse.Namespace) -> int:
     """Every payment with the bank's receipt, and the file it is in; made from the payment's record if there is none."""
     with PaygateClient(state_dir=options.state) as client:
-        for payment in client.payments():
+        payments, code = _payments(client)
+        for payment in payments:
             if not payment.receipt:
                 continue
             path = client.store.receipt_path(payment)
@@ -160,7 +194,7 @@ def _receipts(options: argparse.Namespace) -> int:
                 put_json(receipt_fields(payment, path))
             else:
                 put(receipt_text(payment, path))
-    return ExitCode.OK
+    return code
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from paygate.codec.codes import KemId
 PASSWORD_FILE_VARIABLE: Final = "PAYGATE_PASSWORD_FILE"  # noqa: S105  # its name, not a password
 
 _BUG: Final = {ExitCode.INTERNAL: "a bug in paygate"}
-_BAD_STATE: Final = {ExitCode.BAD_STATE: "the state directory or a record in it is missing or can't be used"}
+_BAD_STATE_TEXT: Final = "the state directory or a record in it is missing or can't be used"
 _PAY_CODES: Final = {
     ExitCode.OK: "paid, with the bank's receipt",
     ExitCode.DECLINED: "the bank declined, with its receipt; no money moved",
@@ -41,19 +41,20 @@ _STATUS_CODES: Final = {
     ExitCode.UNTRUSTED: "a key, signature or receipt does not hold; believe nothing that was shown",
     ExitCode.REFUSED: "not paid: it was never sent, another payment has paid its token, or the gateway says, unproven, "
     "that it did not forward it",
-    **_BAD_STATE,
+    ExitCode.BAD_STATE: f"{_BAD_STATE_TEXT}; `all` has asked for the others",
     **_BUG,
 }
 _RETRY_CODES: Final = {
     **_STATUS_CODES,
     ExitCode.OK: "paid, with the bank's receipt",
     ExitCode.OUTCOME_UNKNOWN: "no final answer yet; money may have moved, ask with `status`",
+    ExitCode.BAD_STATE: _BAD_STATE_TEXT,
 }
 _LIST_CODES: Final = {
     ExitCode.OK: "all were shown",
     ExitCode.USAGE: "wrong command line",
     ExitCode.CANCELLED: "interrupted",
-    **_BAD_STATE,
+    ExitCode.BAD_STATE: f"{_BAD_STATE_TEXT}; the other records were shown",
     **_BUG,
 }
 _STATUS_TEXT: Final = """

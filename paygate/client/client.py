@@ -13,7 +13,7 @@ from paygate.cli import ExitCode, PaygateExit
 from paygate.client.core import Core
 from paygate.client.payment import Outcome, Payment, PaymentResult
 from paygate.client.payment_id import RANDOMNESS_SIZE, make_payment_id
-from paygate.client.pending import PendingStore
+from paygate.client.pending import OnDamaged, PendingStore
 from paygate.client.receipt_file import receipt_file_text, verify_receipt_file, write_new_file
 from paygate.client.root import BankRoot, parse_root
 from paygate.client.session import ENCODER_ARGV, LoopAlarm, Session, SessionAlarm
@@ -264,20 +264,22 @@ class PaygateClient:
             return self.status(payment_id, gateway=gateway)
         return self._proven_by_another(payment) or self._ask(Core.again, payment, gateway, on_wait)
 
-    def payments(self, *, open_only: bool = False) -> list[Payment]:
+    def payments(self, *, open_only: bool = False, on_damaged: OnDamaged | None = None) -> list[Payment]:
         """The payments on disk, oldest first. Raises StateError.
 
         `open_only`: those that were sent and have no receipt, a refused one for a day (`Payment.is_open`).
+        `on_damaged` is told of each record that can't be read, which is then left out; without it the first one
+        raises, so that nobody takes some payments for all.
         """
         self._check_use()
         now_wall_ms = self._clock().wall_ms
-        return [p for p in self.store.load_all() if not open_only or p.is_open(now_wall_ms)]
+        return [p for p in self.store.load_all(on_damaged) if not open_only or p.is_open(now_wall_ms)]
 
-    def open_payments(self, transaction_id: str) -> list[Payment]:
+    def open_payments(self, transaction_id: str, *, on_damaged: OnDamaged | None = None) -> list[Payment]:
         """Earlier payments of this token that were sent and have no receipt, as `payments`. Raises StateError."""
         self._check_use()
         now_wall_ms = self._clock().wall_ms
-        payments = self.store.load_of_token(transaction_id)
+        payments = self.store.load_of_token(transaction_id, on_damaged)
         return [p for p in payments if p.is_open(now_wall_ms) and self._root in (None, p.root)]
 
     def forget_envelopes(self) -> None:
@@ -339,9 +341,10 @@ class PaygateClient:
         if payment.is_settled:
             return None
         try:
-            others = self.store.load_of_token(payment.terms.transaction_id)
+            # A damaged record proves nothing.
+            others = self.store.load_of_token(payment.terms.transaction_id, on_damaged=lambda _: None)
         except StateError:
-            return None  # One damaged record is no reason not to ask for another.
+            return None  # A directory that can't be read is no reason not to ask.
         result = settled_by(payment, others, self._status_command)
         if result is not None:
             self.store.save(payment.after(result, self._clock().wall_ms))

@@ -124,12 +124,15 @@ class _Pay:
 
     def _tell_earlier(self, transaction_id: str) -> None:
         """What a crash or a lost link left open of this token, before anybody pays it again."""
+        damaged: list[StateError] = []
         try:
             self._client.forget_envelopes()
-            earlier = self._client.open_payments(transaction_id)
+            earlier = self._client.open_payments(transaction_id, on_damaged=damaged.append)
         except StateError as error:
-            complain(PROGRAM, str(error))  # Of a record that is not this payment's.
+            complain(PROGRAM, str(error))  # Of a directory or a record that is not this payment's.
             return
+        for trouble in damaged:
+            complain(PROGRAM, str(trouble))
         for payment in earlier:
             text = earlier_text(payment, status_command(self._options.state))
             if self._terminal is not None:

@@ -13,58 +13,29 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from paygate.cli import ExitCode, PaygateExit
-from paygate.client.payment import Payment, PaymentState
-from paygate.client.root import BadRoot, BankRoot, parse_root
-from paygate.clock import parse_utc, utc_text
+from paygate.client.payment import Payment
+from paygate.client.payment_file import UnknownVersion, payment_from_json, payment_to_json
+from paygate.client.root import BankRoot
 from paygate.codec import limits
-from paygate.codec.codes import Reason
-from paygate.codec.fields import (
-    HASH,
-    KEY_ID,
-    MERCHANT_NAME_OR_EMPTY,
-    PASSCODE,
-    RECEIPT_OR_EMPTY,
-    UTR_OR_EMPTY,
-    Blob,
-    Field,
-)
-from paygate.codec.jsonform import BadJson, from_json, to_json
-from paygate.codec.seal import envelope_hash, key_id_of
-from paygate.codec.sealed import Terms
+from paygate.codec.jsonform import BadJson
+from paygate.codec.seal import key_id_of
 from paygate.files.state_dir import StateDir, StateError, check_private
-from paygate.net.addresses import AddressError, parse_host_port
 
-FORMAT: Final = "paygate payment 2"
-_FORMAT_BEFORE: Final = "paygate payment 1"
-"""Knew nothing of sending again; read, and never written any more."""
-_SIGNED_KEY_LIST: Final = Blob(1, limits.BODY_SIZE_MAX)
-_ENVELOPE_OR_EMPTY: Final = Blob(0, limits.ENVELOPE_SIZE_MAX)
 _NO_ENVELOPE: Final = b'"envelope": ""'
 """Stands in the file of each payment that has none, as `json_text` writes it."""
-_MOVE_AWAY: Final = "move it away, and the others are told; its name is the payment's ID, which gateway and bank know"
-_FIELD_NAMES: Final = (
-    "format",
-    "state",
-    "terms",
-    "merchant_name",
-    "envelope_hash",
-    "passcode",
-    "gateway",
-    "bank_root",
-    "signed_key_list",
-    "reason",
-    "utr",
-    "receipt",
-    "ended",
-    "key_id",
-    "envelope",
+_MEND: Final = (
+    "restore it from a backup. No money is lost by it: gateway and bank know the payment by its ID, the file's name, "
+    "so merchant or bank can say what became of it, and paying its token again is safe (the bank posts one payment of "
+    "a token at most). Moved out of its directory, it is told no more"
 )
-_FIELD_COUNT_BEFORE: Final = len(_FIELD_NAMES) - 2
+"""What to do about a record that can't be read. The program changes and deletes none: what is in it may still help."""
+
+OnDamaged = Callable[[StateError], None]
+"""Is told of each record that can't be used, what is wrong with it and what mends it."""
 
 
 class PendingStore:
@@ -122,26 +93,41 @@ class PendingStore:
             raise PaygateExit(f"there is no payment {payment_id.hex()} in {self.path}", ExitCode.USAGE)
         return self._load(name)
 
-    def load_all(self) -> list[Payment]:
-        """All payments, oldest first. Raises StateError at the first file that is not right, or as `check`."""
-        return self._load_those(lambda _: True)
+    def load_all(self, on_damaged: OnDamaged | None = None) -> list[Payment]:
+        """All payments, oldest first. Raises StateError as `check`.
 
-    def load_of_token(self, transaction_id: str) -> list[Payment]:
+        A record that can't be used is told to `on_damaged` and left out; without that the first one raises StateError.
+        """
+        return self._load_those(lambda _: True, on_damaged)
+
+    def load_of_token(self, transaction_id: str, on_damaged: OnDamaged | None = None) -> list[Payment]:
         """The payments of this transaction ID, oldest first; no other record is looked into. Raises as `load_all`."""
         word = json.dumps(transaction_id).encode()
-        return [p for p in self._load_those(lambda data: word in data) if p.terms.transaction_id == transaction_id]
+        payments = self._load_those(lambda data: word in data, on_damaged)
+        return [payment for payment in payments if payment.terms.transaction_id == transaction_id]
 
-    def _load_those(self, is_meant: Callable[[bytes], bool]) -> list[Payment]:
+    def _load_those(self, is_meant: Callable[[bytes], bool], on_damaged: OnDamaged | None) -> list[Payment]:
         """Payments by what stands in their files, since most of the time goes to understanding it."""
         self.check()
         with _used(self._payments.path):
             names = sorted(p.name for p in self._payments.path.glob("*.json") if not p.name.startswith("."))
-        meant = (self._load(name) for name in names if is_meant(self._payments.read_secret(name)))
-        return sorted(meant, key=lambda p: (p.terms.authorised_at_ms, p.payment_id))
+        payments = []
+        for name in names:
+            try:
+                if is_meant(self._read(name)):
+                    payments.append(self._load(name))
+            except StateError as error:
+                if on_damaged is None:
+                    raise
+                on_damaged(error)
+        return sorted(payments, key=lambda p: (p.terms.authorised_at_ms, p.payment_id))
 
     def forget_envelopes(self, now_wall_ms: int) -> None:
-        """Take out of the records the envelopes that a crash left and whose session is over. Raises StateError."""
-        for payment in self._load_those(lambda data: _NO_ENVELOPE not in data):
+        """Take out of the records the envelopes that a crash left and whose session is over. Raises StateError.
+
+        A record that can't be read stays as it is: it is told when it is asked for.
+        """
+        for payment in self._load_those(lambda data: _NO_ENVELOPE not in data, on_damaged=lambda _: None):
             if payment.envelope and payment.credentials(now_wall_ms) is None:
                 name = _name_of(payment.payment_id)
                 with self._locked(self._payments):
@@ -154,7 +140,7 @@ class PendingStore:
         with _used(self._serials.path):
             if not (self._serials.path / name).exists():
                 return 0
-        text = self._serials.read_secret(name).decode("ascii", "replace").strip()
+        text = self._serials.read_secret(name, "record").decode("ascii", "replace").strip()
         if not (text.isascii() and text.isdigit()):
             raise StateError(f"{self._serials.path / name} does not hold a serial number; restore it from a backup")
         return int(text)
@@ -177,14 +163,20 @@ class PendingStore:
         return path
 
     def _load(self, name: str) -> Payment:
-        data = self._payments.read_secret(name)
+        path = self._payments.path / name
         try:
-            payment = payment_from_json(data)
+            payment = payment_from_json(self._read(name))
+        except UnknownVersion as error:
+            raise StateError(f"{path} is of another version: {error}; ask with the paygate that wrote it") from None
         except BadJson as error:
-            raise StateError(f"{self._payments.path / name} was changed or damaged: {error}; {_MOVE_AWAY}") from None
-        if _name_of(payment.payment_id) != name:
-            raise StateError(f"{self._payments.path / name} holds another payment than its name says; {_MOVE_AWAY}")
+            raise StateError(f"{path} was changed or damaged: {error}; {_MEND}") from None
+        if (right := _name_of(payment.payment_id)) != name:
+            mend = f"name it {right} if there is none, or move it away"
+            raise StateError(f"{path} holds another payment than its name says; {mend}")
         return payment
+
+    def _read(self, name: str) -> bytes:
+        return self._payments.read_secret(name, "record")
 
     def _check_private(self) -> None:
         with _used(self.path):
@@ -210,154 +202,6 @@ def _used(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StateError(f"could not use the state directory {directory}: {error.strerror}") from None
-
-
-def payment_to_json(payment: Payment) -> bytes:
-    """The text of a payment's file."""
-    fields: dict[str, Any] = {
-        "format": FORMAT,
-        "state": payment.state.value,
-        "terms": to_json(payment.terms),
-        "merchant_name": payment.merchant_name,
-        "envelope_hash": payment.envelope_hash.hex(),
-        "passcode": payment.passcode,
-        "gateway": payment.gateway,
-        "bank_root": str(payment.root),
-        "signed_key_list": payment.signed_key_list.hex(),
-        "reason": payment.reason.name,
-        "utr": payment.utr,
-        "receipt": payment.receipt.hex(),
-        "ended": utc_text(payment.ended_ms) if payment.ended_ms else "",
-        "key_id": payment.key_id.hex(),
-        "envelope": payment.envelope.hex(),
-    }
-    assert tuple(fields) == _FIELD_NAMES
-    return json_text(fields)
-
-
-def payment_from_json(data: bytes) -> Payment:
-    """Read a payment's file. Raises BadJson naming the field."""
-    fields = _read_fields(data)
-    reason = Reason.__members__.get(_text(fields, "reason"))
-    if reason is None:
-        raise BadJson("reason", f"one of {', '.join(Reason.__members__)}")
-    try:
-        state = PaymentState(_text(fields, "state"))
-    except ValueError:
-        raise BadJson("state", f"one of {', '.join(s.value for s in PaymentState)}") from None
-    payment = Payment(
-        terms=terms_in(fields),
-        envelope_hash=bytes_in(fields, "envelope_hash", HASH),
-        passcode=text_in(fields, "passcode", PASSCODE),
-        merchant_name=text_in(fields, "merchant_name", MERCHANT_NAME_OR_EMPTY),
-        gateway=_gateway(_text(fields, "gateway")),
-        root=_root(_text(fields, "bank_root")),
-        signed_key_list=bytes_in(fields, "signed_key_list", _SIGNED_KEY_LIST),
-        state=state,
-        reason=reason,
-        utr=text_in(fields, "utr", UTR_OR_EMPTY),
-        receipt=bytes_in(fields, "receipt", RECEIPT_OR_EMPTY),
-        key_id=bytes_in(fields, "key_id", KEY_ID),
-        envelope=bytes_in(fields, "envelope", _ENVELOPE_OR_EMPTY),
-    )
-    if payment.envelope and (
-        state is not PaymentState.PENDING or envelope_hash(payment.envelope) != payment.envelope_hash
-    ):
-        raise BadJson("envelope", "the one whose hash the record has while it is pending, and none otherwise")
-    if bool(payment.receipt) is not (state in (PaymentState.PAID, PaymentState.DECLINED)):
-        raise BadJson("receipt", "a receipt with paid and declined and none otherwise")
-    ended = _text(fields, "ended")
-    try:
-        return replace(payment, ended_ms=parse_utc(ended) if ended else 0)
-    except ValueError:
-        raise BadJson("ended", "a UTC time such as 2026-12-31T23:59:59Z, or nothing") from None
-
-
-def _read_fields(data: bytes) -> dict[str, Any]:
-    try:
-        return read_json(data, FORMAT, _FIELD_NAMES)
-    except BadJson as error:
-        if error.path != "format":
-            raise
-        try:
-            fields = read_json(data, _FORMAT_BEFORE, _FIELD_NAMES[:_FIELD_COUNT_BEFORE])
-        except BadJson as error_before:
-            raise (error if error_before.path == "format" else error_before) from None
-    return {**fields, "key_id": bytes(limits.KEY_ID_SIZE).hex(), "envelope": ""}
-
-
-# -- reading and writing fields, shared with the receipt file ---------------------------------------------
-
-
-def json_text(fields: dict[str, Any]) -> bytes:
-    """A file for people: one field a line, everything as it is in UTF-8."""
-    return f"{json.dumps(fields, indent=2, ensure_ascii=False)}\n".encode()
-
-
-def read_json(data: bytes, file_format: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """The fields of such a file: exactly these names. Raises BadJson."""
-    try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError):
-        raise BadJson("", "JSON") from None
-    if not isinstance(fields, dict) or fields.get("format") != file_format:
-        raise BadJson("format", f'"{file_format}"')
-    for name in names:
-        if name not in fields:
-            raise BadJson(name, "a value")
-    if len(fields) != len(names):
-        raise BadJson("", f"no fields but {', '.join(names)}")
-    return fields
-
-
-def terms_in(fields: dict[str, Any]) -> Terms:
-    """The field `terms`. Raises BadJson with the whole path."""
-    try:
-        return from_json(Terms, fields["terms"])
-    except BadJson as error:
-        raise BadJson(f"terms.{error.path}" if error.path else "terms", error.expected) from None
-
-
-def text_in(fields: dict[str, Any], name: str, field: Field) -> str:
-    """A text that is legal for this field type. Raises BadJson."""
-    text = _text(fields, name)
-    if not field.is_legal(text):
-        raise BadJson(name, field.expected)
-    return text
-
-
-def bytes_in(fields: dict[str, Any], name: str, field: Field) -> bytes:
-    """Bytes in hexadecimal that are legal for this field type. Raises BadJson."""
-    expected = f"{field.expected}, in hexadecimal"
-    try:
-        data = bytes.fromhex(_text(fields, name))
-    except ValueError:
-        raise BadJson(name, expected) from None
-    if not field.is_legal(data):
-        raise BadJson(name, expected)
-    return data
-
-
-def _text(fields: dict[str, Any], name: str) -> str:
-    value = fields[name]
-    if not isinstance(value, str):
-        raise BadJson(name, "a text")
-    return value
-
-
-def _gateway(text: str) -> str:
-    try:
-        parse_host_port(text)
-    except AddressError:
-        raise BadJson("gateway", "host:port") from None
-    return text
-
-
-def _root(text: str) -> BankRoot:
-    try:
-        return parse_root(text)
-    except BadRoot as error:
-        raise BadJson("bank_root", str(error)) from None
 
 
 def _check_payment_id(payment_id: object) -> None:

@@ -7,8 +7,8 @@ from typing import Final
 
 from paygate.cli import ExitCode, PaygateExit
 from paygate.client.input_file import read_input_file
+from paygate.client.json_file import bytes_in, json_text, read_json, terms_in, text_in
 from paygate.client.payment import Payment
-from paygate.client.pending import bytes_in, json_text, read_json, terms_in, text_in
 from paygate.client.root import BankRoot
 from paygate.codec import limits
 from paygate.codec.fields import HASH, RECEIPT_OR_EMPTY, UTR_OR_EMPTY, Blob

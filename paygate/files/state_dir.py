@@ -88,32 +88,32 @@ class StateDir:
             os.close(self._lock_fd)
             self._lock_fd = -1
 
-    def read_secret(self, name: str) -> bytes:
+    def read_secret(self, name: str, what: str = "secret") -> bytes:
         """The contents of a secret file, refused if anybody else could have read or made it (T29).
 
-        Raises StateError.
+        Raises StateError, whose text calls the file by `what` it is to the user.
         """
         path = self.path / name
         try:
             # Without blocking, since what has the name may be a pipe.
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
-            raise StateError(f"could not read the secret {path}: {error.strerror}") from None
+            raise StateError(f"could not read the {what} {path}: {error.strerror}") from None
         try:
             # Of the descriptor, not the name: the file that is checked is the file that is read.
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise StateError(f"the secret {path} is no regular file; put the file itself there")
+                raise StateError(f"the {what} {path} is no regular file; put the file itself there")
             check_private(path, status, 0o600)
             data = b""
             while chunk := os.read(fd, SECRET_SIZE_MAX + 1 - len(data)):
                 data += chunk
         except OSError as error:
-            raise StateError(f"could not read the secret {path}: {error.strerror}") from None
+            raise StateError(f"could not read the {what} {path}: {error.strerror}") from None
         finally:
             os.close(fd)
         if len(data) > SECRET_SIZE_MAX:
-            raise StateError(f"the secret {path} is over {SECRET_SIZE_MAX} bytes; is it the right file?")
+            raise StateError(f"the {what} {path} is over {SECRET_SIZE_MAX} bytes; is it the right file?")
         return data
 
     def write_secret(self, name: str, data: bytes, *, overwrite: bool = False) -> None:

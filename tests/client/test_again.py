@@ -12,7 +12,8 @@ from scripted_gateway import keys, proven, unproven
 from paygate.client.core import POLL_MS, Core
 from paygate.client.effects import StartSession
 from paygate.client.payment import BANK_TAKES_MS_MAX, Outcome, Payment, PaymentState
-from paygate.client.pending import PendingStore, payment_from_json, payment_to_json
+from paygate.client.payment_file import payment_from_json, payment_to_json
+from paygate.client.pending import PendingStore
 from paygate.client.states import State
 from paygate.client.verdict import AGAIN_IS_SAFE, IN_FLIGHT_MS_MAX, settled_by
 from paygate.clock import Now

@@ -14,7 +14,8 @@ from client_world import ROOT, World
 
 from paygate.cli import ExitCode, PaygateExit
 from paygate.client.payment import Payment, PaymentState
-from paygate.client.pending import PendingStore, payment_from_json, payment_to_json
+from paygate.client.payment_file import payment_from_json, payment_to_json
+from paygate.client.pending import PendingStore
 from paygate.client.root import BadRoot, BankRoot, parse_root, read_root
 from paygate.codec.codes import Reason
 from paygate.codec.jsonform import BadJson
@@ -197,10 +198,66 @@ def test_a_file_that_was_changed_by_hand_is_refused_by_the_fields_name(
 
 def test_a_file_under_another_name_is_refused(store: PendingStore, payment: Payment) -> None:
     store.save(payment)
-    directory = store.path / "payments"
-    (directory / f"{payment.payment_id.hex()}.json").rename(directory / f"{'ab' * 16}.json")
-    with pytest.raises(StateError, match="another payment than its name says; move it away"):
+    name, directory = f"{payment.payment_id.hex()}.json", store.path / "payments"
+    (directory / name).rename(directory / f"{'ab' * 16}.json")
+    with pytest.raises(StateError, match=f"another payment than its name says; name it {name} if there is none"):
         store.load(b"\xab" * 16)
+
+
+def test_a_file_of_another_version_is_no_damage(store: PendingStore, payment: Payment) -> None:
+    store.save(payment)
+    path = store.path / "payments" / f"{payment.payment_id.hex()}.json"
+    path.write_bytes(path.read_bytes().replace(b"paygate payment 2", b"paygate payment 10"))
+    with pytest.raises(StateError, match=r'it is "paygate payment 10"; ask with the paygate that wrote it') as error:
+        store.load(payment.payment_id)
+    assert "damaged" not in str(error.value)
+
+
+def spoil(path: Path, how: str) -> str:
+    """Make a record useless; gives the words that it is told by."""
+    if how == "garbage":
+        path.write_bytes(path.read_bytes()[:-9])
+        return "was changed or damaged: the object: expected JSON; restore it from a backup. No money is lost"
+    if how == "open to others":
+        path.chmod(0o644)
+        return f"is open to other users (mode 0644): chmod 600 {path}"
+    path.unlink()
+    path.mkdir(mode=0o700)
+    return f"the record {path} is no regular file; put the file itself there"
+
+
+@pytest.mark.parametrize("how", ["garbage", "open to others", "directory"])
+def test_one_record_that_can_not_be_used_hides_no_other(store: PendingStore, payment: Payment, how: str) -> None:
+    ids = [bytes([number]) * 16 for number in (1, 2, 3)]
+    payments = [replace(payment, terms=build_terms(payment_id=payment_id)) for payment_id in ids]
+    for each in payments:
+        store.save(each)
+    paths = [store.path / "payments" / f"{payment_id.hex()}.json" for payment_id in ids]
+    words = spoil(paths[1], how)
+    before = [path.read_bytes() for path in paths if path.is_file()]
+    damaged: list[StateError] = []
+    transaction_id = payment.terms.transaction_id
+    assert store.load_all(damaged.append) == [payments[0], payments[2]]
+    assert store.load_of_token(transaction_id, damaged.append) == [payments[0], payments[2]]
+    error, again = damaged
+    assert str(again) == str(error)
+    assert str(paths[1]) in str(error)
+    assert words in str(error)
+    assert error.code is ExitCode.BAD_STATE
+    with pytest.raises(StateError):
+        store.load_all()  # who does not ask for the damaged ones can't take some payments for all
+    assert [path.read_bytes() for path in paths if path.is_file()] == before
+
+
+def test_a_damaged_record_keeps_no_envelope_of_another(store: PendingStore, payment: Payment) -> None:
+    payments = []
+    for number in (1, 2):
+        terms = build_terms(payment_id=bytes([number]) * 16)
+        payments.append(replace(payment, terms=terms, key_id=b"k" * 8, envelope=b"envelope"))
+        store.save(payments[-1])
+    (store.path / "payments" / f"{'01' * 16}.json").write_bytes(b"{")
+    store.forget_envelopes(payments[1].session_end_ms)
+    assert store.load(b"\x02" * 16) == payments[1].without_envelope()
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])

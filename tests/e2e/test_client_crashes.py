@@ -19,7 +19,7 @@ from paygate.cli import ExitCode
 ASHA: Final = ("asha", "correct horse battery")
 SAFE: Final = "Asking, `retry` and paying this token again are safe"
 LAUNCHER: Final = Path(__file__).with_name("dying_client.py")
-TOKENS: Final = ("TX-IN-FLIGHT", "TX-AGAIN", *(f"TX-{step}" for step in STEPS))
+TOKENS: Final = ("TX-IN-FLIGHT", "TX-AGAIN", "TX-DAMAGED", *(f"TX-{step}" for step in STEPS))
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,27 @@ def test_killed_before_the_credentials_left_it_is_pending_and_retry_pays_it(shop
     assert state_of(record) == ("paid", False)
     assert len(list((shop.root / token / "receipts").iterdir())) == 1
     assert utr_count(shop, token) == 1
+
+
+def test_a_record_that_was_damaged_besides_keeps_no_crashed_payment_from_its_answer(shop: LocalSystem) -> None:
+    token = pay_and_die(shop, "behind-the-credentials", "TX-DAMAGED")
+    (record,) = records(shop, token)
+    damaged = record.with_name(f"{'ab' * 16}.json")
+    damaged.touch(mode=0o600)
+    wait_until(lambda: utr_count(shop, token) == 1, "the bank to post it")
+    told: list[ClientRun] = []
+
+    def is_paid() -> bool:
+        told.append(client(shop, token, "status"))
+        return f"{record.stem}: Paid 10.00 INR" in told[-1].output
+
+    wait_until(is_paid, "the gateway to know")
+    assert state_of(record) == ("paid", False)
+    for status in told:
+        assert status.exit_code == ExitCode.BAD_STATE
+        assert f"{damaged} was changed or damaged: the object: expected JSON; restore it from a backup" in status.errors
+    damaged.unlink()
+    assert client(shop, token, "status").exit_code == ExitCode.OK
 
 
 def test_killed_behind_the_credentials_the_payment_goes_on_and_status_has_the_receipt(shop: LocalSystem) -> None:

@@ -21,8 +21,8 @@ from sim.server import ProcessDied
 from paygate.client.core import Core
 from paygate.client.effects import Connect, Disconnect, Effect, KeepSerial, Save, Seal, Send, StartSession
 from paygate.client.payment import Payment
+from paygate.client.payment_file import payment_from_json, payment_to_json
 from paygate.client.payment_id import RANDOMNESS_SIZE, make_payment_id
-from paygate.client.pending import payment_from_json, payment_to_json
 from paygate.client.states import State
 from paygate.codec.messages import Message
 
