@@ -7,6 +7,7 @@ alone and fast, as "import layers" of `make check`.
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -134,8 +135,10 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-MODULES: Final = {module_name(path): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
-"""Every module, parsed once for all checks."""
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Every module, parsed once for all checks."""
+    return {module_name(path): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
 
 
 def imports_of(tree: ast.AST) -> Iterator[str]:
@@ -259,20 +262,20 @@ each_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__
 @each_check
 def test_the_layers_hold(check: object) -> None:
     assert callable(check)
-    wrong = [text for module, tree in MODULES.items() for text in check(module, tree)]
+    wrong = [text for module, tree in modules().items() for text in check(module, tree)]
     assert wrong == []
 
 
 def test_what_the_tables_name_is_there() -> None:
     # A table that speaks of what is gone holds nothing.
-    assert len(MODULES) > 50
-    assert {name for allowed in THIRD_PARTY.values() for name in allowed} <= set(MODULES)
-    parts = {module.partition(".")[0] for module in MODULES}
+    assert len(modules()) > 50
+    assert {name for allowed in THIRD_PARTY.values() for name in allowed} <= set(modules())
+    parts = {module.partition(".")[0] for module in modules()}
     assert set(PARTS) <= parts
     for role in ROLES:
-        assert f"{role}.core" in MODULES
+        assert f"{role}.core" in modules()
     for library, allowed in THIRD_PARTY.items():
-        importing = {m for m, tree in MODULES.items() if any(is_below(n, {library}) for n in imports_of(tree))}
+        importing = {m for m, tree in modules().items() if any(is_below(n, {library}) for n in imports_of(tree))}
         assert importing == allowed
 
 
