@@ -345,7 +345,7 @@ class PaygateClient:
             others = self.store.load_of_token(payment.terms.transaction_id, on_damaged=lambda _: None)
         except StateError:
             return None  # A directory that can't be read is no reason not to ask.
-        result = settled_by(payment, others, self._status_command)
+        result = settled_by(payment, others)
         if result is not None:
             self.store.save(payment.after(result, self._clock().wall_ms))
         return result

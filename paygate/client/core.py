@@ -21,7 +21,7 @@ from paygate.client.effects import Connect, Disconnect, Effect, KeepSerial, Save
 from paygate.client.payment import Outcome, Payment, PaymentResult
 from paygate.client.root import BankRoot
 from paygate.client.states import TRANSITIONS, Event, State
-from paygate.client.verdict import NOTHING_SENT, TrustedKeys, judge, settled, token_result, unknown_text
+from paygate.client.verdict import NOTHING_SENT, TrustedKeys, changed_record, judge, settled, token_result, unknown_text
 from paygate.clock import Now
 from paygate.codec import limits
 from paygate.codec.codes import KemId, KeysStatus, PaymentStatus, Role, TokenStatus
@@ -159,14 +159,13 @@ class Core:
         if self.payment.is_settled:
             # T8: the record holds the proof, and no answer could be worth more.
             self._step(Event.GIVEN_UP)
-            return self._end(settled(self.payment, self._status_command), now)
+            return self._end(settled(self.payment), now)
         # The bank may sign a late answer with a key that came after the payment, so its list is asked for too.
         try:
             self._keys.append(TrustedKeys(self.payment.signed_key_list, self.payment.key_list()))
         except BadKeyList as error:
             self._step(Event.GIVEN_UP)
-            why = f"The record of this payment was changed: {error}."
-            return self._end(self._open_outcome(Outcome.UNTRUSTED, why), now)
+            return self._end(changed_record(self.payment, str(error)), now)
         return [StartSession(self._session_ms), Connect()]
 
     def connected(self, now: Now) -> list[Effect]:

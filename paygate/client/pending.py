@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,7 @@ from paygate.files.state_dir import StateDir, StateError, check_private
 
 _NO_ENVELOPE: Final = b'"envelope": ""'
 """Stands in the file of each payment that has none, as `json_text` writes it."""
+_SERIAL: Final = re.compile("[0-9]{1,20}")  # of 64 bits
 _MEND: Final = (
     "restore it from a backup. No money is lost by it: gateway and bank know the payment by its ID, the file's name, "
     "so merchant or bank can say what became of it, and paying its token again is safe (the bank posts one payment of "
@@ -88,9 +90,12 @@ class PendingStore:
         self.check()
         name = _name_of(payment_id)
         with _used(self._payments.path):
-            is_there = (self._payments.path / name).exists()
-        if not is_there:
-            raise PaygateExit(f"there is no payment {payment_id.hex()} in {self.path}", ExitCode.USAGE)
+            try:
+                (self._payments.path / name).lstat()  # A broken link is no proof that nothing was sent.
+            except FileNotFoundError:
+                text = f"there is no payment {payment_id.hex()} in {self.path}; `list` shows those that are there"
+                text += ", and what was never written down was never sent"
+                raise PaygateExit(text, ExitCode.USAGE) from None
         return self._load(name)
 
     def load_all(self, on_damaged: OnDamaged | None = None) -> list[Payment]:
@@ -141,7 +146,7 @@ class PendingStore:
             if not (self._serials.path / name).exists():
                 return 0
         text = self._serials.read_secret(name, "record").decode("ascii", "replace").strip()
-        if not (text.isascii() and text.isdigit()):
+        if not _SERIAL.fullmatch(text):
             raise StateError(f"{self._serials.path / name} does not hold a serial number; restore it from a backup")
         return int(text)
 

@@ -44,11 +44,20 @@ def unknown_text(payment: Payment, why: str, status_command: str) -> str:
     return f"{why} Money may have moved. Ask with: {_question(payment, status_command)}. {AGAIN_IS_SAFE}"
 
 
+def changed_record(payment: Payment, why: str) -> PaymentResult:
+    """What is told when the record itself does not hold: asking again would only find the same."""
+    text = (
+        f"The record of this payment was changed: {why}. Money may have moved. Restore the record from a backup, or "
+        f"ask the merchant or the bank what became of payment {payment.payment_id.hex()}. {AGAIN_IS_SAFE}"
+    )
+    return PaymentResult(Outcome.UNTRUSTED, text, money_may_have_moved=True, payment_id=payment.payment_id)
+
+
 def _question(payment: Payment, status_command: str) -> str:
     return f"{status_command} {payment.payment_id.hex()}"
 
 
-def settled(payment: Payment, status_command: str) -> PaymentResult:
+def settled(payment: Payment) -> PaymentResult:
     """What the record of a settled payment says, without anybody's word: the receipt in it is checked again."""
     assert payment.is_settled
     if payment.state is PaymentState.NOT_FORWARDED:
@@ -61,17 +70,16 @@ def settled(payment: Payment, status_command: str) -> PaymentResult:
     try:
         used = _prove(answer, payment, [TrustedKeys(payment.signed_key_list, payment.key_list())])
     except SealError as error:
-        text = unknown_text(payment, f"The record of this payment was changed: {error}.", status_command)
-        return PaymentResult(Outcome.UNTRUSTED, text, money_may_have_moved=True, payment_id=payment.payment_id)
+        return changed_record(payment, str(error))
     return _proven(answer, payment, used)
 
 
-def settled_by(payment: Payment, others: Sequence[Payment], status_command: str) -> PaymentResult | None:
+def settled_by(payment: Payment, others: Sequence[Payment]) -> PaymentResult | None:
     """What a receipt for another payment of the same token proves of this one: that it was not posted (T5)."""
     for other in others:
         is_another = other.is_same_token(payment) and other.payment_id != payment.payment_id
         is_paid = is_another and other.state is PaymentState.PAID
-        if is_paid and settled(other, status_command).outcome is Outcome.PAID:
+        if is_paid and settled(other).outcome is Outcome.PAID:
             return _not_posted(payment)
     return None
 

@@ -1,6 +1,7 @@
 """The directory where a running system keeps its state: private (T29), and one server's at a time (T33)."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import shlex
@@ -98,7 +99,9 @@ class StateDir:
             # Without blocking, since what has the name may be a pipe.
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
-            raise StateError(f"could not read the {what} {path}: {error.strerror}") from None
+            is_link = error.errno == errno.ELOOP
+            why = "it is a symbolic link; put the file itself there" if is_link else error.strerror
+            raise StateError(f"could not read the {what} {path}: {why}") from None
         try:
             # Of the descriptor, not the name: the file that is checked is the file that is read.
             status = os.fstat(fd)

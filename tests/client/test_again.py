@@ -218,7 +218,7 @@ def paid_by_another(**terms: object) -> Payment:
 def test_a_receipt_for_another_payment_of_the_token_settles_an_open_one() -> None:
     payment, _ = crashed()
     other = paid_by_another()
-    result = settled_by(payment, [payment, other], "status")
+    result = settled_by(payment, [payment, other])
     assert result is not None
     assert result.outcome is Outcome.NOT_POSTED
     assert not result.money_may_have_moved
@@ -239,4 +239,4 @@ def test_nothing_less_settles_it() -> None:
         [replace(paid_by_another(), envelope_hash=bytes(32))],  # whose receipt does not hold
         [replace(paid_by_another(), root=replace(payment.root, public_key=b"o" * 32))],
     ):
-        assert settled_by(payment, others, "status") is None
+        assert settled_by(payment, others) is None

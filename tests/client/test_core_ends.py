@@ -381,7 +381,8 @@ def test_a_settled_record_that_was_changed_proves_nothing() -> None:
     ):
         world = World(question=changed)
         world.perform(world.core.start(world.now))
-        world.expect(Outcome.UNTRUSTED, "record of this payment was changed")
+        world.expect(Outcome.UNTRUSTED, "record of this payment was changed", "Restore the record from a backup")
+        assert "Ask with" not in world.result.text  # The answer would be the same for ever.
         assert world.result.money_may_have_moved
 
 
@@ -438,7 +439,8 @@ def test_a_payment_record_with_other_keys_is_not_asked_for() -> None:
     payment = replace(World().send().payment, signed_key_list=build_signed_key_list(bank_id="BANK2"))
     world = World(question=payment)
     world.perform(world.core.start(world.now))
-    world.expect(Outcome.UNTRUSTED, "record of this payment was changed")
+    world.expect(Outcome.UNTRUSTED, "record of this payment was changed", "Restore the record from a backup")
+    assert "Ask with" not in world.result.text  # The answer would be the same for ever.
     assert world.count(Connect) == 0
 
 

@@ -155,9 +155,19 @@ def test_a_crash_leaves_the_old_file_or_the_new_one(
 
 
 def test_an_unknown_payment_is_a_usage_error(store: PendingStore) -> None:
-    with pytest.raises(PaygateExit, match="no payment") as error:
+    with pytest.raises(PaygateExit, match=r"no payment .*`list` shows those that are there") as error:
         store.load(b"x" * 16)
     assert error.value.code is ExitCode.USAGE
+
+
+def test_a_broken_link_is_no_payment_that_was_never_sent(store: PendingStore, payment: Payment) -> None:
+    path = store.path / "payments" / f"{payment.payment_id.hex()}.json"
+    path.symlink_to("nowhere")
+    for ask in (store.load_all, lambda: store.load(payment.payment_id)):
+        with pytest.raises(
+            StateError, match=f"could not read the record {path}: it is a symbolic link"
+        ):
+            ask()
 
 
 CHANGES: list[tuple[str, Callable[[dict[str, object]], object]]] = [
@@ -275,9 +285,10 @@ def test_a_serial_only_goes_up_and_belongs_to_one_root_key(store: PendingStore) 
     assert PendingStore(store.path).serial_min(ROOT) == 9
     assert store.serial_min(other) == 0
     (path,) = (store.path / "serials").iterdir()
-    path.write_text("seven", encoding="ascii")
-    with pytest.raises(StateError, match="does not hold a serial number"):
-        store.serial_min(ROOT)
+    for text in ("seven", "", "-7", "9" * 5_000):  # Python makes no number of that many digits.
+        path.write_text(text, encoding="ascii")
+        with pytest.raises(StateError, match="does not hold a serial number; restore it from a backup"):
+            store.serial_min(ROOT)
 
 
 def test_a_root_file_is_one_line(tmp_path: Path) -> None:
@@ -310,7 +321,7 @@ def test_a_directory_that_fails_is_told(store: PendingStore, payment: Payment, m
 
     fails(lambda: store.save(payment), fcntl, "flock")
     fails(lambda: store.save(payment), Path, "exists")
-    fails(lambda: store.load(payment.payment_id), Path, "exists")
+    fails(lambda: store.load(payment.payment_id), Path, "lstat")
     fails(store.load_all, Path, "glob")
     fails(lambda: store.serial_min(ROOT), Path, "exists")
     assert store.load_all() == [payment]
