@@ -100,8 +100,8 @@ THIRD_PARTY: Final[dict[str, set[str]]] = {
 
 # Roles' modules that decide: given the same arguments they do the same, in a test, a simulator and a server.
 PURE_NAMES: Final = {
-    "bank_side", "client_side", "core", "effects", "flights", "ledger", "payment", "sessions", "states", "tokens",
-    "verdict",
+    "bank_side", "client_side", "core", "effects", "flights", "ledger", "order", "payment", "sessions", "states",
+    "tokens", "verdict",
 }  # fmt: skip
 ROLES: Final = {"bank", "gateway", "client"}
 PURE_PARTS: Final = {"codec", "effects", "link", "link_checks", "link_events", "link_states", "links"}

@@ -12,12 +12,12 @@ A token is acknowledged only when the bank's keys are proven too, so nobody type
 
 import contextlib
 import random
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from paygate.client.effects import Connect, Disconnect, Effect, KeepSerial, Save, Seal, Send, StartSession
+from paygate.client.order import Order
 from paygate.client.payment import Outcome, Payment, PaymentResult
 from paygate.client.root import BankRoot
 from paygate.client.states import TRANSITIONS, Event, State
@@ -26,20 +26,17 @@ from paygate.clock import Now
 from paygate.codec import limits
 from paygate.codec.codes import KemId, KeysStatus, PaymentStatus, Role, TokenStatus
 from paygate.codec.errors import LocalProtocolError
-from paygate.codec.fields import PASSWORD, USER_ID
 from paygate.codec.messages import (
     BankKeys,
     BankKeysQuery,
     Error,
     Message,
     PaymentAnswer,
-    SealCredentials,
     StatusQuery,
     TokenAck,
     TokenQuery,
 )
-from paygate.codec.seal import BadKeyList, choose_suite_key, envelope_hash, verify_key_list
-from paygate.codec.sealed import SuiteKey, Terms
+from paygate.codec.seal import BadKeyList, verify_key_list
 from paygate.link import Link
 from paygate.link_events import LinkEvent, LinkFailed, Opened, PeerClosed, ReplyReceived
 
@@ -51,10 +48,6 @@ RECONNECT_DELAYS_MS: Final = (200, 400, 800, 1_600)
 """Bounds of the jittered waits before each new connection; the last one repeats until the session ends."""
 QUESTION_MS: Final = 10_000
 """How long a question about an earlier payment may take in all."""
-
-
-class BadInput(ValueError):
-    """User ID or password can't be sent; the text names which and what is expected, never what was typed."""
 
 
 class Core:
@@ -84,21 +77,15 @@ class Core:
         """From SAVING on: what is written down."""
         self.result: PaymentResult | None = None
         """Set when ENDED."""
-        self._root = root
-        self._gateway = gateway
-        self._transaction_id = transaction_id
-        self._passcode = passcode
+        self._order = Order(root=root, gateway=gateway, transaction_id=transaction_id, passcode=passcode, kem_id=kem_id)
         self._serial_min = serial_min
         self._randomness = randomness
-        self._kem_id = kem_id
         self._status_command = status_command
         self._asks_once = False
         self._is_again = False
         self._link: Link | None = None
         self._keys_answer: BankKeys | None = None
         self._keys: list[TrustedKeys] = []
-        self._suite_key: SuiteKey | None = None
-        self._terms: Terms | None = None
         self._session_ms = QUESTION_MS
         self._retry_count = 0
         self._deadline_ms: int | None = None  # what it means follows from the state, see `_deadline_due`
@@ -197,32 +184,9 @@ class Core:
         """
         if self.state is not State.ACKNOWLEDGED:
             raise LocalProtocolError(f"authorised while {self.state.value}")
-        given: tuple[tuple[str, object], ...] = (("user ID", user_id), ("password", password))
-        for name, value in given:
-            if not isinstance(value, str):
-                raise BadInput(f"{name}: expected a str, not {type(value).__name__}")
-        # Keyboards differ in how they compose a letter; the bank knows one form (spec 8.3).
-        user_id, password = (unicodedata.normalize("NFC", text) for text in (user_id, password))
-        for name, field, text in (("user ID", USER_ID, user_id), ("password", PASSWORD, password)):
-            if not field.is_legal(text):
-                raise BadInput(f"{name}: expected {field.expected}")
-        assert self.token is not None
-        assert self._suite_key is not None
+        request = self._order.authorise(user_id, password, payment_id, now)
         self._step(Event.AUTHORISED)
-        # T2: only what the customer was shown, and what we made ourselves.
-        self._terms = Terms(
-            bank_id=self._root.bank_id,
-            gateway_id=self.token.gateway_id,
-            merchant_id=self.token.merchant_id,
-            transaction_id=self._transaction_id,
-            payment_id=payment_id,
-            session_id=self.token.session_id,
-            amount_minor=self.token.amount_minor,
-            currency=self.token.currency,
-            authorised_at_ms=now.wall_ms,
-        )
-        password_key = self._keys[0].key_list.password_key
-        return [Seal(SealCredentials(self._suite_key, password_key, self._terms, user_id, password))]
+        return [Seal(request)]
 
     def cancel(self, now: Now) -> list[Effect]:
         """The customer gives up. Raises LocalProtocolError once the payment is being sent (R11)."""
@@ -234,20 +198,7 @@ class Core:
         self._step(Event.SEALED)
         if self.state is State.ENDED:
             return []
-        assert self._terms is not None
-        assert self._suite_key is not None
-        assert self.token is not None
-        self.payment = Payment(
-            terms=self._terms,
-            envelope_hash=envelope_hash(envelope),
-            passcode=self._passcode,
-            merchant_name=self.token.merchant_name,
-            gateway=self._gateway,
-            root=self._root,
-            signed_key_list=self._keys[0].signed,
-            key_id=self._suite_key.key_id,
-            envelope=envelope,
-        )
+        self.payment = self._order.payment(envelope)
         return [Save(self.payment)]
 
     def seal_failed(self, text: str, now: Now) -> list[Effect]:
@@ -322,9 +273,9 @@ class Core:
         assert self._link is not None
         self._step(Event.OPENED)
         self._retry_count = 0
-        self._link.send_request(BankKeysQuery(self._root.bank_id))
+        self._link.send_request(BankKeysQuery(self._order.root.bank_id))
         if self.state is State.ASKING:
-            self._link.send_request(TokenQuery(self._transaction_id, self._passcode))
+            self._link.send_request(TokenQuery(self._order.transaction_id, self._order.passcode))
         # The status is asked for when the keys are there: a late receipt may need newer ones than ours.
         self._is_asking = True
         self._deadline_ms = now.mono_ms + ANSWER_MS
@@ -368,13 +319,13 @@ class Core:
 
     def _trust(self, signed_key_list: bytes, now: Now) -> list[Effect]:
         key_list = verify_key_list(
-            signed_key_list, self._root.public_key, self._root.bank_id, now.wall_ms, self._serial_min
+            signed_key_list, self._order.root.public_key, self._order.root.bank_id, now.wall_ms, self._serial_min
         )
         self._keys.append(TrustedKeys(signed_key_list, key_list))
         if key_list.serial == self._serial_min:
             return []
         self._serial_min = key_list.serial
-        return [KeepSerial(self._root, key_list.serial)]
+        return [KeepSerial(self._order.root, key_list.serial)]
 
     def _maybe_acknowledge(self, now: Now) -> list[Effect]:
         if self.token is None:
@@ -383,19 +334,12 @@ class Core:
             return self._turn_down(token_result(self.token), now)
         if self._keys_answer is None:
             return []
-        if self.token.bank_id != self._root.bank_id:
-            why = f"The gateway pays through bank {self.token.bank_id}; the root key is of {self._root.bank_id}."
-            return self._turn_down(PaymentResult(Outcome.UNTRUSTED, f"{why} {NOTHING_SENT}"), now)
-        if self._keys_answer.status is not KeysStatus.AVAILABLE:
-            why = f"The gateway has no keys of bank {self._root.bank_id} now; pay again later."
-            return self._turn_down(PaymentResult(Outcome.REFUSED, f"{why} {NOTHING_SENT}"), now)
+        refusal = self._order.maybe_refusal(self.token, self._keys_answer)
+        if refusal is not None:
+            return self._turn_down(refusal, now)
         try:
             effects = self._trust(self._keys_answer.signed_key_list, now)
-            key_list = self._keys[0].key_list
-            if self._kem_id is not None:
-                wanted = tuple(k for k in key_list.suite_keys if k.kem_id is self._kem_id)
-                key_list = replace(key_list, suite_keys=wanted)
-            self._suite_key = choose_suite_key(key_list)
+            self._order.accept(self.token, self._keys[0])
         except BadKeyList as error:
             text = f"The bank's keys can't be trusted: {error}. {NOTHING_SENT}"
             return self._turn_down(PaymentResult(Outcome.UNTRUSTED, text), now)
@@ -453,7 +397,7 @@ class Core:
     def _ask_status(self, now: Now) -> None:
         assert self._link is not None
         assert self.payment is not None
-        self._link.send_request(StatusQuery(self.payment.payment_id, self._transaction_id, self._passcode))
+        self._link.send_request(StatusQuery(self.payment.payment_id, self._order.transaction_id, self._order.passcode))
         self._is_asking = True
         self._deadline_ms = now.mono_ms + ANSWER_MS
 

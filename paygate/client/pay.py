@@ -14,7 +14,7 @@ from paygate.arguments import capturing
 from paygate.cli import ExitCode, PaygateExit
 from paygate.client.args import PASSWORD_FILE_VARIABLE
 from paygate.client.client import STATE_DIR_DEFAULT, PaygateClient, SessionFailed, TokenAnswer
-from paygate.client.core import BadInput
+from paygate.client.order import BadInput
 from paygate.client.payment import Outcome, PaymentResult
 from paygate.client.receipt_file import check_can_be_written
 from paygate.client.root import read_root

@@ -13,7 +13,7 @@ from scripted_gateway import GatewayServer, keys, unproven
 
 from paygate.cli import ExitCode, PaygateExit
 from paygate.client import Outcome, PaygateClient, PaymentState, SessionFailed
-from paygate.client.core import BadInput
+from paygate.client.order import BadInput
 from paygate.codec.codes import Kind, PaymentStatus, Reason, TokenStatus
 from paygate.codec.errors import LocalProtocolError
 from paygate.codec.messages import Message

@@ -25,8 +25,8 @@ from client_world import PAYMENT_ID, ROOT, World
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from scripted_gateway import keys, proven, unproven
 
-from paygate.client.core import BadInput
 from paygate.client.effects import KeepSerial, Save, Seal, Send, StartSession
+from paygate.client.order import BadInput
 from paygate.client.payment import Outcome, Payment, PaymentState
 from paygate.client.states import State
 from paygate.codec.codes import KemId, KeysStatus, PaymentStatus, Reason, TokenStatus, TransferOutcome

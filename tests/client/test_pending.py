@@ -164,9 +164,7 @@ def test_a_broken_link_is_no_payment_that_was_never_sent(store: PendingStore, pa
     path = store.path / "payments" / f"{payment.payment_id.hex()}.json"
     path.symlink_to("nowhere")
     for ask in (store.load_all, lambda: store.load(payment.payment_id)):
-        with pytest.raises(
-            StateError, match=f"could not read the record {path}: it is a symbolic link"
-        ):
+        with pytest.raises(StateError, match=f"could not read the record {path}: it is a symbolic link"):
             ask()
 
 

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from paygate import link as link_module
 from paygate.client import core as core_module
+from paygate.client import order as order_module
 from paygate.client.core import Core
 from paygate.client.effects import Effect, Seal, Send, StartSession
 from paygate.client.session import Session
@@ -276,7 +277,7 @@ def takes_any_bank_in_tokens() -> None:
 
     def acknowledge(method: Any, self: Core, now: Any) -> Any:
         if self.token is not None:
-            self.token = replace(self.token, bank_id=self._root.bank_id)
+            self.token = replace(self.token, bank_id=self._order.root.bank_id)
         return method(self, now)
 
     wrap_method(Core, "_maybe_acknowledge", acknowledge)
@@ -288,7 +289,7 @@ def chooses(pick: Callable[[list[Any]], Any]) -> Patch:
     def choose(real: Any, key_list: KeyList) -> Any:
         return pick(list(key_list.suite_keys)) or real(replace(key_list, suite_keys=()))
 
-    return lambda: wrap(core_module, "choose_suite_key", choose)
+    return lambda: wrap(order_module, "choose_suite_key", choose)
 
 
 # -- credentials -----------------------------------------------------------------------------------------
@@ -320,7 +321,7 @@ def seals(**changes: Callable[[Any], Any]) -> Patch:
 
 def normalises_nothing() -> None:
     """What was typed is used as it was typed."""
-    put_in(core_module, "unicodedata", SimpleNamespace(normalize=lambda _form, text: text))
+    put_in(order_module, "unicodedata", SimpleNamespace(normalize=lambda _form, text: text))
 
 
 def refuses_nameless_merchants() -> None:
@@ -376,7 +377,7 @@ def asks_token_first() -> None:
     def token_told(method: Any, self: Core, token: TokenAck, now: Any) -> Any:
         if token.status is TokenStatus.VALID:
             assert self._link is not None
-            self._link.send_request(BankKeysQuery(self._root.bank_id))
+            self._link.send_request(BankKeysQuery(self._order.root.bank_id))
         return method(self, token, now)
 
     opens_with(TokenQuery)()
@@ -389,7 +390,7 @@ def asks_keys_first() -> None:
     def keys_told(method: Any, self: Core, answer: Any, now: Any) -> Any:
         if self.state is State.ASKING:
             assert self._link is not None
-            self._link.send_request(TokenQuery(self._transaction_id, self._passcode))
+            self._link.send_request(TokenQuery(self._order.transaction_id, self._order.passcode))
         return method(self, answer, now)
 
     opens_with(BankKeysQuery)()

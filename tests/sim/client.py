@@ -45,7 +45,7 @@ class WatchedCore(Core):
     @property
     def transaction_id(self) -> str:
         """Of the token that it is about."""
-        return self._transaction_id
+        return self._order.transaction_id
 
     def _replied(self, message: Message, now: "object") -> list[Effect]:
         self.on_reply(message)
