@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from typing import Final
 
 from paygate.arguments import capturing
@@ -113,8 +114,13 @@ def _retry(options: argparse.Namespace) -> int:
         _forget_envelopes(client)
         payment = client.store.load(options.payment)
         _refuse_other_roots([payment], options)
+        is_too_late = not payment.is_settled and payment.credentials(system_now().wall_ms) is None
         with hold_signals():  # R11: a payment is under way.
             result = client.retry(payment.payment_id, gateway=options.gateway)
+            if is_too_late:
+                # Whoever typed `retry` would otherwise believe that it was sent once more.
+                text = f"Its session is over, so nothing was sent again and it was only asked for. {result.text}"
+                result = replace(result, text=text)
             _tell(client, payment, result, options)
     return result.outcome.exit_code
 

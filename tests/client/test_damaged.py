@@ -88,6 +88,21 @@ def test_the_others_are_asked_for_and_have_their_receipts(shop: Shop, payments: 
     assert run("list", "--state", str(shop.state)).returncode == ExitCode.OK
 
 
+def test_a_retry_after_the_session_says_that_nothing_was_sent_again(shop: Shop, payments: list[Payment]) -> None:
+    pending = unproven(payments[0], PaymentStatus.PENDING, cls=StatusAck)
+    shop.server.script[Kind.STATUS_QUERY] = lambda _: pending
+    retry = [*PROGRAM, "retry", payments[0].payment_id.hex(), "--state", str(shop.state)]
+    late = shop.run(retry)
+    assert late.returncode == ExitCode.OUTCOME_UNKNOWN
+    words = "Its session is over, so nothing was sent again and it was only asked for."
+    assert f"{words} The payment was sent; the bank has not answered" in late.stdout
+    answers(shop, payments)
+    assert words in shop.run(retry).stdout
+    settled = shop.run(retry)
+    assert settled.returncode == ExitCode.OK
+    assert words not in settled.stdout
+
+
 def test_what_can_not_be_mended_by_asking_again_is_the_exit_code(shop: Shop, payments: list[Payment]) -> None:
     pending = [unproven(payment, PaymentStatus.PENDING, cls=StatusAck) for payment in payments]
     by_id = {message.payment_id: message for message in pending}  # type: ignore[attr-defined]
